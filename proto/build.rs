@@ -1,0 +1,25 @@
+//! Compiles the `.proto` files with a pure-Rust compiler, so that nobody needs `protoc`.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 4] = [
+    "xdpfs/meta/v1/meta.proto",
+    "xdpfs/node/v1/node.proto",
+    "xdpfs/raft/v1/raft.proto",
+    "xdpfs/state/v1/state.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=xdpfs");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".xdpfs.raft.v1")
+        .bytes(".xdpfs.state.v1")
+        .btree_map(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}
