@@ -1,0 +1,161 @@
+//! A data node in memory: the real endpoint, chunks in a map, a disk with a delay.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use xdpfs_transport::node::{Action, ChunkInfo, Node, StoreJob, StoreTicket};
+use xdpfs_transport::{NodeConfig, NodeEndpoint, crc32c};
+use xdpfs_wire::{
+    ChunkId, CookieSecret, EpochSecret, Expiry, KeyEpoch, NodeEpoch, NodeId, ReceiptKey, SipKey, Status,
+    TargetNode,
+};
+
+pub(crate) const SECRET: EpochSecret = EpochSecret(SipKey { k0: 11, k1: 12 });
+pub(crate) const KEY_EPOCH: KeyEpoch = KeyEpoch(1);
+pub(crate) const NOW: Expiry = Expiry(1_000_000);
+
+/// What the endpoint sees of the node.
+struct View<'a> {
+    target: TargetNode,
+    chunks: &'a BTreeMap<ChunkId, Bytes>,
+}
+
+impl Node for View<'_> {
+    fn target(&self) -> TargetNode {
+        self.target
+    }
+
+    fn secret(&self, epoch: KeyEpoch) -> Option<EpochSecret> {
+        (epoch == KEY_EPOCH).then_some(SECRET)
+    }
+
+    fn now(&self) -> Expiry {
+        NOW
+    }
+
+    fn receipt_key(&self) -> ReceiptKey {
+        ReceiptKey(SipKey { k0: 21, k1: self.target.node.0.into() })
+    }
+
+    fn chunk(&self, chunk: ChunkId) -> Option<ChunkInfo> {
+        let bytes = self.chunks.get(&chunk)?;
+        Some(ChunkInfo { length: bytes.len() as u32, crc: crc32c(bytes) })
+    }
+}
+
+pub(crate) struct SimNode {
+    pub(crate) address: SocketAddr,
+    pub(crate) epoch: u16,
+    pub(crate) store_delay: Duration,
+    pub(crate) store_answer: Result<(), Status>,
+    pub(crate) stored: u32,
+    pub(crate) upload_bytes_peak: u64,
+    id: NodeId,
+    config: NodeConfig,
+    endpoint: NodeEndpoint,
+    chunks: BTreeMap<ChunkId, Bytes>,
+    storing: Vec<(Instant, StoreJob)>,
+}
+
+impl SimNode {
+    pub(crate) fn new(id: u16) -> Self {
+        let config = NodeConfig::default();
+        Self {
+            address: SocketAddr::from(([10, 0, 0, id as u8], 7100)),
+            epoch: 1,
+            store_delay: Duration::from_millis(1),
+            store_answer: Ok(()),
+            stored: 0,
+            upload_bytes_peak: 0,
+            id: NodeId(id),
+            config,
+            endpoint: NodeEndpoint::new(config, cookie_secret(0)),
+            chunks: BTreeMap::new(),
+            storing: Vec::new(),
+        }
+    }
+
+    pub(crate) fn target(&self) -> TargetNode {
+        TargetNode { node: self.id, epoch: NodeEpoch(self.epoch) }
+    }
+
+    pub(crate) fn limit_uploads(&mut self, upload_bytes_max: u64) {
+        self.config.upload_bytes_max = upload_bytes_max;
+        self.restart();
+    }
+
+    /// Everything in memory is gone; durable chunks stay.
+    pub(crate) fn restart(&mut self) {
+        self.endpoint = NodeEndpoint::new(self.config, cookie_secret(self.epoch.into()));
+        self.storing.clear();
+    }
+
+    pub(crate) fn upload_bytes(&self) -> u64 {
+        self.endpoint.upload_bytes()
+    }
+
+    pub(crate) fn corrupt(&self) -> u64 {
+        let counters = self.endpoint.counters();
+        counters.corrupt + counters.rejects.iter().sum::<u64>()
+    }
+
+    /// Takes one datagram; answers what goes back.
+    pub(crate) fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let view = View { target: self.target(), chunks: &self.chunks };
+        let mut reply = Vec::new();
+        let action = self.endpoint.handle_datagram(now, from, bytes, &view, &mut reply);
+        self.upload_bytes_peak = self.upload_bytes_peak.max(self.endpoint.upload_bytes());
+        match action {
+            Action::None => Vec::new(),
+            Action::Reply => vec![reply],
+            Action::Read(job) => {
+                let chunk = self.chunks.get(&job.chunk()).cloned();
+                let read = |offset: u32, out: &mut [u8]| {
+                    let chunk = chunk.ok_or(Status::NotFound)?;
+                    let end = offset as usize + out.len();
+                    out.copy_from_slice(chunk.get(offset as usize..end).ok_or(Status::Range)?);
+                    Ok(())
+                };
+                let answer = job.answer(|| now, read, &mut Vec::new(), &mut reply);
+                let (batch, tail) = reply.split_at(answer.batch_len);
+                let datagrams = batch.chunks(answer.segment_size).chain((!tail.is_empty()).then_some(tail));
+                datagrams.map(<[u8]>::to_vec).collect()
+            }
+            Action::Store(job) => {
+                self.storing.push((now + self.store_delay, job));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Finishes what the disk has finished; answers what goes out.
+    pub(crate) fn handle_time(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.endpoint.handle_timeout(now);
+        let due = self.storing.extract_if(.., |(at, _)| *at <= now).map(|(_, job)| job);
+        let due: Vec<StoreJob> = due.collect();
+        due.into_iter().map(|job| self.store(job)).collect()
+    }
+
+    fn store(&mut self, job: StoreJob) -> (SocketAddr, Vec<u8>) {
+        let ticket: StoreTicket = job.ticket();
+        let answer = if crc32c(&job.data) == job.crc { self.store_answer } else { Err(Status::Corrupt) };
+        if answer.is_ok() {
+            self.chunks.insert(job.chunk, job.data);
+            self.stored += 1;
+        }
+        let view = View { target: self.target(), chunks: &self.chunks };
+        let mut reply = Vec::new();
+        self.endpoint.handle_stored(&ticket, answer, &view, &mut reply);
+        (ticket.from, reply)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.storing.iter().map(|(at, _)| *at).chain(self.endpoint.poll_timeout()).min()
+    }
+}
+
+fn cookie_secret(start: u64) -> CookieSecret {
+    CookieSecret(SipKey { k0: 31, k1: start })
+}
