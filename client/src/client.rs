@@ -1,0 +1,264 @@
+//! The real client: one per process is enough, clones share everything.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::AsyncRead,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+use uuid::Uuid;
+use xdpfs_proto::meta::v1 as proto;
+use xdpfs_transport::{ChunkClient, Counters};
+
+use crate::{
+    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClientConfig, ClusterStatus, GetOptions, GetStream,
+    ListOptions, ListPage, Object, ObjectClient, Precondition, PutOptions, PutResult,
+    chunk_transport::ChunkTransport,
+    control::{Control, Dialer, Meta, Operation},
+    error::{Error, Result},
+    get,
+    name::{ObjectName, bucket_name},
+    put,
+    suspects::Suspects,
+};
+
+/// The unit of the memory budget.
+const MEMORY_UNIT_BYTES: usize = 4096;
+/// How long `close` waits.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Speaks to a cluster. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    chunks: Option<ChunkClient>,
+}
+
+/// What all operations of a client share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ClientConfig,
+    pub(crate) control: Control,
+    pub(crate) transport: Arc<dyn ChunkTransport>,
+    pub(crate) suspects: Suspects,
+    /// Aborts of puts that were given up.
+    pub(crate) cleanups: TaskTracker,
+    memory: Arc<Semaphore>,
+    memory_units: u32,
+}
+
+impl Client {
+    /// A client for the cluster that `config` names. Nothing is sent before the first operation.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] if no UDP socket can be had.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn connect(config: ClientConfig) -> Result<Self> {
+        let chunks = ChunkClient::bind(config.chunk_client).map_err(Error::Socket)?;
+        let shared = Shared::new(config, Arc::new(chunks.clone()), Dialer::Tcp);
+        Ok(Self { shared, chunks: Some(chunks) })
+    }
+
+    /// What the chunk protocol has counted so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.chunks.as_ref().map(ChunkClient::counters).unwrap_or_default()
+    }
+
+    /// A client of a cluster in memory.
+    #[cfg(test)]
+    pub(crate) fn with_transport(
+        config: ClientConfig,
+        transport: Arc<dyn ChunkTransport>,
+        dialer: Dialer,
+    ) -> Self {
+        Self { shared: Shared::new(config, transport, dialer), chunks: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    async fn status_of(&self) -> Result<ClusterStatus> {
+        let operation = Operation::GetClusterStatus;
+        let send = |mut meta: Meta, request| async move { meta.get_cluster_status(request).await };
+        let reply = self.shared.control.call(operation, proto::GetClusterStatusRequest {}, send).await;
+        reply.map(ClusterStatus::from).map_err(|refusal| refusal.about(operation, "", ""))
+    }
+}
+
+impl Shared {
+    fn new(config: ClientConfig, transport: Arc<dyn ChunkTransport>, dialer: Dialer) -> Arc<Self> {
+        let memory_units = config.buffered_bytes_max / MEMORY_UNIT_BYTES as u32 + 1;
+        Arc::new(Self {
+            control: Control::new(&config, dialer),
+            transport,
+            suspects: Suspects::new(config.suspect_for),
+            cleanups: TaskTracker::new(),
+            memory: Arc::new(Semaphore::new(memory_units as usize)),
+            memory_units,
+            config,
+        })
+    }
+
+    /// Waits for a share of the memory budget.
+    pub(crate) async fn memory(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.memory).acquire_many_owned(self.units(bytes)).await.ok()
+    }
+
+    /// A share of the memory budget, if there is one right now.
+    pub(crate) fn try_memory(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.memory).try_acquire_many_owned(self.units(bytes)).ok()
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX).min(self.memory_units)
+    }
+}
+
+/// A fresh id; all attempts of one request share it.
+pub(crate) fn request_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+impl ObjectClient for Client {
+    async fn create_bucket(&self, bucket: &str, options: BucketOptions) -> Result<Bucket> {
+        let request = proto::CreateBucketRequest {
+            request_id: request_id(),
+            name: bucket_name(bucket)?,
+            chunk_size: options.chunk_size.unwrap_or_default(),
+            replicas: options.replicas.unwrap_or_default(),
+            min_replicas: options.min_replicas.unwrap_or_default(),
+        };
+        let operation = Operation::CreateBucket;
+        let send = |mut meta: Meta, request| async move { meta.create_bucket(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        Bucket::parse(
+            reply.map_err(|refusal| refusal.about(operation, bucket, ""))?.bucket,
+            operation.label(),
+        )
+    }
+
+    async fn bucket(&self, bucket: &str) -> Result<Bucket> {
+        let request = proto::GetBucketRequest { name: bucket_name(bucket)? };
+        let operation = Operation::GetBucket;
+        let send = |mut meta: Meta, request| async move { meta.get_bucket(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        Bucket::parse(
+            reply.map_err(|refusal| refusal.about(operation, bucket, ""))?.bucket,
+            operation.label(),
+        )
+    }
+
+    async fn buckets(&self, page: Option<String>) -> Result<BucketPage> {
+        let request = proto::ListBucketsRequest { page_size: 0, page_token: page.unwrap_or_default() };
+        let operation = Operation::ListBuckets;
+        let send = |mut meta: Meta, request| async move { meta.list_buckets(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        let reply = reply.map_err(|refusal| refusal.about(operation, "", ""))?;
+        let buckets = reply.buckets.into_iter().map(|bucket| Bucket::parse(Some(bucket), operation.label()));
+        Ok(BucketPage { buckets: buckets.collect::<Result<_>>()?, next: next_page(reply.next_page_token) })
+    }
+
+    async fn delete_bucket(&self, bucket: &str) -> Result<()> {
+        let request = proto::DeleteBucketRequest { request_id: request_id(), name: bucket_name(bucket)? };
+        let operation = Operation::DeleteBucket;
+        let send = |mut meta: Meta, request| async move { meta.delete_bucket(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        reply.map(|_| ()).map_err(|refusal| refusal.about(operation, bucket, ""))
+    }
+
+    async fn put<R>(&self, bucket: &str, key: &str, input: R, options: PutOptions) -> Result<PutResult>
+    where
+        R: AsyncRead + Send + Unpin,
+    {
+        put::put(&self.shared, bucket, key, input, options).await
+    }
+
+    async fn get(&self, bucket: &str, key: &str, options: GetOptions) -> Result<GetStream> {
+        get::get(&self.shared, bucket, key, options).await
+    }
+
+    async fn stat(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+        let request = proto::HeadObjectRequest {
+            name: ObjectName::new(bucket, key)?.resource,
+            precondition: Precondition::to_proto(precondition.as_ref()),
+        };
+        let operation = Operation::HeadObject;
+        let send = |mut meta: Meta, request| async move { meta.head_object(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        Object::parse(
+            reply.map_err(|refusal| refusal.about(operation, bucket, key))?.object,
+            operation.label(),
+        )
+    }
+
+    async fn placement(&self, object: &Object) -> Result<Vec<ChunkPlacement>> {
+        get::placement(&self.shared, object).await
+    }
+
+    async fn list(&self, bucket: &str, options: ListOptions) -> Result<ListPage> {
+        let request = proto::ListObjectsRequest {
+            parent: bucket_name(bucket)?,
+            prefix: options.prefix,
+            delimiter: options.delimiter,
+            page_size: options.page_size.unwrap_or_default(),
+            page_token: options.page.unwrap_or_default(),
+            start_after: options.start_after,
+        };
+        let operation = Operation::ListObjects;
+        let send = |mut meta: Meta, request| async move { meta.list_objects(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        let reply = reply.map_err(|refusal| refusal.about(operation, bucket, ""))?;
+        let objects = reply.objects.into_iter().map(|object| Object::parse(Some(object), operation.label()));
+        Ok(ListPage {
+            objects: objects.collect::<Result<_>>()?,
+            prefixes: reply.prefixes,
+            next: next_page(reply.next_page_token),
+        })
+    }
+
+    async fn delete(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+        let request = proto::DeleteObjectRequest {
+            request_id: request_id(),
+            name: ObjectName::new(bucket, key)?.resource,
+            precondition: Precondition::to_proto(precondition.as_ref()),
+        };
+        let operation = Operation::DeleteObject;
+        let send = |mut meta: Meta, request| async move { meta.delete_object(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        Object::parse(
+            reply.map_err(|refusal| refusal.about(operation, bucket, key))?.object,
+            operation.label(),
+        )
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus> {
+        let status = self.status_of().await?;
+        let leader = status.meta_servers.iter().find(|server| Some(server.id) == status.leader_id);
+        match leader {
+            // A follower knows less: ask the leader that it names, if that one answers.
+            Some(leader) if leader.id != status.server_id && self.shared.control.prefer(&leader.endpoint) => {
+                Ok(self.status_of().await.unwrap_or(status))
+            }
+            _ => Ok(status),
+        }
+    }
+
+    async fn close(&self) {
+        self.shared.cleanups.close();
+        if tokio::time::timeout(CLOSE_PATIENCE, self.shared.cleanups.wait()).await.is_err() {
+            debug!(left = self.shared.cleanups.len(), "aborts of puts are left to their leases");
+        }
+        self.shared.cleanups.reopen();
+    }
+}
+
+fn next_page(token: String) -> Option<String> {
+    Some(token).filter(|token| !token.is_empty())
+}

@@ -1,0 +1,183 @@
+//! The cluster as its leader sees it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use xdpfs_proto::meta::v1::{self as proto, data_node_status::State, meta_server_status::Role};
+
+/// The state of the whole cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ClusterStatus {
+    /// Made when the cluster was bootstrapped.
+    pub cluster_id: String,
+    /// The metadata servers.
+    pub meta_servers: Vec<MetaServer>,
+    /// The data nodes.
+    pub data_nodes: Vec<DataNode>,
+    /// The metadata server that answered.
+    pub server_id: u64,
+    /// The leader that it knows of.
+    pub leader_id: Option<u64>,
+    /// Raft's term.
+    pub term: u64,
+    /// Entries that a majority holds.
+    pub commit_index: u64,
+    /// Entries that the answering server has applied.
+    pub applied_index: u64,
+    /// Buckets.
+    pub buckets: u64,
+    /// Visible objects.
+    pub objects: u64,
+    /// Their bytes, counted once.
+    pub bytes: u64,
+    /// Puts that have begun and not ended.
+    pub open_uploads: u64,
+    /// Replicas that puts asked for and did not get.
+    pub replica_debt: u64,
+    /// Replicas that nodes have yet to remove.
+    pub pending_deletes: u64,
+}
+
+/// One metadata server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MetaServer {
+    /// Its id.
+    pub id: u64,
+    /// Where clients reach it.
+    pub endpoint: String,
+    /// What it does at present.
+    pub role: MetaRole,
+    /// Entries that the leader knows it to hold.
+    pub matched_index: u64,
+}
+
+/// What a metadata server does at present.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MetaRole {
+    /// Follows.
+    Follower,
+    /// Leads.
+    Leader,
+    /// The answering server can't say.
+    Unknown,
+    /// Does not answer the leader.
+    Unreachable,
+}
+
+/// One data node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DataNode {
+    /// Its id.
+    pub id: u32,
+    /// Its registration.
+    pub epoch: u32,
+    /// `host:port` of the chunk protocol.
+    pub address: String,
+    /// Whether it is heard of.
+    pub state: DataNodeState,
+    /// Bytes that it may hold.
+    pub capacity_bytes: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes free.
+    pub free_bytes: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Datagrams refused since its start, by reason.
+    pub rejects: BTreeMap<String, u64>,
+    /// Nodes of one failure domain fail together.
+    pub failure_domain: String,
+    /// Time since it was last heard of.
+    pub last_heartbeat_age: Duration,
+}
+
+/// Whether a data node is heard of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DataNodeState {
+    /// Heartbeats arrive.
+    Alive,
+    /// No heartbeat of late: gets no new chunks.
+    Silent,
+    /// The answering server can't say.
+    Unknown,
+}
+
+impl MetaRole {
+    /// The role's name in output.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Leader => "leader",
+            Self::Unknown => "unknown",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl DataNodeState {
+    /// The state's name in output.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Silent => "silent",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl From<proto::GetClusterStatusResponse> for ClusterStatus {
+    fn from(status: proto::GetClusterStatusResponse) -> Self {
+        Self {
+            cluster_id: status.cluster_id,
+            meta_servers: status.meta_servers.into_iter().map(MetaServer::from).collect(),
+            data_nodes: status.data_nodes.into_iter().map(DataNode::from).collect(),
+            server_id: status.server_id,
+            leader_id: (status.leader_id != 0).then_some(status.leader_id),
+            term: status.term,
+            commit_index: status.commit_index,
+            applied_index: status.applied_index,
+            buckets: status.buckets,
+            objects: status.objects,
+            bytes: status.bytes,
+            open_uploads: status.open_uploads,
+            replica_debt: status.replica_debt,
+            pending_deletes: status.pending_deletes,
+        }
+    }
+}
+
+impl From<proto::MetaServerStatus> for MetaServer {
+    fn from(server: proto::MetaServerStatus) -> Self {
+        let role = match server.role() {
+            Role::Unspecified => MetaRole::Unknown,
+            Role::Leader => MetaRole::Leader,
+            Role::Follower => MetaRole::Follower,
+            Role::Unreachable => MetaRole::Unreachable,
+        };
+        Self { id: server.id, role, matched_index: server.matched_index, endpoint: server.endpoint }
+    }
+}
+
+impl From<proto::DataNodeStatus> for DataNode {
+    fn from(node: proto::DataNodeStatus) -> Self {
+        let state = match node.state() {
+            State::Unspecified => DataNodeState::Unknown,
+            State::Alive => DataNodeState::Alive,
+            State::Silent => DataNodeState::Silent,
+        };
+        Self {
+            id: node.node_id,
+            epoch: node.node_epoch,
+            address: node.address,
+            state,
+            capacity_bytes: node.capacity_bytes,
+            used_bytes: node.used_bytes,
+            free_bytes: node.free_bytes,
+            chunks: node.chunks,
+            rejects: node.rejects,
+            failure_domain: node.failure_domain,
+            last_heartbeat_age: Duration::from_millis(node.last_heartbeat_age_ms),
+        }
+    }
+}

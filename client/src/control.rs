@@ -1,0 +1,255 @@
+//! The control plane: finds the leader, and repeats a request until it is answered or its deadline has passed.
+//!
+//! Invariant: all attempts of one request carry the same request id, so repeating it is harmless.
+
+mod backoff;
+mod operation;
+mod refusal;
+mod route;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tonic::{
+    ConnectError, Request, Response, Status,
+    transport::{Channel, Endpoint},
+};
+use tracing::debug;
+use xdpfs_proto::meta::v1::meta_service_client::MetaServiceClient;
+
+pub(crate) use self::{
+    backoff::Backoff,
+    operation::Operation,
+    refusal::{Reason, Refusal},
+};
+use self::{refusal::Verdict, route::Route};
+use crate::{
+    config::{ClientConfig, ENDPOINTS_MAX, parse_endpoint},
+    error::{Error, Result},
+};
+
+/// A connection to one metadata server.
+pub(crate) type Meta = MetaServiceClient<Channel>;
+
+/// How long to wait for a TCP connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a silent connection is trusted, and then how long its peer has to answer a ping.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// The largest reply: a manifest of 32,768 chunks has less than 3 MiB.
+const REPLY_BYTES_MAX: usize = 16 << 20;
+
+/// Shared by all operations of a client.
+#[derive(Debug)]
+pub(crate) struct Control {
+    deadline: Duration,
+    first_contact: Duration,
+    attempt_timeout: Duration,
+    dialer: Dialer,
+    route: Mutex<Route>,
+    channels: Mutex<BTreeMap<String, Meta>>,
+}
+
+/// How metadata servers are connected to.
+#[derive(Debug)]
+pub(crate) enum Dialer {
+    /// Over the network.
+    Tcp,
+    /// Within this process, so that tests can run on virtual time.
+    #[cfg(test)]
+    Memory(crate::fake::Listener),
+}
+
+/// What one request has been through.
+struct Attempts {
+    operation: Operation,
+    started: Instant,
+    count: u32,
+    backoff: Backoff,
+    /// An attempt was sent and its answer never came, so the request may have taken effect.
+    in_doubt: bool,
+    /// The server that failed last: a hint to it is not worth following at once.
+    failed: Option<String>,
+}
+
+impl Control {
+    pub(crate) fn new(config: &ClientConfig, dialer: Dialer) -> Self {
+        Self {
+            deadline: config.deadline,
+            first_contact: config.first_contact.min(config.deadline),
+            attempt_timeout: config.attempt_timeout,
+            dialer,
+            route: Mutex::new(Route::new(config.endpoints.as_slice())),
+            channels: Mutex::default(),
+        }
+    }
+
+    /// Asks this server next; whether the endpoint makes sense.
+    pub(crate) fn prefer(&self, endpoint: &str) -> bool {
+        parse_endpoint(endpoint).is_ok_and(|endpoint| {
+            self.with_route(|route| route.follow(&endpoint));
+            true
+        })
+    }
+
+    /// Sends `request` to the leader until it is answered.
+    pub(crate) async fn call<Req, Res, Send, Sent>(
+        &self,
+        operation: Operation,
+        request: Req,
+        send: Send,
+    ) -> Result<Res, Refusal>
+    where
+        Req: Clone,
+        Send: Fn(Meta, Request<Req>) -> Sent,
+        Sent: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let mut attempts = Attempts::new(operation);
+        loop {
+            let endpoint = self.with_route(|route| route.current().to_owned());
+            attempts.count += 1;
+            match self.attempt(&endpoint, request.clone(), &send).await {
+                Ok(response) => {
+                    self.with_route(|route| route.answered(&endpoint));
+                    return Ok(response.into_inner());
+                }
+                Err(status) => {
+                    let delay = self.judge(&endpoint, &status, &mut attempts)?;
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt<Req, Res, Sent>(
+        &self,
+        endpoint: &str,
+        request: Req,
+        send: impl Fn(Meta, Request<Req>) -> Sent,
+    ) -> Result<Response<Res>, Status>
+    where
+        Sent: Future<Output = Result<Response<Res>, Status>>,
+    {
+        let meta = self.channel(endpoint)?;
+        let mut request = Request::new(request);
+        request.set_timeout(self.attempt_timeout);
+        let timed_out = |_| Err(Status::deadline_exceeded("no answer in time"));
+        tokio::time::timeout(self.attempt_timeout, send(meta, request)).await.unwrap_or_else(timed_out)
+    }
+
+    /// Whether and when to try again, and where.
+    fn judge(&self, endpoint: &str, status: &Status, attempts: &mut Attempts) -> Result<Duration, Refusal> {
+        let verdict = Verdict::on(status);
+        debug!(operation = attempts.operation.label(), endpoint, code = ?status.code(), message = status.message(), ?verdict, "attempt failed");
+        let contacted = self.with_route(|route| {
+            if verdict != Verdict::NoAnswer {
+                route.contacted = true;
+            }
+            route.contacted
+        });
+        let patience = if contacted { self.deadline } else { self.first_contact };
+        let give_up = attempts.started.elapsed() >= patience;
+        match verdict {
+            Verdict::Final(refusal) => return Err(refusal),
+            _ if give_up => return Err(attempts.give_up(status)),
+            Verdict::Leader(leader) if attempts.failed.as_deref() != Some(&leader) => {
+                let moved = self.with_route(|route| route.follow(&leader));
+                attempts.failed = None;
+                return Ok(if moved { attempts.backoff.redirected() } else { attempts.backoff.next_delay() });
+            }
+            Verdict::Leader(_) | Verdict::Elsewhere => self.with_route(|route| route.pass(endpoint)),
+            Verdict::NoAnswer => {
+                attempts.failed = Some(endpoint.to_owned());
+                self.with_route(|route| route.pass(endpoint));
+            }
+            Verdict::Later => {}
+        }
+        attempts.in_doubt |= is_in_doubt(status);
+        Ok(attempts.backoff.next_delay().max(refusal::retry_delay(status)))
+    }
+
+    fn channel(&self, endpoint: &str) -> Result<Meta, Status> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meta) = channels.get(endpoint) {
+            return Ok(meta.clone());
+        }
+        if channels.len() >= ENDPOINTS_MAX {
+            channels.clear();
+        }
+        let meta = self.dialer.open(endpoint)?;
+        channels.insert(endpoint.to_owned(), meta.clone());
+        Ok(meta)
+    }
+
+    fn with_route<T>(&self, act: impl FnOnce(&mut Route) -> T) -> T {
+        act(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Attempts {
+    fn new(operation: Operation) -> Self {
+        let backoff = Backoff::default();
+        Self { operation, started: Instant::now(), count: 0, backoff, in_doubt: false, failed: None }
+    }
+
+    fn give_up(&self, last: &Status) -> Refusal {
+        let operation = self.operation.label();
+        if self.operation.is_visible() && (self.in_doubt || is_in_doubt(last)) {
+            return Refusal::Gone(Error::OutcomeUnknown { operation, why: describe(last) });
+        }
+        Refusal::Gone(Error::Unavailable {
+            operation,
+            attempts: self.count,
+            waited: self.started.elapsed(),
+            why: describe(last),
+        })
+    }
+}
+
+/// Whether a request that ended so may have taken effect all the same.
+fn is_in_doubt(status: &Status) -> bool {
+    match refusal::reason(status) {
+        Some(reason) => reason == "OUTCOME_UNKNOWN" || reason == "DEADLINE_EXCEEDED",
+        None => !causes(status).any(|cause| cause.is::<ConnectError>()),
+    }
+}
+
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
+}
+
+/// A status in words, with the cause that tonic hides behind "transport error".
+fn describe(status: &Status) -> String {
+    let mut words = status.message().to_owned();
+    for cause in causes(status).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    if words.is_empty() { status.code().description().to_owned() } else { words }
+}
+
+impl Dialer {
+    fn open(&self, endpoint: &str) -> Result<Meta, Status> {
+        let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))
+            .map_err(|_| Status::unavailable("the server's endpoint is malformed"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        let channel = match self {
+            Self::Tcp => endpoint.connect_lazy(),
+            #[cfg(test)]
+            Self::Memory(listener) => endpoint.connect_with_connector_lazy(listener.connector()),
+        };
+        Ok(MetaServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! What a failed attempt means: a `google.rpc.Status` and its `ErrorInfo` (`docs/protocol.md §10`).
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::operation::Operation;
+use crate::{config::parse_endpoint, error::Error};
+
+const DOMAIN: &str = "xdpfs";
+/// Servers that ask for more are asked again sooner all the same.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// What to do after a failed attempt.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// Ask another server.
+    Elsewhere,
+    /// Asking again gives the same.
+    Final(Refusal),
+    /// The same server, later.
+    Later,
+    /// Ask this leader.
+    Leader(String),
+    /// The server cannot be reached, or has not answered.
+    NoAnswer,
+}
+
+/// Why a request will not be served.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// The cluster said no.
+    Answer {
+        /// Why, for programs.
+        reason: Reason,
+        /// Why, for people.
+        message: String,
+    },
+    /// Nobody served it in time.
+    Gone(Error),
+}
+
+/// Reasons that an operation gives a meaning to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Reason {
+    BucketExists,
+    BucketNotEmpty,
+    BucketNotFound,
+    InvalidArgument,
+    ObjectNotFound,
+    Other(String),
+    PermissionDenied,
+    PreconditionFailed,
+    StaleReceipts,
+    UploadNotFound,
+}
+
+impl PartialEq for Refusal {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Answer { reason: a, .. }, Self::Answer { reason: b, .. }) => a == b,
+            (Self::Answer { .. } | Self::Gone(_), _) => false,
+        }
+    }
+}
+
+impl Refusal {
+    /// The error for a request about a bucket, or about a key in it.
+    pub(crate) fn about(self, operation: Operation, bucket: &str, key: &str) -> Error {
+        let operation = operation.label();
+        let (reason, message) = match self {
+            Self::Answer { reason, message } => (reason, message),
+            Self::Gone(error) => return error,
+        };
+        let bucket = bucket.to_owned();
+        match reason {
+            Reason::BucketExists => Error::BucketExists { bucket },
+            Reason::BucketNotEmpty => Error::BucketNotEmpty { bucket },
+            Reason::BucketNotFound => Error::BucketNotFound { bucket },
+            Reason::InvalidArgument => Error::InvalidArgument { message },
+            Reason::ObjectNotFound => Error::ObjectNotFound { bucket, key: key.to_owned() },
+            Reason::Other(reason) => Error::Refused { operation, reason, message },
+            Reason::PermissionDenied => Error::PermissionDenied { message },
+            Reason::PreconditionFailed => Error::PreconditionFailed { message },
+            Reason::StaleReceipts => Error::Refused { operation, reason: "STALE_RECEIPTS".into(), message },
+            Reason::UploadNotFound => Error::UploadExpired,
+        }
+    }
+
+    pub(crate) const fn is(&self, wanted: &Reason) -> bool {
+        matches!(
+            (self, wanted),
+            (Self::Answer { reason: Reason::StaleReceipts, .. }, Reason::StaleReceipts)
+                | (Self::Answer { reason: Reason::PreconditionFailed, .. }, Reason::PreconditionFailed)
+                | (Self::Answer { reason: Reason::ObjectNotFound, .. }, Reason::ObjectNotFound)
+        )
+    }
+}
+
+impl Verdict {
+    pub(super) fn on(status: &Status) -> Self {
+        match error_info(status) {
+            Some((reason, leader)) => Self::by_reason(&reason, leader, status),
+            None => Self::by_code(status),
+        }
+    }
+
+    fn by_reason(reason: &str, leader: Option<String>, status: &Status) -> Self {
+        let answer = |reason| Self::Final(Refusal::Answer { reason, message: status.message().to_owned() });
+        match reason {
+            "NOT_LEADER" => leader.map_or(Self::Elsewhere, Self::Leader),
+            "NO_LEADER" | "OUTCOME_UNKNOWN" => Self::Elsewhere,
+            "OVERLOADED" | "NOT_ENOUGH_NODES" => Self::Later,
+            "DEADLINE_EXCEEDED" => Self::Elsewhere,
+            "BUCKET_EXISTS" => answer(Reason::BucketExists),
+            "BUCKET_NOT_EMPTY" => answer(Reason::BucketNotEmpty),
+            "BUCKET_NOT_FOUND" => answer(Reason::BucketNotFound),
+            "INVALID_ARGUMENT" | "INVALID_NAME" | "OBJECT_TOO_LARGE" => answer(Reason::InvalidArgument),
+            "OBJECT_NOT_FOUND" => answer(Reason::ObjectNotFound),
+            "PRECONDITION_FAILED" => answer(Reason::PreconditionFailed),
+            "STALE_RECEIPTS" => answer(Reason::StaleReceipts),
+            "UPLOAD_NOT_FOUND" => answer(Reason::UploadNotFound),
+            other => match status.code() {
+                Code::Unavailable | Code::ResourceExhausted => Self::Later,
+                Code::PermissionDenied | Code::Unauthenticated => answer(Reason::PermissionDenied),
+                Code::InvalidArgument => answer(Reason::InvalidArgument),
+                _ => answer(Reason::Other(other.to_owned())),
+            },
+        }
+    }
+
+    /// Without a reason the status comes from tonic or the network, or from something that is no xdpfs at all.
+    fn by_code(status: &Status) -> Self {
+        let answer = |reason| Self::Final(Refusal::Answer { reason, message: status.message().to_owned() });
+        match status.code() {
+            Code::ResourceExhausted => Self::Later,
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal
+            | Code::Aborted => Self::NoAnswer,
+            Code::PermissionDenied | Code::Unauthenticated => answer(Reason::PermissionDenied),
+            Code::InvalidArgument => answer(Reason::InvalidArgument),
+            code => answer(Reason::Other(format!("{code:?}"))),
+        }
+    }
+}
+
+/// The reason of an xdpfs server, if the status comes from one.
+pub(super) fn reason(status: &Status) -> Option<String> {
+    error_info(status).map(|(reason, _)| reason)
+}
+
+/// The wait that the server asks for, within reason.
+pub(super) fn retry_delay(status: &Status) -> Duration {
+    let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    delay.unwrap_or_default().min(RETRY_DELAY_MAX)
+}
+
+fn error_info(status: &Status) -> Option<(String, Option<String>)> {
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
+    let leader = info.metadata.get("leaderEndpoint").and_then(|leader| parse_endpoint(leader).ok());
+    Some((info.reason, leader))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    fn with_info(code: Code, reason: &str, leader: Option<&str>) -> Status {
+        let metadata: HashMap<_, _> =
+            leader.map(|leader| ("leaderEndpoint".to_owned(), leader.to_owned())).into_iter().collect();
+        Status::with_error_details(code, "words", ErrorDetails::with_error_info(reason, DOMAIN, metadata))
+    }
+
+    #[test]
+    fn reasons_decide_what_happens_next() {
+        let check = |code, reason, leader, expect| {
+            assert_eq!(Verdict::on(&with_info(code, reason, leader)), expect, "{reason}");
+        };
+        let answer = |reason| Verdict::Final(Refusal::Answer { reason, message: String::new() });
+        check(Code::Unavailable, "NOT_LEADER", Some("http://b:1"), Verdict::Leader("b:1".into()));
+        check(Code::Unavailable, "NOT_LEADER", Some("rubbish"), Verdict::Elsewhere);
+        check(Code::Unavailable, "NOT_LEADER", None, Verdict::Elsewhere);
+        check(Code::Unavailable, "OUTCOME_UNKNOWN", None, Verdict::Elsewhere);
+        check(Code::ResourceExhausted, "OVERLOADED", None, Verdict::Later);
+        check(Code::Unavailable, "NEW_REASON", None, Verdict::Later);
+        check(Code::Aborted, "STALE_RECEIPTS", None, answer(Reason::StaleReceipts));
+        check(Code::FailedPrecondition, "NEW_REASON", None, answer(Reason::Other("NEW_REASON".into())));
+        check(Code::NotFound, "OBJECT_NOT_FOUND", None, answer(Reason::ObjectNotFound));
+    }
+
+    #[test]
+    fn a_status_without_reason_is_judged_by_its_code() {
+        assert_eq!(Verdict::on(&Status::unavailable("tcp connect error")), Verdict::NoAnswer);
+        assert_eq!(Verdict::on(&Status::unknown("transport error")), Verdict::NoAnswer);
+        assert!(matches!(Verdict::on(&Status::unimplemented("")), Verdict::Final(_)));
+        let foreign = Status::with_error_details(
+            Code::Unavailable,
+            "",
+            ErrorDetails::with_error_info("NOT_LEADER", "another.example", HashMap::new()),
+        );
+        assert_eq!(Verdict::on(&foreign), Verdict::NoAnswer);
+    }
+}

@@ -1,0 +1,71 @@
+//! Which calls fail, and how.
+
+use std::collections::BTreeMap;
+
+use crate::error::Error;
+
+/// A method of [`ObjectClient`](crate::ObjectClient) that can fail.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Method {
+    /// `bucket`
+    Bucket,
+    /// `buckets`
+    Buckets,
+    /// `cluster_status`
+    ClusterStatus,
+    /// `create_bucket`
+    CreateBucket,
+    /// `delete`
+    Delete,
+    /// `delete_bucket`
+    DeleteBucket,
+    /// `get`
+    Get,
+    /// `list`
+    List,
+    /// `placement`
+    Placement,
+    /// `put`, also by `put_bytes` and `writer`
+    Put,
+    /// `stat`
+    Stat,
+}
+
+/// What goes wrong with a call.
+#[derive(Debug)]
+pub enum Fault {
+    /// A get gives this many bytes and then the error, unless it has no more bytes than that.
+    Cut {
+        /// Bytes given before the error.
+        after: u64,
+        /// The error.
+        error: Error,
+    },
+    /// The call takes effect, but its caller gets the error.
+    LoseAnswer(Error),
+    /// The call fails and has no effect.
+    Refuse(Error),
+}
+
+/// Faults by method and by the number of the call, which starts at 1. Each is used once.
+#[derive(Debug, Default)]
+pub struct Plan {
+    faults: BTreeMap<(Method, u64), Fault>,
+    calls: BTreeMap<Method, u64>,
+}
+
+impl Plan {
+    /// Lets the `call`-th call of `method` fail. A later fault for the same call replaces an earlier one.
+    #[must_use]
+    pub fn on(mut self, method: Method, call: u64, fault: Fault) -> Self {
+        self.faults.insert((method, call), fault);
+        self
+    }
+
+    /// Counts a call and gives its fault.
+    pub(super) fn next(&mut self, method: Method) -> Option<Fault> {
+        let calls = self.calls.entry(method).or_default();
+        *calls += 1;
+        self.faults.remove(&(method, *calls))
+    }
+}

@@ -1,0 +1,62 @@
+//! The Rust SDK: put, get, list, stat and delete objects of an xdpfs cluster.
+//!
+//! The control plane is gRPC to whichever metadata server leads; the bytes go over UDP straight to and from the data
+//! nodes. Invariant: a reader gets one version of an object or an error, never a mix, and a put that returned is
+//! durable on at least the bucket's `min_replicas` nodes.
+//!
+//! ```no_run
+//! use tokio::io::AsyncReadExt as _;
+//! use xdpfs_client::{BucketOptions, Client, ClientConfig, GetOptions, ObjectClient as _, Precondition, PutOptions};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(ClientConfig::new("127.0.0.1:7001,127.0.0.1:7002".parse()?))?;
+//! client.create_bucket("demo", BucketOptions::default()).await?;
+//!
+//! let once = PutOptions { precondition: Some(Precondition::IfNoneMatchAny), ..PutOptions::default() };
+//! let put = client.put_bytes("demo", "greeting", "hello".into(), once).await?;
+//! println!("version {} on {} nodes", put.object.version, put.object.durable_replicas);
+//!
+//! let mut reader = client.get("demo", "greeting", GetOptions::default()).await?;
+//! let mut text = String::new();
+//! reader.read_to_string(&mut text).await?;
+//! assert_eq!(text, "hello");
+//!
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod bucket;
+mod chunk_transport;
+mod client;
+mod cluster;
+mod config;
+mod control;
+mod error;
+pub mod failing;
+#[cfg(test)]
+mod fake;
+mod get;
+mod list;
+pub mod mock;
+mod name;
+mod object;
+mod object_client;
+mod put;
+mod session;
+mod suspects;
+mod writer;
+
+pub use bucket::{Bucket, BucketOptions, BucketPage};
+pub use client::Client;
+pub use cluster::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer};
+pub use config::{ClientConfig, Endpoints, EndpointsError};
+pub use error::{Error, ErrorKind, Result};
+pub use get::{ByteRange, GetOptions, GetStream, ParseByteRangeError};
+pub use list::{ListOptions, ListPage, objects};
+pub use name::check_key;
+pub use object::{ChunkPlacement, Object, ParsePreconditionError, Precondition};
+pub use object_client::ObjectClient;
+pub use put::{PutOptions, PutResult};
+pub use writer::ObjectWriter;
+pub use xdpfs_transport::Counters;

@@ -1,0 +1,175 @@
+//! A cluster in memory, for the tests of programs that use the SDK.
+//!
+//! Invariant: what a program can see is what a real cluster would show it: names, preconditions, versions, etags,
+//! ranges, pages. Puts become visible as a whole when they return. Nothing is durable, and nothing ever fails by itself:
+//! see [`FailingClient`](crate::failing::FailingClient) for that.
+
+mod listing;
+mod store;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use xdpfs_wire::NodeId;
+
+use self::store::{NODES, Store};
+use crate::{
+    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DataNode, DataNodeState, GetOptions,
+    GetStream, ListOptions, ListPage, MetaRole, MetaServer, Object, ObjectClient, Precondition, PutOptions,
+    PutResult,
+    error::{Error, Result},
+    name::{ObjectName, bucket_name},
+};
+
+/// Buckets of a page.
+const PAGE_MAX: usize = 1000;
+
+/// An [`ObjectClient`] without a cluster. Clones share their objects.
+#[derive(Clone, Debug, Default)]
+pub struct MockClient {
+    store: Arc<Mutex<Store>>,
+}
+
+impl MockClient {
+    /// A cluster without buckets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with_store<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
+        act(&mut self.store.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ObjectClient for MockClient {
+    async fn create_bucket(&self, bucket: &str, options: BucketOptions) -> Result<Bucket> {
+        bucket_name(bucket)?;
+        self.with_store(|store| store.create_bucket(bucket, options))
+    }
+
+    async fn bucket(&self, bucket: &str) -> Result<Bucket> {
+        bucket_name(bucket)?;
+        self.with_store(|store| Ok(store.bucket(bucket)?.describe()))
+    }
+
+    async fn buckets(&self, page: Option<String>) -> Result<BucketPage> {
+        let after = page.unwrap_or_default();
+        self.with_store(|store| {
+            let mut buckets: Vec<_> = store.buckets_after(&after).take(PAGE_MAX + 1).collect();
+            let has_more = buckets.len() > PAGE_MAX;
+            buckets.truncate(PAGE_MAX);
+            let next = buckets.last().filter(|_| has_more).map(|bucket| bucket.name.clone());
+            Ok(BucketPage { buckets, next })
+        })
+    }
+
+    async fn delete_bucket(&self, bucket: &str) -> Result<()> {
+        bucket_name(bucket)?;
+        self.with_store(|store| store.delete_bucket(bucket))
+    }
+
+    async fn put<R>(&self, bucket: &str, key: &str, mut input: R, options: PutOptions) -> Result<PutResult>
+    where
+        R: AsyncRead + Send + Unpin,
+    {
+        ObjectName::new(bucket, key)?;
+        self.with_store(|store| store.check(bucket, key, options.precondition.as_ref()))?;
+        let mut bytes = Vec::new();
+        input.read_to_end(&mut bytes).await.map_err(Error::Input)?;
+        let object = self.with_store(|store| store.put(bucket, key, Bytes::from(bytes), options))?;
+        Ok(PutResult { object, chunks_in_debt: 0 })
+    }
+
+    async fn get(&self, bucket: &str, key: &str, options: GetOptions) -> Result<GetStream> {
+        ObjectName::new(bucket, key)?;
+        options.range.map_or(Ok(()), |range| range.check())?;
+        let (object, bytes, chunk_size) = self.with_store(|store| {
+            let stored = store.object(bucket, key)?;
+            store.check(bucket, key, options.precondition.as_ref())?;
+            let chunk_size = store.bucket(bucket)?.chunk_size;
+            Ok::<_, Error>((stored.object.clone(), stored.bytes.clone(), chunk_size))
+        })?;
+        let range = options.range.map_or(Ok(0..object.size), |range| range.resolve(object.size))?;
+        let mut left = bytes.slice(range.start as usize..range.end as usize);
+        let blocks = std::iter::from_fn(move || {
+            let block = left.split_to(left.len().min(chunk_size as usize));
+            (!block.is_empty()).then_some(Ok(block))
+        });
+        Ok(GetStream::new(object, range, stream::iter(blocks)))
+    }
+
+    async fn stat(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+        ObjectName::new(bucket, key)?;
+        self.with_store(|store| {
+            let object = store.object(bucket, key)?.object.clone();
+            store.check(bucket, key, precondition.as_ref())?;
+            Ok(object)
+        })
+    }
+
+    async fn placement(&self, object: &Object) -> Result<Vec<ChunkPlacement>> {
+        self.with_store(|store| {
+            let stored = store.object(&object.bucket, &object.key)?;
+            if stored.object.version != object.version {
+                return Err(Error::ChangedWhileReading);
+            }
+            Ok(stored.chunks.clone())
+        })
+    }
+
+    async fn list(&self, bucket: &str, options: ListOptions) -> Result<ListPage> {
+        bucket_name(bucket)?;
+        self.with_store(|store| listing::page(&store.bucket(bucket)?.objects, &options))
+    }
+
+    async fn delete(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+        ObjectName::new(bucket, key)?;
+        self.with_store(|store| {
+            store.object(bucket, key)?;
+            store.check(bucket, key, precondition.as_ref())?;
+            store.delete(bucket, key)
+        })
+    }
+
+    async fn cluster_status(&self) -> Result<ClusterStatus> {
+        let buckets: Vec<_> = self.with_store(|store| store.buckets_after("").collect());
+        let server =
+            MetaServer { id: 1, endpoint: "mock:1".into(), role: MetaRole::Leader, matched_index: 0 };
+        Ok(ClusterStatus {
+            cluster_id: "mock".into(),
+            meta_servers: vec![server],
+            data_nodes: (1..=NODES).map(|id| data_node(NodeId(id))).collect(),
+            server_id: 1,
+            leader_id: Some(1),
+            term: 1,
+            buckets: buckets.len() as u64,
+            objects: buckets.iter().map(|bucket| bucket.objects).sum(),
+            bytes: buckets.iter().map(|bucket| bucket.bytes).sum(),
+            ..ClusterStatus::default()
+        })
+    }
+
+    async fn close(&self) {}
+}
+
+fn data_node(id: NodeId) -> DataNode {
+    DataNode {
+        id: id.0.into(),
+        epoch: 1,
+        address: format!("mock-node-{id}:1"),
+        state: DataNodeState::Alive,
+        capacity_bytes: u64::MAX,
+        used_bytes: 0,
+        free_bytes: u64::MAX,
+        chunks: 0,
+        rejects: Default::default(),
+        failure_domain: format!("mock-node-{id}"),
+        last_heartbeat_age: Default::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

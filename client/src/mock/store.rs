@@ -1,0 +1,197 @@
+//! What the cluster in memory holds. The rules are those of the metadata servers.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use bytes::Bytes;
+use xdpfs_transport::crc32c;
+use xdpfs_wire::{BucketId, ChunkId, NodeId};
+
+use crate::{
+    Bucket, BucketOptions, ChunkPlacement, Object, Precondition, PutOptions,
+    error::{Error, Result},
+};
+
+/// Data nodes of the cluster in memory: as many as a bucket may ask replicas of.
+pub(super) const NODES: u16 = 7;
+const CHUNK_SIZES: std::ops::RangeInclusive<u32> = 64 << 10..=16 << 20;
+/// Chunk sizes are a multiple of this.
+const PAGE_BYTES: u32 = 4096;
+const METADATA_BYTES_MAX: usize = 2048;
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    buckets: BTreeMap<String, StoredBucket>,
+    /// Buckets, versions and chunks take their numbers from here.
+    last_number: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct StoredBucket {
+    pub(super) chunk_size: u32,
+    pub(super) objects: BTreeMap<String, StoredObject>,
+    name: String,
+    id: BucketId,
+    replicas: u32,
+    min_replicas: u32,
+    created: SystemTime,
+}
+
+#[derive(Debug)]
+pub(super) struct StoredObject {
+    pub(super) object: Object,
+    pub(super) bytes: Bytes,
+    pub(super) chunks: Vec<ChunkPlacement>,
+}
+
+impl Store {
+    pub(super) fn create_bucket(&mut self, name: &str, options: BucketOptions) -> Result<Bucket> {
+        if self.buckets.contains_key(name) {
+            return Err(Error::BucketExists { bucket: name.to_owned() });
+        }
+        let chunk_size = options.chunk_size.unwrap_or(4 << 20);
+        let replicas = options.replicas.unwrap_or(3);
+        let min_replicas = options.min_replicas.unwrap_or(replicas.min(2));
+        if !CHUNK_SIZES.contains(&chunk_size) || !chunk_size.is_multiple_of(PAGE_BYTES) {
+            return Err(Error::invalid("the chunk size is not a multiple of 4 KiB from 64 KiB to 16 MiB"));
+        }
+        if !(1..=u32::from(NODES)).contains(&replicas) || !(1..=replicas).contains(&min_replicas) {
+            return Err(Error::invalid(
+                "there are 1 to 7 replicas, of which at least one and at most all must be durable",
+            ));
+        }
+        let bucket = StoredBucket {
+            chunk_size,
+            objects: BTreeMap::new(),
+            name: name.to_owned(),
+            // A mock never makes as many buckets.
+            id: BucketId(self.number() as u32),
+            replicas,
+            min_replicas,
+            created: SystemTime::now(),
+        };
+        let described = bucket.describe();
+        self.buckets.insert(name.to_owned(), bucket);
+        Ok(described)
+    }
+
+    pub(super) fn bucket(&self, name: &str) -> Result<&StoredBucket> {
+        self.buckets.get(name).ok_or_else(|| Error::BucketNotFound { bucket: name.to_owned() })
+    }
+
+    pub(super) fn buckets_after<'a>(&'a self, after: &str) -> impl Iterator<Item = Bucket> + use<'a> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.buckets.range::<str, _>((Excluded(after), Unbounded)).map(|(_, bucket)| bucket.describe())
+    }
+
+    pub(super) fn delete_bucket(&mut self, name: &str) -> Result<()> {
+        if !self.bucket(name)?.objects.is_empty() {
+            return Err(Error::BucketNotEmpty { bucket: name.to_owned() });
+        }
+        self.buckets.remove(name);
+        Ok(())
+    }
+
+    pub(super) fn object(&self, bucket: &str, key: &str) -> Result<&StoredObject> {
+        let missing = || Error::ObjectNotFound { bucket: bucket.to_owned(), key: key.to_owned() };
+        self.bucket(bucket)?.objects.get(key).ok_or_else(missing)
+    }
+
+    /// Whether the key holds what the precondition says.
+    pub(super) fn check(&self, bucket: &str, key: &str, precondition: Option<&Precondition>) -> Result<()> {
+        let held = self.bucket(bucket)?.objects.get(key).map(|stored| stored.object.etag.as_str());
+        let holds = match precondition {
+            None => true,
+            Some(Precondition::IfMatch(etag)) => held == Some(etag),
+            Some(Precondition::IfNoneMatch(etag)) => held != Some(etag),
+            Some(Precondition::IfNoneMatchAny) => held.is_none(),
+        };
+        let message = || format!("the key holds {}", held.unwrap_or("nothing"));
+        if holds { Ok(()) } else { Err(Error::PreconditionFailed { message: message() }) }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        bucket: &str,
+        key: &str,
+        bytes: Bytes,
+        options: PutOptions,
+    ) -> Result<Object> {
+        self.check(bucket, key, options.precondition.as_ref())?;
+        if options.user_metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+            > METADATA_BYTES_MAX
+        {
+            return Err(Error::invalid("the user metadata has more than 2 KiB"));
+        }
+        if options.user_metadata.contains_key("") {
+            return Err(Error::invalid("a key of user metadata is not empty"));
+        }
+        let version = self.number();
+        let chunks = self.chunks(bucket, &bytes)?;
+        let target = self
+            .buckets
+            .get_mut(bucket)
+            .ok_or_else(|| Error::BucketNotFound { bucket: bucket.to_owned() })?;
+        let crc32c = crc32c(&bytes);
+        let object = Object {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            version,
+            etag: format!("{version:x}-{crc32c:08x}"),
+            size: bytes.len() as u64,
+            crc32c,
+            created: SystemTime::now(),
+            content_type: options.content_type,
+            user_metadata: options.user_metadata,
+            durable_replicas: target.replicas,
+        };
+        target.objects.insert(key.to_owned(), StoredObject { object: object.clone(), bytes, chunks });
+        Ok(object)
+    }
+
+    pub(super) fn delete(&mut self, bucket: &str, key: &str) -> Result<Object> {
+        let missing = || Error::ObjectNotFound { bucket: bucket.to_owned(), key: key.to_owned() };
+        let removed = self.buckets.get_mut(bucket).and_then(|bucket| bucket.objects.remove(key));
+        Ok(removed.ok_or_else(missing)?.object)
+    }
+
+    fn chunks(&mut self, bucket: &str, bytes: &Bytes) -> Result<Vec<ChunkPlacement>> {
+        let bucket = self.bucket(bucket)?;
+        let (id, chunk_size, replicas) = (bucket.id, bucket.chunk_size, bucket.replicas as u16);
+        let mut offset = 0;
+        let place = |chunk: &[u8]| {
+            let number = self.number();
+            let nodes =
+                (0..replicas).map(|turn| NodeId(1 + (number as u16 % NODES + turn) % NODES)).collect();
+            let length = chunk.len() as u32;
+            let placed = ChunkPlacement {
+                offset,
+                chunk: ChunkId::new(id, number),
+                length,
+                crc32c: crc32c(chunk),
+                nodes,
+            };
+            offset += u64::from(length);
+            placed
+        };
+        Ok(bytes.chunks(chunk_size as usize).map(place).collect())
+    }
+
+    const fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+}
+
+impl StoredBucket {
+    pub(super) fn describe(&self) -> Bucket {
+        Bucket {
+            name: self.name.clone(),
+            chunk_size: self.chunk_size,
+            replicas: self.replicas,
+            min_replicas: self.min_replicas,
+            created: self.created,
+            objects: self.objects.len() as u64,
+            bytes: self.objects.values().map(|stored| stored.object.size).sum(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+use futures::TryStreamExt as _;
+use tokio::io::AsyncWriteExt as _;
+
+use super::*;
+use crate::{ByteRange, ErrorKind, objects};
+
+async fn with_keys(keys: &[&str]) -> MockClient {
+    let client = MockClient::new();
+    client.create_bucket("demo", BucketOptions::default()).await.unwrap();
+    for key in keys {
+        client
+            .put_bytes("demo", key, Bytes::copy_from_slice(key.as_bytes()), PutOptions::default())
+            .await
+            .unwrap();
+    }
+    client
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
+    result.unwrap_err().kind()
+}
+
+#[tokio::test]
+async fn what_was_put_comes_back() {
+    let client = with_keys(&[]).await;
+    let options = BucketOptions { chunk_size: Some(64 << 10), ..BucketOptions::default() };
+    client.create_bucket("small", options).await.unwrap();
+    let bytes = Bytes::from(crate::fake::content(200_000));
+    let put = client.put_bytes("small", "key", bytes.clone(), PutOptions::default()).await.unwrap();
+    let stream = client.get("small", "key", GetOptions::default()).await.unwrap();
+    assert_eq!(stream.object(), &put.object);
+    assert_eq!(stream.into_bytes().await.unwrap(), bytes);
+    let range = Some(ByteRange::Suffix(70_000));
+    let tail = client.get("small", "key", GetOptions { range, ..GetOptions::default() }).await.unwrap();
+    assert_eq!(tail.range(), 130_000..200_000);
+    assert_eq!(tail.into_bytes().await.unwrap(), bytes[130_000..]);
+    let placement = client.placement(&put.object).await.unwrap();
+    assert_eq!(placement.iter().map(|chunk| chunk.length).collect::<Vec<_>>(), [65536, 65536, 65536, 3392]);
+    assert!(placement.iter().all(|chunk| chunk.nodes.len() == 3));
+}
+
+#[tokio::test]
+async fn every_put_is_a_new_version() {
+    let client = with_keys(&["key"]).await;
+    let first = client.stat("demo", "key", None).await.unwrap();
+    let second = client.put_bytes("demo", "key", "key".into(), PutOptions::default()).await.unwrap().object;
+    assert!(second.version > first.version && second.etag != first.etag);
+    client.delete("demo", "key", None).await.unwrap();
+    let third = client.put_bytes("demo", "key", "key".into(), PutOptions::default()).await.unwrap().object;
+    assert!(third.version > second.version, "also across a delete");
+    assert_eq!(kind(client.placement(&first).await), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn preconditions_hold_at_the_end_of_a_put() {
+    let client = with_keys(&[]).await;
+    let once = PutOptions { precondition: Some(Precondition::IfNoneMatchAny), ..PutOptions::default() };
+    let mut slow = client.writer("demo", "key", once.clone());
+    slow.write_all(b"slow").await.unwrap();
+    let fast = client.put_bytes("demo", "key", "fast".into(), once.clone()).await.unwrap().object;
+    assert_eq!(kind(slow.finish().await), ErrorKind::PreconditionFailed);
+    assert_eq!(
+        kind(client.put_bytes("demo", "key", "late".into(), once).await),
+        ErrorKind::PreconditionFailed
+    );
+    let held = Precondition::if_match(&fast.etag).unwrap();
+    let over = PutOptions { precondition: Some(held.clone()), ..PutOptions::default() };
+    client.put_bytes("demo", "key", "new".into(), over).await.unwrap();
+    assert_eq!(kind(client.delete("demo", "key", Some(held)).await), ErrorKind::PreconditionFailed);
+}
+
+#[tokio::test]
+async fn a_writer_that_is_dropped_leaves_nothing() {
+    let client = with_keys(&[]).await;
+    let mut writer = client.writer("demo", "key", PutOptions::default());
+    writer.write_all(b"half").await.unwrap();
+    drop(writer);
+    tokio::task::yield_now().await;
+    assert_eq!(kind(client.stat("demo", "key", None).await), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn buckets_keep_their_rules() {
+    let client = with_keys(&["key"]).await;
+    assert_eq!(kind(client.create_bucket("demo", BucketOptions::default()).await), ErrorKind::AlreadyExists);
+    assert_eq!(
+        kind(client.create_bucket("Demo", BucketOptions::default()).await),
+        ErrorKind::InvalidArgument
+    );
+    let odd = BucketOptions { chunk_size: Some(100_000), ..BucketOptions::default() };
+    assert_eq!(kind(client.create_bucket("odd", odd).await), ErrorKind::InvalidArgument);
+    let many = BucketOptions { replicas: Some(2), min_replicas: Some(3), ..BucketOptions::default() };
+    assert_eq!(kind(client.create_bucket("many", many).await), ErrorKind::InvalidArgument);
+    assert_eq!(kind(client.delete_bucket("demo").await), ErrorKind::NotEmpty);
+    assert_eq!(
+        kind(client.put_bytes("none", "key", "".into(), PutOptions::default()).await),
+        ErrorKind::NotFound
+    );
+    let bucket = client.bucket("demo").await.unwrap();
+    assert_eq!((bucket.objects, bucket.bytes, bucket.replicas, bucket.min_replicas), (1, 3, 3, 2));
+    client.delete("demo", "key", None).await.unwrap();
+    client.delete_bucket("demo").await.unwrap();
+    assert_eq!(client.buckets(None).await.unwrap(), BucketPage::default());
+}
+
+#[tokio::test]
+async fn keys_are_listed_in_groups_and_pages() {
+    let client = with_keys(&["a", "b/1", "b/2", "b/c/3", "bc", "c/1", "é"]).await;
+    let list = async |prefix: &str, delimiter: &str, start_after: &str| {
+        let mut lines = vec![];
+        let mut page = None;
+        loop {
+            let options = ListOptions {
+                prefix: prefix.into(),
+                delimiter: delimiter.into(),
+                start_after: start_after.into(),
+                page_size: Some(1),
+                page,
+            };
+            let found = client.list("demo", options).await.unwrap();
+            assert!(found.objects.len() + found.prefixes.len() <= 1);
+            lines.extend(found.objects.into_iter().map(|object| object.key));
+            lines.extend(found.prefixes);
+            page = found.next;
+            if page.is_none() {
+                return lines.join(" ");
+            }
+        }
+    };
+    assert_eq!(list("", "", "").await, "a b/1 b/2 b/c/3 bc c/1 é");
+    assert_eq!(list("", "/", "").await, "a b/ bc c/ é");
+    assert_eq!(list("b/", "/", "").await, "b/1 b/2 b/c/");
+    assert_eq!(list("b", "", "b/2").await, "b/c/3 bc");
+    assert_eq!(list("", "/", "b/1").await, "b/ bc c/ é");
+    assert_eq!(list("x", "", "").await, "");
+    let all: Vec<_> = objects(&client, "demo", "b").map_ok(|object| object.key).try_collect().await.unwrap();
+    assert_eq!(all, ["b/1", "b/2", "b/c/3", "bc"]);
+}

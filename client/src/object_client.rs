@@ -1,0 +1,100 @@
+//! What every client of an object store can do: the real one, the one in memory, and decorators around both.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use tokio::io::AsyncRead;
+
+use crate::{
+    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, GetOptions, GetStream, ListOptions,
+    ListPage, Object, ObjectWriter, Precondition, PutOptions, PutResult, error::Result,
+};
+
+/// Objects by bucket and key. Clones share connections and are cheap.
+pub trait ObjectClient: Clone + Send + Sync + 'static {
+    /// Makes a bucket.
+    fn create_bucket(
+        &self,
+        bucket: &str,
+        options: BucketOptions,
+    ) -> impl Future<Output = Result<Bucket>> + Send;
+
+    /// A bucket and its settings.
+    fn bucket(&self, bucket: &str) -> impl Future<Output = Result<Bucket>> + Send;
+
+    /// Buckets in the order of their names, from the page that `next` of the page before names.
+    fn buckets(&self, page: Option<String>) -> impl Future<Output = Result<BucketPage>> + Send;
+
+    /// Removes an empty bucket.
+    fn delete_bucket(&self, bucket: &str) -> impl Future<Output = Result<()>> + Send;
+
+    /// Stores what `input` gives until its end. Nothing is visible before the put returns; dropping the future gives
+    /// the put up.
+    fn put<R>(
+        &self,
+        bucket: &str,
+        key: &str,
+        input: R,
+        options: PutOptions,
+    ) -> impl Future<Output = Result<PutResult>> + Send
+    where
+        R: AsyncRead + Send + Unpin;
+
+    /// Stores `data`.
+    fn put_bytes(
+        &self,
+        bucket: &str,
+        key: &str,
+        data: Bytes,
+        options: PutOptions,
+    ) -> impl Future<Output = Result<PutResult>> + Send {
+        async move {
+            let options = PutOptions { size_hint: Some(data.len() as u64), ..options };
+            self.put(bucket, key, data.as_ref(), options).await
+        }
+    }
+
+    /// A writer whose bytes become the object when it is finished; dropping it gives the put up.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    fn writer(&self, bucket: &str, key: &str, options: PutOptions) -> ObjectWriter {
+        ObjectWriter::start(self.clone(), bucket.to_owned(), key.to_owned(), options)
+    }
+
+    /// Reads one version of an object, or a range of it. The first bytes are at hand when this returns.
+    fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        options: GetOptions,
+    ) -> impl Future<Output = Result<GetStream>> + Send;
+
+    /// What a key holds, without its bytes.
+    fn stat(
+        &self,
+        bucket: &str,
+        key: &str,
+        precondition: Option<Precondition>,
+    ) -> impl Future<Output = Result<Object>> + Send;
+
+    /// Where the chunks of an object lie, for exactly the version that `object` says.
+    fn placement(&self, object: &Object) -> impl Future<Output = Result<Vec<ChunkPlacement>>> + Send;
+
+    /// One page of keys; [`objects`](crate::objects) gives them all.
+    fn list(&self, bucket: &str, options: ListOptions) -> impl Future<Output = Result<ListPage>> + Send;
+
+    /// Removes a key and gives what it held.
+    fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        precondition: Option<Precondition>,
+    ) -> impl Future<Output = Result<Object>> + Send;
+
+    /// The cluster as its leader sees it.
+    fn cluster_status(&self) -> impl Future<Output = Result<ClusterStatus>> + Send;
+
+    /// Waits, for a few seconds at most, until puts that were given up are cleaned away.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
