@@ -1,0 +1,207 @@
+//! What the node is told at its start: as typed on the command line, and as checked.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use bytesize::ByteSize;
+use clap::Parser;
+use thiserror::Error;
+
+const AFTER_HELP: &str = "Prints one line `ready id=N address=HOST:PORT` once a metadata leader has registered the node. \
+    Logs go to stderr; XDPFS_LOG sets what is logged (default: info). SIGINT and SIGTERM stop the node: chunks under \
+    way are finished first. Exit codes: 0 stopped as told, 1 failed, 2 wrong usage.";
+
+/// Serves chunks from one data directory.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "xdpfs-data-node", version, about, after_help = AFTER_HELP)]
+pub struct Arguments {
+    /// The directory that holds the chunks; made if it isn't there.
+    ///
+    /// It belongs to one node and one cluster for life, and to one process at a time.
+    #[arg(long, value_name = "DIR", env = "XDPFS_NODE_DATA_DIR")]
+    data_dir: PathBuf,
+    /// The metadata servers, separated by commas. Any of them will do: the leader is found from there.
+    #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_META", value_delimiter = ',', required = true)]
+    meta: Vec<MetaEndpoint>,
+    /// The address to receive datagrams on. Port 0 takes any free one.
+    #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_LISTEN", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// The `HOST:PORT` where clients reach this node, if it isn't the one it listens on.
+    #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_ADVERTISE")]
+    advertise: Option<String>,
+    /// Replicas are spread over distinct failure domains. By default each node is one of its own.
+    #[arg(long, value_name = "NAME", env = "XDPFS_NODE_FAILURE_DOMAIN")]
+    failure_domain: Option<String>,
+    /// How much disk space chunks may take, such as 10GiB. By default all of the file system but a reserve.
+    #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CAPACITY")]
+    capacity: Option<ByteSize>,
+}
+
+/// Why a configuration can't work.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum ConfigError {
+    /// The address that clients should use isn't `HOST:PORT`.
+    #[error("the advertised address {0:?} is not HOST:PORT")]
+    Advertise(String),
+    /// An endpoint isn't `HOST:PORT`.
+    #[error("the metadata server {0:?} is not HOST:PORT")]
+    Endpoint(String),
+    /// There is no metadata server.
+    #[error("at least one metadata server is needed")]
+    NoEndpoint,
+    /// The node listens on all addresses, and none of them was named for clients.
+    #[error("listening on {0} needs an address to advertise")]
+    Unspecified(SocketAddr),
+}
+
+/// Where a metadata server listens for clients and nodes.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct MetaEndpoint {
+    host_and_port: String,
+}
+
+impl MetaEndpoint {
+    /// The endpoint as a URI.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("http://{}", self.host_and_port)
+    }
+}
+
+impl fmt::Display for MetaEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host_and_port)
+    }
+}
+
+impl FromStr for MetaEndpoint {
+    type Err = ConfigError;
+
+    /// Takes `HOST:PORT` and `http://HOST:PORT`.
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let host_and_port = text.trim().trim_start_matches("http://").trim_end_matches('/');
+        if is_host_and_port(host_and_port) {
+            Ok(Self { host_and_port: host_and_port.to_owned() })
+        } else {
+            Err(ConfigError::Endpoint(text.to_owned()))
+        }
+    }
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory that holds the chunks.
+    pub data_dir: PathBuf,
+    /// Metadata servers to ask for the leader.
+    pub meta: Vec<MetaEndpoint>,
+    /// Where datagrams are received.
+    pub listen: SocketAddr,
+    /// Where clients are told to send them; where they are received if not given.
+    pub advertise: Option<String>,
+    /// Nodes of one failure domain never hold two replicas of a chunk. Empty: this node alone.
+    pub failure_domain: String,
+    /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
+    pub capacity_bytes: Option<u64>,
+}
+
+impl Config {
+    /// A node on any free port of the loopback interface.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, meta: Vec<MetaEndpoint>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            meta,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: None,
+            failure_domain: String::new(),
+            capacity_bytes: None,
+        }
+    }
+
+    /// Whether the parts fit each other.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.meta.is_empty() {
+            return Err(ConfigError::NoEndpoint);
+        }
+        match &self.advertise {
+            Some(address) if !is_host_and_port(address) => Err(ConfigError::Advertise(address.clone())),
+            None if self.listen.ip().is_unspecified() => Err(ConfigError::Unspecified(self.listen)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl TryFrom<Arguments> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Arguments) -> Result<Self, ConfigError> {
+        let config = Self {
+            data_dir: args.data_dir,
+            meta: args.meta,
+            listen: args.listen,
+            advertise: args.advertise,
+            failure_domain: args.failure_domain.unwrap_or_default(),
+            capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
+        };
+        config.check().map(|()| config)
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host_is_plain = !bare.is_empty() && !bare.contains(['/', '@', '[', ']', ' ']);
+        // An IPv6 address needs its brackets, or its last group would pass for a port.
+        host_is_plain && (bare.len() < host.len() || !host.contains(':')) && port.parse::<u16>().is_ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_a_host_and_a_port() {
+        let check = |text: &str, expect: Option<&str>| {
+            let uri = text.parse().ok().map(|endpoint: MetaEndpoint| endpoint.uri());
+            assert_eq!(uri.as_deref(), expect, "{text:?}");
+        };
+        check("127.0.0.1:7001", Some("http://127.0.0.1:7001"));
+        check("http://meta-1:7001/", Some("http://meta-1:7001"));
+        check("[::1]:7001", Some("http://[::1]:7001"));
+        check("::1:7001", None);
+        check("meta-1", None);
+        check("meta-1:70000", None);
+        check(":7001", None);
+        check("https://meta-1:7001", None);
+        check("", None);
+    }
+
+    #[test]
+    fn command_line_becomes_a_configuration() {
+        let line = "node --data-dir /d --meta a:1,http://b:2 --capacity 10GiB --failure-domain rack-1";
+        let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
+        assert_eq!(
+            config.meta.iter().map(MetaEndpoint::uri).collect::<Vec<_>>(),
+            ["http://a:1", "http://b:2"]
+        );
+        assert_eq!(config.capacity_bytes, Some(10 << 30));
+        assert_eq!(config.failure_domain, "rack-1");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:0");
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let good = Config::new("/d", vec!["a:1".parse().unwrap()]);
+        let everywhere = "0.0.0.0:9001".parse().unwrap();
+        let check = |config: Config, expect| assert_eq!(config.check(), expect, "{config:?}");
+        check(good.clone(), Ok(()));
+        check(Config { meta: Vec::new(), ..good.clone() }, Err(ConfigError::NoEndpoint));
+        check(Config { listen: everywhere, ..good.clone() }, Err(ConfigError::Unspecified(everywhere)));
+        check(Config { listen: everywhere, advertise: Some("h:1".into()), ..good.clone() }, Ok(()));
+        check(Config { advertise: Some("h".into()), ..good }, Err(ConfigError::Advertise("h".into())));
+    }
+}

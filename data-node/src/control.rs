@@ -1,0 +1,76 @@
+//! The node's side of the control plane: it registers, tells the leader how it is, and does what it is told.
+//!
+//! Invariant: one registration is asked for under one request id, and what has been told to the node by one answer is
+//! taken over as a whole.
+//!
+//! A node that can't reach the leader goes on serving, for as long as that lasts. It needs no fence of its own: chunks
+//! never change, so what it reads to anybody is right or fails the manifest's checksum; and its receipts count only if
+//! they are of the registration that is present when an object is committed, so those of a node that has been replaced
+//! or given up are worth nothing.
+
+mod backoff;
+mod chunk_report;
+mod deletions;
+mod heartbeat;
+mod leader;
+mod refusal;
+mod registration;
+mod route;
+
+use std::sync::Arc;
+
+pub(crate) use self::registration::Identity;
+use self::{chunk_report::ChunkReports, heartbeat::Heartbeats, leader::Leader, registration::Registrar};
+use crate::{
+    cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory,
+    node_failure::NodeFailure, node_state::NodeState, store::Store,
+};
+
+/// The connection to the metadata service.
+pub(crate) struct Control {
+    state: Arc<NodeState>,
+    heartbeats: Heartbeats,
+    reports: ChunkReports,
+}
+
+impl Control {
+    /// Registers the node. Waits for a leader as long as it takes.
+    ///
+    /// # Errors
+    /// The node will never be taken as it is.
+    pub(crate) async fn register(
+        endpoints: &[MetaEndpoint],
+        identity: Identity,
+        directory: Arc<DataDirectory>,
+        store: Store,
+    ) -> Result<Self, NodeFailure> {
+        let leader = Arc::new(Leader::new(endpoints));
+        let registrar = Registrar::new(Arc::clone(&leader), identity, directory);
+        let registered = registrar.register().await?;
+        let clock = ClusterClock::starting_at(registered.leader_time);
+        let state = Arc::new(NodeState::new(registered.registration, registered.key_epochs, clock));
+        let heartbeats = Heartbeats::new(
+            Arc::clone(&leader),
+            registrar,
+            store.clone(),
+            Arc::clone(&state),
+            registered.heartbeat_interval,
+        );
+        let reports = ChunkReports::new(leader, store, Arc::clone(&state));
+        Ok(Self { state, heartbeats, reports })
+    }
+
+    /// What the leader has told.
+    pub(crate) fn state(&self) -> &Arc<NodeState> {
+        &self.state
+    }
+
+    /// Talks to the leader; ends only if the node can't go on.
+    pub(crate) async fn run(self) -> NodeFailure {
+        let Self { mut heartbeats, mut reports, .. } = self;
+        tokio::select! {
+            failure = heartbeats.run() => failure,
+            never = reports.run() => match never {},
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The node's sign of life, and the orders that its answers bring.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::{BoxFuture, FutureExt as _};
+use tokio::time::Instant;
+use xdpfs_proto::node::v1::{HeartbeatRequest, HeartbeatResponse};
+use xdpfs_wire::ChunkId;
+
+use super::{
+    deletions::Deletions,
+    leader::{Answered, Call, Leader},
+    refusal::Refusal,
+    registration::{Registrar, parse_key_epochs},
+};
+use crate::{
+    cluster_clock::UnixMs,
+    node_failure::NodeFailure,
+    node_state::NodeState,
+    store::{DeleteError, Store},
+};
+
+/// Short enough that a node finds a new leader before the cluster takes it for dead.
+const HEARTBEAT: Call = Call { name: "heartbeat", patience: Duration::from_millis(1500) };
+
+type Deletion = BoxFuture<'static, (Vec<ChunkId>, Result<(), DeleteError>)>;
+
+/// Sends heartbeats.
+pub(super) struct Heartbeats {
+    leader: Arc<Leader>,
+    registrar: Registrar,
+    vitals: Vitals,
+    interval: Duration,
+    deletions: Deletions,
+    deletion: Option<Deletion>,
+}
+
+/// What a heartbeat speaks of.
+struct Vitals {
+    store: Store,
+    state: Arc<NodeState>,
+}
+
+impl Heartbeats {
+    pub(super) fn new(
+        leader: Arc<Leader>,
+        registrar: Registrar,
+        store: Store,
+        state: Arc<NodeState>,
+        interval: Duration,
+    ) -> Self {
+        let vitals = Vitals { store, state };
+        Self { leader, registrar, vitals, interval, deletions: Deletions::default(), deletion: None }
+    }
+
+    /// Sends them for ever. A heartbeat that isn't answered is repeated at once, elsewhere if need be, so a new leader
+    /// hears of the node as soon as the node hears of the leader.
+    pub(super) async fn run(&mut self) -> NodeFailure {
+        let mut due = Instant::now();
+        loop {
+            tokio::select! {
+                (chunks, result) = finished(&mut self.deletion) => self.note_deletion(chunks, result),
+                () = tokio::time::sleep_until(due) => match self.beat().await {
+                    Ok(()) => due = Instant::now() + self.interval,
+                    Err(failure) => return failure,
+                },
+            }
+        }
+    }
+
+    async fn beat(&mut self) -> Result<(), NodeFailure> {
+        let deleted = self.deletions.unreported();
+        let vitals = &self.vitals;
+        let beat = self.leader.call(
+            HEARTBEAT,
+            || vitals.heartbeat(&deleted),
+            |mut service, request| async move { service.heartbeat(request).await },
+        );
+        match beat.await {
+            Ok(answered) => {
+                self.deletions.reported(&deleted);
+                self.obey(answered).await
+            }
+            Err(refusal) if refusal.node_is_unknown() => self.register_again().await,
+            Err(refusal) if refusal.cluster_is_wrong() => Err(refusal.into()),
+            Err(refusal) => {
+                warn_refused(&refusal);
+                Ok(())
+            }
+        }
+    }
+
+    async fn obey(&mut self, answered: Answered<HeartbeatResponse>) -> Result<(), NodeFailure> {
+        let Answered { message, round_trip } = answered;
+        if message.leader_time_ms > 0 {
+            self.vitals.state.clock().set(UnixMs(message.leader_time_ms), round_trip);
+        }
+        match parse_key_epochs(&message.key_epochs) {
+            Some(key_epochs) => self.vitals.state.replace_key_epochs(key_epochs),
+            // An answer that only says to register again needs to bring no secrets.
+            None if message.register_again => {}
+            None => tracing::warn!("the leader's key epochs make no sense"),
+        }
+        if message.register_again {
+            return self.register_again().await;
+        }
+        let ordered = message.delete_chunk_ids.iter().filter_map(|id| parse_chunk_id(id));
+        let chunks = self.deletions.ordered(ordered);
+        if !chunks.is_empty() {
+            tracing::debug!(chunks = chunks.len(), "deleting");
+            let deleted = self.vitals.store.delete(chunks.clone());
+            self.deletion = Some(async move { (chunks, deleted.await) }.boxed());
+        }
+        Ok(())
+    }
+
+    async fn register_again(&mut self) -> Result<(), NodeFailure> {
+        tracing::info!("the leader wants this node to register again");
+        let registered = self.registrar.register().await?;
+        // Secrets before the registration: whoever learns of the new epoch may use any of them.
+        self.vitals.state.replace_key_epochs(registered.key_epochs);
+        self.vitals.state.clock().set(registered.leader_time, Duration::ZERO);
+        self.vitals.state.replace_registration(registered.registration);
+        self.interval = registered.heartbeat_interval;
+        Ok(())
+    }
+
+    fn note_deletion(&mut self, chunks: Vec<ChunkId>, result: Result<(), DeleteError>) {
+        self.deletion = None;
+        match result {
+            Ok(()) => self.deletions.succeeded(chunks),
+            Err(error) => {
+                tracing::warn!(%error, chunks = chunks.len(), "chunks could not be deleted");
+                self.deletions.failed();
+            }
+        }
+    }
+}
+
+impl Vitals {
+    fn heartbeat(&self, deleted: &[ChunkId]) -> HeartbeatRequest {
+        let registration = self.state.registration();
+        let usage = self.store.usage();
+        // A store that takes no more chunks has no room for any.
+        let free_bytes = if self.store.is_fenced() { 0 } else { usage.free_bytes };
+        HeartbeatRequest {
+            node_id: registration.target.node.0.into(),
+            node_epoch: registration.number,
+            capacity_bytes: usage.capacity_bytes,
+            used_bytes: usage.used_bytes,
+            free_bytes,
+            chunks: usage.chunks,
+            rejects: self.state.counters().by_label().into_iter().collect(),
+            deleted_chunk_ids: deleted.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
+        }
+    }
+}
+
+fn warn_refused(refusal: &Refusal) {
+    tracing::warn!(%refusal, "the leader refuses a heartbeat");
+}
+
+async fn finished(deletion: &mut Option<Deletion>) -> (Vec<ChunkId>, Result<(), DeleteError>) {
+    match deletion {
+        Some(deletion) => deletion.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn parse_chunk_id(bytes: &[u8]) -> Option<ChunkId> {
+    bytes.try_into().ok().map(|bytes| ChunkId(u128::from_be_bytes(bytes)))
+}

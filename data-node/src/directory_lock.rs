@@ -1,0 +1,26 @@
+//! A lock on a directory that ends with its holder, however that ends.
+
+use std::{fs::File, io, path::Path};
+
+use rustix::{fs::FlockOperation, io::Errno};
+
+/// The file that is locked.
+const LOCK_FILE: &str = "LOCK";
+
+/// Held as long as the directory is in use. `flock` belongs to the open file, so the kernel lets go of it even after
+/// kill -9, and a second holder inside the same process is refused as well.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(#[expect(dead_code, reason = "closing the file unlocks it")] File);
+
+impl DirectoryLock {
+    /// Locks `directory`; `None` if somebody else holds it.
+    pub(crate) fn try_acquire(directory: &Path) -> io::Result<Option<Self>> {
+        let file =
+            File::options().create(true).truncate(false).write(true).open(directory.join(LOCK_FILE))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

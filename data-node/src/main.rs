@@ -1,0 +1,87 @@
+//! The data node program: arguments, logs, signals and exit codes around [`DataNode`].
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use xdpfs_data_node::{Arguments, Config, DataNode};
+
+/// The log filter's variable.
+const LOG_VARIABLE: &str = "XDPFS_LOG";
+const EXIT_FAILURE: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match Config::try_from(Arguments::parse()) {
+        Ok(config) => config,
+        Err(error) => return end(EXIT_USAGE, &error.into()),
+    };
+    start_logging();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => end(EXIT_FAILURE, &error),
+    }
+}
+
+fn start_logging() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .with_env_var(LOG_VARIABLE)
+        .from_env_lossy();
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr).init();
+}
+
+#[tokio::main]
+async fn run(config: Config) -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen()?;
+    let node = tokio::select! {
+        started = DataNode::start(config) => started?,
+        () = stop.received() => return Ok(()),
+    };
+    announce(&node)?;
+    let failure = tokio::select! {
+        failure = node.failed() => Some(failure),
+        () = stop.received() => None,
+    };
+    node.shutdown().await;
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// The one line that whoever started this program may wait for.
+fn announce(node: &DataNode) -> anyhow::Result<()> {
+    use io::Write as _;
+    let mut out = io::stdout();
+    writeln!(out, "ready id={} address={}", node.node_id(), node.address())
+        .and_then(|()| out.flush())
+        .context("nobody reads the output")
+}
+
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one sentence that says why the program ends")]
+fn end(code: u8, error: &anyhow::Error) -> ExitCode {
+    eprintln!("xdpfs-data-node: {error:#}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,169 @@
+//! A running data node: its parts, in the order in which they start and stop.
+//!
+//! Invariant: nothing is served before the directory is locked, the store is repaired and the node is registered.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use xdpfs_transport::shell::Socket;
+use xdpfs_wire::NodeId;
+
+use crate::{
+    config::{Config, ConfigError},
+    control::{Control, Identity},
+    data_directory::{DataDirectory, DirectoryError},
+    data_path::DataPath,
+    node_failure::NodeFailure,
+    store::{OpenError, Recovery, Store, StoreConfig},
+};
+
+/// Why a data node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address to receive on can't be had.
+    #[error("can't receive datagrams on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration can't work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The metadata service doesn't take the node.
+    #[error(transparent)]
+    Refused(#[from] NodeFailure),
+    /// The chunk store can't be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The system has no thread or no randomness left.
+    #[error("the system lacks resources")]
+    System(#[source] io::Error),
+}
+
+/// A data node that serves. Dropping it ends it without waiting for what is under way; [`DataNode::shutdown`] waits.
+#[derive(Debug)]
+pub struct DataNode {
+    node_id: NodeId,
+    address: SocketAddr,
+    store: Store,
+    failure: watch::Receiver<Option<NodeFailure>>,
+    data_path: JoinHandle<()>,
+    control: JoinHandle<()>,
+    stop: DropGuard,
+}
+
+impl DataNode {
+    /// Starts a node. Waits until a metadata leader has registered it, however long that takes; dropping the future
+    /// gives up.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
+        let (socket, address) = bind(config.listen)?;
+        let identity = Identity {
+            address: config.advertise.unwrap_or_else(|| address.to_string()),
+            failure_domain: config.failure_domain,
+            capacity_bytes: store.usage().capacity_bytes,
+        };
+        let control = Control::register(&config.meta, identity, directory, store.clone()).await?;
+        let state = Arc::clone(control.state());
+        let node_id = state.registration().target.node;
+        let data_path = DataPath::new(socket, store.clone(), state).map_err(StartError::System)?;
+        tracing::info!(node = %node_id, %address, "serving chunks");
+        let stop = CancellationToken::new();
+        let (failed, failure) = watch::channel(None);
+        let data_path = tokio::spawn(serve(data_path, stop.clone(), failed.clone()));
+        let control = tokio::spawn(obey(control, stop.clone(), failed));
+        Ok(Self { node_id, address, store, failure, data_path, control, stop: stop.drop_guard() })
+    }
+
+    /// The node's id, the same for the life of its data directory.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    /// Where datagrams are received.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves only if the node can't go on; it should then be shut down.
+    pub async fn failed(&self) -> NodeFailure {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(failure)) => failure,
+            // Both parts have ended without one.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes no more requests, finishes the stores that are under way, closes the store and lets go of the directory.
+    pub async fn shutdown(self) {
+        let Self { node_id, store, data_path, control, stop, .. } = self;
+        drop(stop);
+        for (part, task) in [("data path", data_path), ("control connection", control)] {
+            if task.await.is_err() {
+                tracing::error!(part, "a part of the node has died");
+            }
+        }
+        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+            tracing::error!("the store could not be closed");
+        }
+        tracing::info!(node = %node_id, "stopped");
+    }
+}
+
+async fn serve(data_path: DataPath, stop: CancellationToken, failed: watch::Sender<Option<NodeFailure>>) {
+    if let Err(failure) = data_path.run(stop).await {
+        failed.send_replace(Some(failure));
+    }
+}
+
+async fn obey(control: Control, stop: CancellationToken, failed: watch::Sender<Option<NodeFailure>>) {
+    if let Some(failure) = stop.run_until_cancelled(control.run()).await {
+        failed.send_replace(Some(failure));
+    }
+}
+
+async fn open(path: PathBuf, capacity_bytes: Option<u64>) -> Result<(Arc<DataDirectory>, Store), StartError> {
+    let opened = tokio::task::spawn_blocking(move || {
+        let directory = DataDirectory::open(&path)?;
+        let config =
+            StoreConfig { capacity_bytes, ..StoreConfig::new(directory.segments(), directory.node_uuid()) };
+        let (store, recovery) = Store::open(&config)?;
+        Ok::<_, StartError>((directory, store, recovery))
+    });
+    let ended = |error| StartError::System(io::Error::other(error));
+    let (directory, store, recovery) = opened.await.map_err(ended)??;
+    note_recovery(&recovery);
+    Ok((Arc::new(directory), store))
+}
+
+fn note_recovery(recovery: &Recovery) {
+    let Recovery { chunks, segments, torn_bytes, quarantined, unreadable_segments } = *recovery;
+    tracing::info!(chunks, segments, torn_bytes, quarantined, unreadable_segments, "store open");
+}
+
+fn bind(address: SocketAddr) -> Result<(Socket, SocketAddr), StartError> {
+    let error = |source| StartError::Bind { address, source };
+    let socket = UdpSocket::bind(address).and_then(Socket::new).map_err(error)?;
+    let address = socket.local_addr().map_err(error)?;
+    Ok((socket, address))
+}

@@ -1,0 +1,192 @@
+//! What the metadata service has told this node, as the data path reads it: for each datagram, while the control
+//! connection changes it.
+//!
+//! Invariant: what belongs to one registration is swapped together, so no receipt is signed with one registration's
+//! key for another's epoch.
+
+use std::{
+    array,
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use xdpfs_transport::node::NodeCounters;
+use xdpfs_wire::{EpochSecret, KeyEpoch, KeyEpochs, ReceiptKey, Reject, TargetNode};
+
+use crate::cluster_clock::ClusterClock;
+
+/// One registration of this node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Registration {
+    /// Whom requests must be meant for.
+    pub(crate) target: TargetNode,
+    /// What receipts are signed with.
+    pub(crate) receipt_key: ReceiptKey,
+    /// The registration's number, of which the epoch in `target` is the low part.
+    pub(crate) number: u32,
+}
+
+/// The key epochs that are live.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct LiveKeyEpochs(Vec<(KeyEpoch, EpochSecret)>);
+
+impl LiveKeyEpochs {
+    /// Those of `secrets`, of which there are few.
+    #[must_use]
+    pub(crate) fn new(secrets: Vec<(KeyEpoch, EpochSecret)>) -> Self {
+        Self(secrets)
+    }
+}
+
+impl KeyEpochs for LiveKeyEpochs {
+    fn secret(&self, epoch: KeyEpoch) -> Option<EpochSecret> {
+        self.0.iter().find(|(live, _)| *live == epoch).map(|(_, secret)| *secret)
+    }
+}
+
+/// What the data path has refused since the start, as the control connection tells it. The endpoint counts; this is
+/// its latest word.
+#[derive(Debug)]
+pub(crate) struct RefusalCounters {
+    rejects: [AtomicU64; Reject::ALL.len()],
+    /// Payloads that failed their checksum.
+    corrupt: AtomicU64,
+    /// Requests put off for want of memory, and reads for want of a place in the queue.
+    busy: AtomicU64,
+    reads_put_off: AtomicU64,
+}
+
+impl RefusalCounters {
+    /// Takes over what the endpoint has counted.
+    pub(crate) fn publish(&self, counted: &NodeCounters) {
+        for (counter, count) in self.rejects.iter().zip(counted.rejects) {
+            counter.store(count, Ordering::Relaxed);
+        }
+        self.corrupt.store(counted.corrupt, Ordering::Relaxed);
+        self.busy.store(counted.busy, Ordering::Relaxed);
+    }
+
+    /// Notes a read that found the queue full; the endpoint doesn't see these.
+    pub(crate) fn note_read_put_off(&self) {
+        self.reads_put_off.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All counters that aren't zero, by label.
+    #[must_use]
+    pub(crate) fn by_label(&self) -> BTreeMap<String, u64> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let rejects =
+            Reject::ALL.iter().zip(&self.rejects).map(|(reject, count)| (reject.label(), load(count)));
+        let others =
+            [("corrupt", load(&self.corrupt)), ("busy", load(&self.busy) + load(&self.reads_put_off))];
+        let counts = rejects.chain(others).filter(|(_, count)| *count > 0);
+        counts.map(|(label, count)| (label.to_owned(), count)).collect()
+    }
+}
+
+impl Default for RefusalCounters {
+    fn default() -> Self {
+        Self {
+            rejects: array::from_fn(|_| AtomicU64::new(0)),
+            corrupt: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            reads_put_off: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Shared by the control connection, which writes it, and the data path, which reads it.
+#[derive(Debug)]
+pub(crate) struct NodeState {
+    registration: RwLock<Arc<Registration>>,
+    key_epochs: RwLock<Arc<LiveKeyEpochs>>,
+    clock: ClusterClock,
+    counters: RefusalCounters,
+}
+
+impl NodeState {
+    /// The state after a first registration.
+    #[must_use]
+    pub(crate) fn new(registration: Registration, key_epochs: LiveKeyEpochs, clock: ClusterClock) -> Self {
+        Self {
+            registration: RwLock::new(Arc::new(registration)),
+            key_epochs: RwLock::new(Arc::new(key_epochs)),
+            clock,
+            counters: RefusalCounters::default(),
+        }
+    }
+
+    /// The present registration, whole. To sign a receipt, take epoch and key from one such snapshot.
+    #[must_use]
+    pub(crate) fn registration(&self) -> Arc<Registration> {
+        Arc::clone(&self.registration.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The live key epochs. The lock is held for the copy of a pointer only; take one snapshot per burst.
+    #[must_use]
+    pub(crate) fn key_epochs(&self) -> Arc<LiveKeyEpochs> {
+        Arc::clone(&self.key_epochs.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The clock that expiries are measured on.
+    #[must_use]
+    pub(crate) fn clock(&self) -> &ClusterClock {
+        &self.clock
+    }
+
+    /// The counters of refused datagrams.
+    #[must_use]
+    pub(crate) fn counters(&self) -> &RefusalCounters {
+        &self.counters
+    }
+
+    pub(crate) fn replace_registration(&self, registration: Registration) {
+        *self.registration.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registration);
+    }
+
+    pub(crate) fn replace_key_epochs(&self, key_epochs: LiveKeyEpochs) {
+        let mut live = self.key_epochs.write().unwrap_or_else(PoisonError::into_inner);
+        if **live != key_epochs {
+            *live = Arc::new(key_epochs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpfs_wire::SipKey;
+
+    use super::*;
+
+    fn secret(byte: u64) -> EpochSecret {
+        EpochSecret(SipKey { k0: byte, k1: byte })
+    }
+
+    #[test]
+    fn only_live_epochs_have_a_secret() {
+        let live = LiveKeyEpochs::new(vec![(KeyEpoch(3), secret(3)), (KeyEpoch(4), secret(4))]);
+        assert_eq!(live.secret(KeyEpoch(4)), Some(secret(4)));
+        assert_eq!(live.secret(KeyEpoch(5)), None);
+    }
+
+    #[test]
+    fn counters_are_told_by_label_and_zeros_are_not() {
+        let counters = RefusalCounters::default();
+        let mut counted = NodeCounters { corrupt: 7, busy: 2, ..NodeCounters::default() };
+        for (times, count) in counted.rejects.iter_mut().enumerate() {
+            *count = times as u64;
+        }
+        counters.publish(&counted);
+        counters.publish(&counted);
+        counters.note_read_put_off();
+        let told = counters.by_label();
+        for (times, reject) in Reject::ALL.iter().enumerate() {
+            let expect = (times > 0).then_some(times as u64);
+            assert_eq!(told.get(reject.label()).copied(), expect, "{}", reject.label());
+        }
+        assert_eq!((told["corrupt"], told["busy"]), (7, 3));
+    }
+}
