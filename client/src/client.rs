@@ -239,7 +239,14 @@ impl ObjectClient for Client {
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus> {
-        let status = self.status_of().await?;
+        let mut status = self.status_of().await?;
+        for endpoint in self.shared.config.endpoints.iter() {
+            // A server that has just started may know of no leader while others do.
+            if status.leader_id.is_some() || !self.shared.control.prefer(endpoint) {
+                break;
+            }
+            status = self.status_of().await.unwrap_or(status);
+        }
         let leader = status.meta_servers.iter().find(|server| Some(server.id) == status.leader_id);
         match leader {
             // A follower knows less: ask the leader that it names, if that one answers.

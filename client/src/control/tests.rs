@@ -275,3 +275,13 @@ async fn preconditions_reach_the_server() {
     let other = client.stat(BUCKET, "key", Some(Precondition::IfNoneMatch(object.etag))).await.unwrap_err();
     assert!(matches!(other, Error::PreconditionFailed { .. }), "{other:?}");
 }
+
+#[tokio::test]
+async fn status_comes_from_a_server_that_knows_of_a_leader() {
+    let servers = Servers::start(3).await;
+    let list: Vec<_> = servers.addresses.iter().map(ToString::to_string).collect();
+    let client = Client::connect(ClientConfig::new(list.join(",").parse().unwrap())).unwrap();
+    assert_eq!(client.cluster_status().await.unwrap().leader_id, None, "nobody knows of one");
+    servers.metas[2].follow(3);
+    assert_eq!(client.cluster_status().await.unwrap().leader_id, Some(3));
+}

@@ -37,6 +37,8 @@ struct Script {
     forever: Option<Answer>,
     /// What was asked, in full.
     requests: Vec<(Operation, String)>,
+    /// Whom the server takes for the leader.
+    leader_id: u64,
 }
 
 impl FakeMeta {
@@ -52,6 +54,11 @@ impl FakeMeta {
     /// Answers so to all requests that follow; `None`: from the state again.
     pub(crate) fn answer_always(&self, answer: Option<Answer>) {
         self.with_script(|script| script.forever = answer);
+    }
+
+    /// Takes the server of this id for the leader from now on.
+    pub(crate) fn follow(&self, leader_id: u64) {
+        self.with_script(|script| script.leader_id = leader_id);
     }
 
     /// The requests so far, each in full.
@@ -163,6 +170,8 @@ impl MetaService for FakeMeta {
         &self,
         ask: Request<proto::GetClusterStatusRequest>,
     ) -> Reply<proto::GetClusterStatusResponse> {
-        self.serve(Operation::GetClusterStatus, ask, |_, _| Ok(Default::default())).await
+        let leader_id = self.with_script(|script| script.leader_id);
+        let status = proto::GetClusterStatusResponse { leader_id, ..Default::default() };
+        self.serve(Operation::GetClusterStatus, ask, |_, _| Ok(status)).await
     }
 }
