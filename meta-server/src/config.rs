@@ -1,0 +1,364 @@
+//! What one server is told when it starts: parsed and checked once, then passed by value.
+
+use std::{net::SocketAddr, num::ParseIntError, path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+/// Everything that a server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This server's Raft id; one of `members`.
+    pub id: u64,
+    /// All servers of the cluster, in the order of their ids.
+    pub members: Vec<Member>,
+    /// Holds the store. Belongs to one server for life.
+    pub data_dir: PathBuf,
+    /// Whether an empty data directory is the beginning of a new cluster. Otherwise it is an error: a server that has
+    /// lost its store must not vote again under its old id.
+    pub bootstrap: bool,
+    /// Where to listen for other servers. None: this member's own address.
+    pub listen_peer: Option<SocketAddr>,
+    /// Where to listen for clients and data nodes. None: this member's own address.
+    pub listen_client: Option<SocketAddr>,
+    /// Leases, capabilities and liveness.
+    pub times: Times,
+    /// Consensus and its log.
+    pub consensus: ConsensusConfig,
+    /// Requests of clients that are served at once; more are refused.
+    pub requests_max: usize,
+    /// A request without a deadline of its own gets this one; none may have a longer one.
+    pub deadline: Duration,
+    /// How long a graceful shutdown may take.
+    pub shutdown_timeout: Duration,
+}
+
+/// A server of the cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// Its Raft id; never zero, never given to another server.
+    pub id: u64,
+    /// `host:port` for other servers.
+    pub peer_address: String,
+    /// `host:port` for clients and data nodes.
+    pub client_address: String,
+}
+
+/// Durations that clients and data nodes notice.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Times {
+    /// An upload is aborted after this long without an Extend or a Commit.
+    pub upload_lease: Duration,
+    /// How long a capability to write lasts.
+    pub write_capability: Duration,
+    /// How long a capability to read lasts.
+    pub read_capability: Duration,
+    /// Replicas without a reference stay for this long; longer than any capability.
+    pub deletion_grace: Duration,
+    /// A new secret for capabilities after this long; longer than any capability.
+    pub key_epoch_rotation: Duration,
+    /// A new secret is used only after this long, so that data nodes know it.
+    pub key_epoch_settle: Duration,
+    /// How often data nodes are asked to speak.
+    pub heartbeat_interval: Duration,
+    /// A node is silent after this long without a heartbeat.
+    pub node_silent_after: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            upload_lease: Duration::from_secs(60),
+            write_capability: Duration::from_secs(120),
+            read_capability: Duration::from_secs(120),
+            deletion_grace: Duration::from_secs(180),
+            key_epoch_rotation: Duration::from_secs(24 * 60 * 60),
+            key_epoch_settle: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(1),
+            node_silent_after: Duration::from_secs(3),
+        }
+    }
+}
+
+/// How consensus runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConsensusConfig {
+    /// The unit of the two below.
+    pub tick: Duration,
+    /// Ticks without a leader before a server stands for election; up to twice as many by chance.
+    pub election_ticks: usize,
+    /// Ticks between two heartbeats of the leader.
+    pub heartbeat_ticks: usize,
+    /// A snapshot is made after this many entries.
+    pub snapshot_entries: u64,
+    /// A snapshot is made after this many bytes of entries, and no more than these are then kept.
+    pub log_bytes_max: u64,
+    /// Entries before a snapshot that are kept for servers that lag behind.
+    pub log_entries_kept: u64,
+}
+
+impl Default for ConsensusConfig {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(50),
+            election_ticks: 20,
+            heartbeat_ticks: 2,
+            snapshot_entries: 20_000,
+            log_bytes_max: 64 << 20,
+            log_entries_kept: 10_000,
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Raft ids begin with one.
+    #[error("zero is no server id")]
+    ZeroId,
+    /// The own id must be a member's.
+    #[error("server {0} is not among the members")]
+    NotAMember(u64),
+    /// Each id names one server.
+    #[error("server {0} is there twice")]
+    Twice(u64),
+    /// A member's address makes no sense.
+    #[error("{0:?} is not an address: write HOST:PORT")]
+    Address(String),
+    /// A server that serves nothing is of no use.
+    #[error("the number of requests that are served at once must not be zero")]
+    NoRequests,
+    /// Two durations do not fit.
+    #[error("{0} must be longer than {1}")]
+    TooShort(&'static str, &'static str),
+}
+
+impl Config {
+    /// A configuration with the usual values.
+    #[must_use]
+    pub fn new(id: u64, mut members: Vec<Member>, data_dir: PathBuf) -> Self {
+        members.sort_by_key(|member| member.id);
+        Self {
+            id,
+            members,
+            data_dir,
+            bootstrap: false,
+            listen_peer: None,
+            listen_client: None,
+            times: Times::default(),
+            consensus: ConsensusConfig::default(),
+            requests_max: 1024,
+            deadline: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Checks what the parts cannot check for themselves.
+    ///
+    /// # Errors
+    ///
+    /// The parts contradict each other.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.members.iter().any(|member| member.id == 0) {
+            return Err(ConfigError::ZeroId);
+        }
+        if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            return Err(ConfigError::Twice(pair[0].id));
+        }
+        self.own_member().ok_or(ConfigError::NotAMember(self.id))?;
+        let addresses = self.members.iter().flat_map(|member| [&member.peer_address, &member.client_address]);
+        if let Some(bad) = addresses.into_iter().find(|address| !is_host_and_port(address)) {
+            return Err(ConfigError::Address(bad.clone()));
+        }
+        if self.requests_max == 0 {
+            return Err(ConfigError::NoRequests);
+        }
+        let times = &self.times;
+        let capability = times.write_capability.max(times.read_capability);
+        if times.deletion_grace <= capability {
+            return Err(ConfigError::TooShort("the deletion grace", "any capability"));
+        }
+        if times.key_epoch_rotation <= capability + times.key_epoch_settle {
+            return Err(ConfigError::TooShort("the rotation of key epochs", "any capability"));
+        }
+        if times.write_capability < times.upload_lease {
+            return Err(ConfigError::TooShort("a write capability", "an upload's lease"));
+        }
+        if times.node_silent_after <= times.heartbeat_interval {
+            return Err(ConfigError::TooShort("the silence of a data node", "its heartbeat interval"));
+        }
+        Ok(())
+    }
+
+    /// This server's own entry.
+    #[must_use]
+    pub fn own_member(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == self.id)
+    }
+
+    /// The ids of all members.
+    #[must_use]
+    pub fn voters(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+}
+
+/// Whether `text` is `HOST:PORT`, with brackets around an IPv6 address.
+pub(crate) fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host_is_plain =
+            !bare.is_empty() && bare.chars().all(|c| c.is_ascii_alphanumeric() || ".:-_".contains(c));
+        // An IPv6 address needs its brackets, or its last group would pass for a port.
+        host_is_plain && (bare.len() < host.len() || !host.contains(':')) && port.parse::<u16>().is_ok()
+    })
+}
+
+/// Why a member cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemberError {
+    /// It has other than three parts.
+    #[error("expected ID,PEER_ADDRESS,CLIENT_ADDRESS")]
+    Parts,
+    /// The id is no number.
+    #[error("the id is no number")]
+    Id(#[from] ParseIntError),
+}
+
+impl std::str::FromStr for Member {
+    type Err = MemberError;
+
+    fn from_str(text: &str) -> Result<Self, MemberError> {
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        let &[id, peer_address, client_address] = parts.as_slice() else { return Err(MemberError::Parts) };
+        Ok(Self {
+            id: id.parse()?,
+            peer_address: peer_address.to_owned(),
+            client_address: client_address.to_owned(),
+        })
+    }
+}
+
+/// The command line of `xdpfs-meta-server`.
+#[derive(Debug, Parser)]
+#[command(name = "xdpfs-meta-server", version, about = "A metadata server of xdpfs")]
+pub struct Arguments {
+    /// This server's id.
+    #[arg(long, env = "XDPFS_META_ID")]
+    id: u64,
+    /// Every server of the cluster, this one too: its id, its address for other servers, its address for clients.
+    #[arg(
+        long = "member",
+        env = "XDPFS_META_MEMBERS",
+        value_name = "ID,PEER_ADDRESS,CLIENT_ADDRESS",
+        value_delimiter = ';',
+        required = true
+    )]
+    members: Vec<Member>,
+    /// Where the server keeps its log and its snapshots.
+    #[arg(long, env = "XDPFS_META_DATA_DIR")]
+    data_dir: PathBuf,
+    /// Begin a new cluster if the data directory is empty. Give it to the very first start of every server only: a
+    /// server that lost its directory must not vote again under its old id.
+    #[arg(long, env = "XDPFS_META_BOOTSTRAP")]
+    bootstrap: bool,
+    /// Listen here for other servers, if not at the member's own address.
+    #[arg(long, env = "XDPFS_META_LISTEN_PEER", value_name = "ADDRESS")]
+    listen_peer: Option<SocketAddr>,
+    /// Listen here for clients and data nodes, if not at the member's own address.
+    #[arg(long, env = "XDPFS_META_LISTEN_CLIENT", value_name = "ADDRESS")]
+    listen_client: Option<SocketAddr>,
+    /// Seconds without a heartbeat after which a data node gets no new chunks.
+    #[arg(long, env = "XDPFS_META_NODE_SILENT_AFTER_S", value_name = "SECONDS", default_value_t = 3)]
+    node_silent_after_s: u64,
+    /// Seconds without a sign of life from its client after which an upload is given up.
+    #[arg(long, env = "XDPFS_META_UPLOAD_LEASE_S", value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
+    upload_lease_s: u64,
+    /// Seconds that a capability to read or to write lasts. Must not be shorter than an upload's lease.
+    #[arg(long, env = "XDPFS_META_CAPABILITY_S", value_name = "SECONDS", default_value_t = 120)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
+    capability_s: u64,
+    /// Seconds that replicas stay after nothing refers to them any more. Must be longer than a capability lasts.
+    #[arg(long, env = "XDPFS_META_DELETION_GRACE_S", value_name = "SECONDS", default_value_t = 180)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
+    deletion_grace_s: u64,
+    /// Requests of clients that are served at once.
+    #[arg(long, env = "XDPFS_META_REQUESTS_MAX", value_name = "COUNT", default_value_t = 1024)]
+    requests_max: usize,
+    /// Log as JSON.
+    #[arg(long, env = "XDPFS_LOG_JSON")]
+    pub log_json: bool,
+}
+
+impl Arguments {
+    /// The configuration that these arguments stand for.
+    ///
+    /// # Errors
+    ///
+    /// The arguments contradict each other.
+    pub fn into_config(self) -> Result<Config, ConfigError> {
+        let mut config = Config::new(self.id, self.members, self.data_dir);
+        config.bootstrap = self.bootstrap;
+        config.listen_peer = self.listen_peer;
+        config.listen_client = self.listen_client;
+        config.times.node_silent_after = Duration::from_secs(self.node_silent_after_s);
+        config.times.upload_lease = Duration::from_secs(self.upload_lease_s);
+        config.times.write_capability = Duration::from_secs(self.capability_s);
+        config.times.read_capability = Duration::from_secs(self.capability_s);
+        config.times.deletion_grace = Duration::from_secs(self.deletion_grace_s);
+        config.requests_max = self.requests_max;
+        config.check()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Config, String> {
+        let name = std::iter::once(&"xdpfs-meta-server");
+        let arguments =
+            Arguments::try_parse_from(name.chain(arguments)).map_err(|error| error.to_string())?;
+        arguments.into_config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn members_come_one_by_one_or_in_one_string() {
+        let one = parse(&["--id", "1", "--data-dir", "d", "--member", "2,b:1,b:2", "--member", "1,a:1,a:2"])
+            .unwrap();
+        let all = parse(&["--id", "1", "--data-dir", "d", "--member", "1,a:1,a:2;2,b:1,b:2"]).unwrap();
+        assert_eq!(one.members, all.members);
+        assert_eq!(one.voters(), [1, 2]);
+        assert_eq!(one.own_member().unwrap().client_address, "a:2");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let check = |arguments: &[&str], expect: &str| {
+            let error = parse(&[&["--data-dir", "d"], arguments].concat()).unwrap_err();
+            assert!(error.contains(expect), "{arguments:?}: {error}");
+        };
+        check(&["--id", "3", "--member", "1,a:1,a:2"], "not among the members");
+        check(&["--id", "1", "--member", "1,a:1,a:2;1,b:1,b:2"], "twice");
+        check(&["--id", "0", "--member", "0,a:1,a:2"], "zero");
+        check(&["--id", "1", "--member", "1,a:1"], "ID,PEER_ADDRESS");
+        check(&["--id", "1", "--member", "1,a:1,a"], "HOST:PORT");
+        check(&["--id", "1", "--member", "1,a:1,a:2", "--requests-max", "0"], "zero");
+        check(&["--id", "1", "--member", "1,a:1,a:2", "--node-silent-after-s", "1"], "longer than");
+        let alone = ["--id", "1", "--member", "1,a:1,a:2"];
+        check(&[&alone[..], &["--deletion-grace-s", "120"]].concat(), "deletion grace must be longer");
+        check(&[&alone[..], &["--upload-lease-s", "121"]].concat(), "write capability must be longer");
+        check(&[&alone[..], &["--capability-s", "0"]].concat(), "not in 1..");
+    }
+
+    #[test]
+    fn nothing_is_removed_while_a_capability_may_still_read_it() {
+        let mut config = Config::new(1, vec!["1,a:1,a:2".parse().unwrap()], "d".into());
+        config.check().unwrap();
+        config.times.deletion_grace = config.times.read_capability;
+        assert!(config.check().is_err());
+    }
+}

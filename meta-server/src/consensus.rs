@@ -1,0 +1,320 @@
+//! Agreement on the order of commands: raft-rs driven by three threads.
+//!
+//! The *raft loop* decides and does no I/O. The *log thread* makes things durable, many at a time. The *apply thread*
+//! changes the state. Invariant: what a server promises to others (votes, acknowledgements) leaves it only after the
+//! log thread has made it durable; a leader's own messages may leave earlier (Raft thesis §10.2.1).
+//!
+//! A proposal's fate is unknown once leadership has changed: its caller repeats it under the same request id.
+
+mod apply;
+mod core;
+mod log_thread;
+mod log_view;
+mod messages;
+mod raft_loop;
+mod reads;
+
+#[cfg(test)]
+mod simulation;
+
+use std::{
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+        mpsc::{SyncSender, TrySendError},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use raft::{SnapshotStatus, eraftpb::Message};
+use tokio::sync::{oneshot, watch};
+use xdpfs_proto::state::v1 as pb;
+
+pub use self::{
+    core::{Bootstrap, ReceivedSnapshot},
+    messages::{ConversionError, message_from_wire, message_to_wire},
+    raft_loop::{StartError, start},
+};
+use crate::{state_machine::State, storage::LogPosition};
+
+/// Inputs that wait for the raft loop. Those of clients and peers are refused beyond this.
+const INPUTS_MAX: usize = 8192;
+
+/// Bytes of one command: more than a commit of the largest object needs.
+pub const COMMAND_BYTES_MAX: usize = 16 << 20;
+
+/// What the raft loop is told.
+#[derive(Debug)]
+pub enum Input {
+    /// The state includes this entry.
+    Applied {
+        /// Which one.
+        position: LogPosition,
+        /// The cluster's id, when it has just become known.
+        cluster_id: Option<String>,
+    },
+    /// Another server's message.
+    Message(Box<Message>),
+    /// Another server's snapshot, complete and checked.
+    PeerSnapshot(Box<ReceivedSnapshot>),
+    /// The log thread has made this and all earlier jobs durable.
+    Persisted(u64),
+    /// A client's command.
+    Propose(Proposal),
+    /// A client wants to read what is committed now.
+    Read(Read),
+    /// How sending a snapshot to a server ended.
+    SnapshotSent(u64, SnapshotStatus),
+    /// A local snapshot is durable, or was given up.
+    SnapshotStored(Option<crate::storage::SnapshotMeta>),
+    /// The apply thread has encoded the state.
+    SnapshotTaken(LogPosition, Vec<Bytes>),
+    /// End the loop.
+    Stop,
+    /// Give leadership away.
+    TransferLeadership,
+    /// A message to this server was lost.
+    Unreachable(u64),
+}
+
+/// A command on its way into the log.
+#[derive(Debug)]
+pub struct Proposal {
+    /// The encoded command.
+    pub data: Bytes,
+    /// Nobody waits for the answer after this.
+    pub deadline: Instant,
+    /// Whom to answer.
+    pub reply: oneshot::Sender<Result<Applied, ConsensusError>>,
+}
+
+/// A read that waits for its turn.
+#[derive(Debug)]
+pub struct Read {
+    /// Nobody waits for the answer after this.
+    pub deadline: Instant,
+    /// Whom to answer: the term in which the read is good.
+    pub reply: oneshot::Sender<Result<u64, ConsensusError>>,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// Its place in the log.
+    pub index: u64,
+    /// What the state machine said.
+    pub outcome: pb::Outcome,
+}
+
+/// Why a command or a read was not served here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ConsensusError {
+    /// The deadline has passed; a command may or may not have happened.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
+    /// Another server leads, or none; nothing has happened.
+    #[error("this server does not lead")]
+    NotLeader,
+    /// Leadership changed meanwhile: it may or may not have happened.
+    #[error("leadership has changed; repeat the request under its id")]
+    OutcomeUnknown,
+    /// Too much waits already; nothing has happened.
+    #[error("too many requests wait")]
+    Overloaded,
+    /// The server ends; a command may or may not have happened.
+    #[error("the server is shutting down")]
+    Stopped,
+    /// The command is larger than any entry of the log may be; nothing has happened.
+    #[error("the command is too large")]
+    TooLarge,
+}
+
+/// What a server is to the others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Role {
+    /// It follows, or stands for election.
+    #[default]
+    Follower,
+    /// It leads.
+    Leader,
+}
+
+/// What one server knows about the cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RaftStatus {
+    /// What this server is.
+    pub role: Role,
+    /// The present term.
+    pub term: u64,
+    /// Zero: none is known.
+    pub leader_id: u64,
+    /// Entries up to this one are agreed on.
+    pub commit_index: u64,
+    /// Entries up to this one are in this server's state.
+    pub applied_index: u64,
+    /// On the leader: every voter.
+    pub voters: Vec<VoterStatus>,
+}
+
+/// What a leader knows about a voter.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct VoterStatus {
+    /// Which one.
+    pub id: u64,
+    /// It holds entries up to this one.
+    pub matched_index: u64,
+    /// It was heard of of late.
+    pub active: bool,
+}
+
+/// Where the raft loop's messages to other servers go. Never blocks; reports what it loses.
+pub trait Outbox: Clone + Send + 'static {
+    /// Takes a message. One that carries a snapshot holds an encoded [`crate::storage::SnapshotMeta`] as its data.
+    fn send(&self, message: Message);
+}
+
+/// A handle to the consensus of this server.
+#[derive(Clone, Debug)]
+pub struct Consensus {
+    inputs: InputSender,
+    state: Arc<RwLock<State>>,
+    status: watch::Receiver<RaftStatus>,
+    cluster_id: Arc<OnceLock<String>>,
+}
+
+/// Feeds the raft loop.
+#[derive(Clone, Debug)]
+pub struct InputSender(SyncSender<Input>);
+
+impl InputSender {
+    /// Hands over an input that may be lost. False: it was.
+    pub fn offer(&self, input: Input) -> bool {
+        self.0.try_send(input).is_ok()
+    }
+
+    /// Hands over an input that must not be lost. Waits while the loop is behind; it never waits for the caller.
+    fn deliver(&self, input: Input) {
+        // The loop has ended: then nobody needs to know.
+        let _ = self.0.send(input);
+    }
+}
+
+/// The threads of a running consensus.
+#[derive(Debug)]
+pub struct Threads {
+    inputs: InputSender,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Ends all threads and waits for them. The store is closed then.
+    pub fn stop(self) {
+        self.inputs.deliver(Input::Stop);
+        for handle in self.handles {
+            // A thread that panics has ended the process already.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Consensus {
+    /// Puts a command into the log and waits until it is applied here.
+    ///
+    /// # Errors
+    ///
+    /// See [`ConsensusError`]: some errors leave it open whether the command was applied.
+    pub async fn propose(&self, command: &pb::Command, deadline: Instant) -> Result<Applied, ConsensusError> {
+        let data = Bytes::from(prost::Message::encode_to_vec(command));
+        if data.len() > COMMAND_BYTES_MAX {
+            return Err(ConsensusError::TooLarge);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.input(Input::Propose(Proposal { data, deadline, reply }))?;
+        wait(answer, deadline).await
+    }
+
+    /// Waits until this server's state includes everything that was committed when the call was made. Gives the term
+    /// in which this server led then.
+    ///
+    /// # Errors
+    ///
+    /// This server does not lead, or cannot tell in time.
+    pub async fn read_barrier(&self, deadline: Instant) -> Result<u64, ConsensusError> {
+        let (reply, answer) = oneshot::channel();
+        self.input(Input::Read(Read { deadline, reply }))?;
+        wait(answer, deadline).await
+    }
+
+    /// Another server's message, to be dropped if too much waits already.
+    pub fn handle_message(&self, message: Message) {
+        self.inputs.offer(Input::Message(Box::new(message)));
+    }
+
+    /// Another server's snapshot. Answered once it is installed, or found to be of no use.
+    ///
+    /// # Errors
+    ///
+    /// It was not taken.
+    pub async fn handle_snapshot(
+        &self,
+        message: Message,
+        pieces: Vec<Bytes>,
+        state: State,
+        deadline: Instant,
+    ) -> Result<(), ConsensusError> {
+        let (installed, answer) = oneshot::channel();
+        let received = ReceivedSnapshot { message, pieces, state: Box::new(state), installed };
+        self.input(Input::PeerSnapshot(Box::new(received)))?;
+        tokio::time::timeout_at(deadline.into(), answer)
+            .await
+            .map_err(|_| ConsensusError::DeadlineExceeded)?
+            .map_err(|_| ConsensusError::Stopped)
+    }
+
+    /// The state as it is now. Not to be held across an await.
+    pub fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this server knows about the cluster.
+    #[must_use]
+    pub fn status(&self) -> RaftStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Tells of every change of the status.
+    #[must_use]
+    pub fn watch_status(&self) -> watch::Receiver<RaftStatus> {
+        self.status.clone()
+    }
+
+    /// None until the cluster has agreed on one.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.get().map(String::as_str)
+    }
+
+    /// Asks the server that lags the least to lead, if this one does.
+    pub fn transfer_leadership(&self) {
+        self.inputs.offer(Input::TransferLeadership);
+    }
+
+    fn input(&self, input: Input) -> Result<(), ConsensusError> {
+        self.inputs.0.try_send(input).map_err(|error| match error {
+            TrySendError::Full(_) => ConsensusError::Overloaded,
+            TrySendError::Disconnected(_) => ConsensusError::Stopped,
+        })
+    }
+}
+
+async fn wait<T>(
+    answer: oneshot::Receiver<Result<T, ConsensusError>>,
+    deadline: Instant,
+) -> Result<T, ConsensusError> {
+    match tokio::time::timeout_at(deadline.into(), answer).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(ConsensusError::Stopped),
+        Err(_) => Err(ConsensusError::DeadlineExceeded),
+    }
+}

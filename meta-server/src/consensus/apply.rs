@@ -1,0 +1,100 @@
+//! The apply thread: the only one that changes the state.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, mpsc::Receiver};
+
+use prost::Message as _;
+use raft::eraftpb::{Entry, EntryType};
+use xdpfs_proto::state::v1 as pb;
+
+use super::{
+    Applied, Input, InputSender,
+    core::{ApplyJob, Waiter},
+};
+use crate::{
+    state_machine::State,
+    storage::{LogPosition, PART_LEN_MAX},
+};
+
+/// Entries that are applied before readers get their turn.
+const ENTRIES_PER_LOCK_MAX: usize = 64;
+
+pub(super) struct ApplyThread {
+    pub(super) jobs: Receiver<ApplyJob>,
+    pub(super) state: Arc<RwLock<State>>,
+    pub(super) applied: LogPosition,
+    pub(super) cluster_id: Arc<OnceLock<String>>,
+    pub(super) inputs: InputSender,
+}
+
+impl ApplyThread {
+    /// Works until nobody can give it jobs any more.
+    pub(super) fn run(mut self) {
+        while let Ok(job) = self.jobs.recv() {
+            self.process(job);
+        }
+    }
+
+    pub(super) fn process(&mut self, job: ApplyJob) {
+        match job {
+            ApplyJob::Entries(entries) => self.apply_all(entries),
+            ApplyJob::Install(position, state) => self.install(position, *state),
+            ApplyJob::Snapshot => self.take_snapshot(),
+        }
+    }
+
+    fn apply_all(&mut self, mut entries: Vec<(Entry, Option<Waiter>)>) {
+        while !entries.is_empty() {
+            let rest = entries.split_off(entries.len().min(ENTRIES_PER_LOCK_MAX));
+            let mut answers = Vec::new();
+            {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                for (entry, waiter) in entries {
+                    self.applied = LogPosition { index: entry.index, term: entry.term };
+                    let outcome = apply(&mut state, &entry);
+                    answers
+                        .extend(waiter.zip(outcome).map(|(waiter, outcome)| (waiter, entry.index, outcome)));
+                }
+            }
+            for (waiter, index, outcome) in answers {
+                // The caller may have given up.
+                let _ = waiter.send(Ok(Applied { index, outcome }));
+            }
+            entries = rest;
+        }
+        self.report();
+    }
+
+    fn install(&mut self, position: LogPosition, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        self.applied = position;
+        self.report();
+    }
+
+    fn report(&self) {
+        let mut cluster_id = None;
+        if self.cluster_id.get().is_none() {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            if !state.cluster_id().is_empty() {
+                cluster_id = Some(state.cluster_id().to_owned());
+                self.cluster_id.get_or_init(|| state.cluster_id().to_owned());
+            }
+        }
+        self.inputs.deliver(Input::Applied { position: self.applied, cluster_id });
+    }
+
+    /// Readers go on meanwhile; only changes wait.
+    fn take_snapshot(&self) {
+        let pieces = self.state.read().unwrap_or_else(PoisonError::into_inner).encode(PART_LEN_MAX);
+        self.inputs.deliver(Input::SnapshotTaken(self.applied, pieces));
+    }
+}
+
+/// Applies an entry. The empty one with which a leader begins its term changes nothing.
+pub(super) fn apply(state: &mut State, entry: &Entry) -> Option<pb::Outcome> {
+    assert_eq!(entry.get_entry_type(), EntryType::EntryNormal, "the set of servers is fixed");
+    if entry.data.is_empty() {
+        return None;
+    }
+    let command = pb::Command::decode(entry.data.clone()).expect("only encoded commands are proposed");
+    Some(state.apply(entry.index, &command))
+}

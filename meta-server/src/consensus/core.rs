@@ -1,0 +1,509 @@
+//! raft-rs with everything that must happen around it, without threads, clocks or I/O.
+//!
+//! Inputs go in by `handle_*`; what must be done comes out by [`RaftCore::poll`]. Invariant: between two calls nothing
+//! is pending inside that an output does not say.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    time::Instant,
+};
+
+use bytes::Bytes;
+use raft::{
+    Config as RaftConfig, RawNode, ReadOnlyOption, StateRole,
+    eraftpb::{Entry, Message, MessageType},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Applied, ConsensusError, Input, Proposal, RaftStatus, Read, Role, VoterStatus,
+    log_view::LogView,
+    reads::{self, Reads},
+};
+use crate::{
+    config::ConsensusConfig,
+    state_machine::State,
+    storage::{Change, Identity, LogPosition, PART_LEN_MAX, Recovered, SnapshotMeta, crc32c, crc32c_combine},
+};
+
+/// Proposals that wait to be applied at once; more are refused.
+const PROPOSALS_MAX: usize = 16_384;
+/// Bytes of the entries in one message; a single entry may be larger.
+pub(super) const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+const MESSAGES_IN_FLIGHT_MAX: usize = 64;
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+const COMMITTED_BYTES_MAX: u64 = 8 << 20;
+
+/// What a core starts from.
+#[derive(Debug)]
+pub struct Bootstrap {
+    /// What the store held, with an identity.
+    pub recovered: Recovered,
+    /// Who the store belongs to.
+    pub identity: Identity,
+    /// How consensus runs.
+    pub config: ConsensusConfig,
+}
+
+/// Another server's snapshot on its way into this one.
+#[derive(Debug)]
+pub struct ReceivedSnapshot {
+    /// The message that carries it, without the data.
+    pub message: Message,
+    /// The data, as it is stored.
+    pub pieces: Vec<Bytes>,
+    /// What the data stands for.
+    pub state: Box<State>,
+    /// Told once it is installed or of no use.
+    pub installed: oneshot::Sender<()>,
+}
+
+/// Whom to tell about an applied command.
+pub(super) type Waiter = oneshot::Sender<Result<Applied, ConsensusError>>;
+
+/// What the log thread does next.
+#[derive(Debug)]
+pub(super) enum LogJob {
+    /// Store a snapshot that the apply thread has made, beside other work.
+    Snapshot(SnapshotMeta, Vec<Bytes>),
+    /// Make changes durable, then send messages, then say so.
+    Write(WriteJob),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct WriteJob {
+    /// What to report as persisted. None: nobody waits.
+    pub(super) number: Option<u64>,
+    /// Another server's snapshot, to be stored before the changes.
+    pub(super) install: Option<(SnapshotMeta, Vec<Bytes>)>,
+    pub(super) changes: Vec<Change>,
+    /// False: the changes may become durable with later ones.
+    pub(super) must_sync: bool,
+    /// Promises that hold only once everything above is durable.
+    pub(super) messages: Vec<Message>,
+}
+
+/// What the apply thread does next.
+#[derive(Debug)]
+pub(super) enum ApplyJob {
+    Entries(Vec<(Entry, Option<Waiter>)>),
+    Install(LogPosition, Box<State>),
+    /// Encode the state as it is then.
+    Snapshot,
+}
+
+/// What the shell has to do.
+#[derive(Debug)]
+pub(super) enum Output {
+    Apply(ApplyJob),
+    Log(LogJob),
+    Send(Message),
+}
+
+struct Installing {
+    number: u64,
+    position: LogPosition,
+    state: Box<State>,
+    installed: oneshot::Sender<()>,
+}
+
+pub(super) struct RaftCore {
+    node: RawNode<LogView>,
+    config: ConsensusConfig,
+    identity: Identity,
+    outputs: VecDeque<Output>,
+    waiters: BTreeMap<u64, (u64, Waiter)>,
+    reads: Reads,
+    /// The term that this server led at the last look.
+    led_term: Option<u64>,
+    applied: u64,
+    received: Option<ReceivedSnapshot>,
+    installing: VecDeque<Installing>,
+    snapshot_running: bool,
+    next_generation: u64,
+}
+
+impl RaftCore {
+    pub(super) fn new(bootstrap: Bootstrap, logger: &slog::Logger) -> raft::Result<Self> {
+        let Bootstrap { mut recovered, identity, config } = bootstrap;
+        let snapshot = recovered.snapshot.as_ref();
+        let applied = snapshot.map_or(0, |meta| meta.position.index);
+        let next_generation = snapshot.map_or(1, |meta| meta.generation + 1);
+        // A snapshot holds only what was committed, even if the commit itself was not yet stored.
+        recovered.hard_state.commit = recovered.hard_state.commit.max(applied);
+        let voters = snapshot.map_or_else(|| identity.voters.clone(), |meta| meta.voters.clone());
+        let raft_config = raft_config(&config, identity.raft_id, applied);
+        let node = RawNode::new(&raft_config, LogView::new(recovered, voters), logger)?;
+        Ok(Self {
+            node,
+            config,
+            identity,
+            outputs: VecDeque::new(),
+            waiters: BTreeMap::new(),
+            reads: Reads::default(),
+            led_term: None,
+            applied,
+            received: None,
+            installing: VecDeque::new(),
+            snapshot_running: false,
+            next_generation,
+        })
+    }
+
+    /// One unit of time has passed.
+    pub(super) fn tick(&mut self, now: Instant) {
+        // raft-rs would stand for election without a log: it ends the process when it looks for what to apply.
+        if self.installing.is_empty() {
+            self.node.tick();
+        }
+        self.reads.end_expired(now);
+        self.watch_leadership();
+    }
+
+    pub(super) fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Applied { position, cluster_id } => self.handle_applied(position, cluster_id),
+            Input::Message(message) => self.handle_message(*message),
+            Input::PeerSnapshot(received) => self.handle_snapshot(*received),
+            Input::Persisted(number) => self.handle_persisted(number),
+            Input::Propose(proposal) => self.handle_proposal(proposal, now),
+            Input::Read(read) => self.handle_read(read, now),
+            Input::SnapshotSent(to, status) => self.node.report_snapshot(to, status),
+            Input::SnapshotStored(meta) => self.handle_snapshot_stored(meta),
+            Input::SnapshotTaken(position, pieces) => self.handle_snapshot_taken(position, pieces),
+            Input::Stop => {}
+            Input::TransferLeadership => self.transfer_leadership(),
+            Input::Unreachable(peer) => self.node.report_unreachable(peer),
+        }
+        self.watch_leadership();
+    }
+
+    /// The next thing to do. Call it until there is none, unless there is no room for more.
+    pub(super) fn poll(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.begin_reads();
+            self.begin_snapshot();
+            if self.node.has_ready() {
+                self.process_ready();
+            }
+        }
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn status(&self) -> RaftStatus {
+        let raft = &self.node.raft;
+        let role = if self.is_leader() { Role::Leader } else { Role::Follower };
+        RaftStatus {
+            role,
+            term: raft.term,
+            leader_id: raft.leader_id,
+            commit_index: raft.raft_log.committed,
+            applied_index: self.applied,
+            voters: if role == Role::Leader { self.voter_statuses() } else { Vec::new() },
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn raft(&mut self) -> &mut raft::Raft<LogView> {
+        &mut self.node.raft
+    }
+
+    fn voter_statuses(&self) -> Vec<VoterStatus> {
+        let raft = &self.node.raft;
+        let status = |(id, progress): (&u64, &raft::Progress)| VoterStatus {
+            id: *id,
+            matched_index: progress.matched,
+            active: *id == raft.id || progress.recent_active,
+        };
+        let mut voters: Vec<_> = raft.prs().iter().map(status).collect();
+        voters.sort_by_key(|voter| voter.id);
+        voters
+    }
+
+    fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    /// Stands for election at once. With pre-vote this disturbs nobody.
+    pub(super) fn campaign(&mut self) {
+        // An error means that it cannot stand now.
+        let _ = self.node.campaign();
+    }
+
+    /// What was proposed in a term that has ended may still be committed by the next leader.
+    fn watch_leadership(&mut self) {
+        let leads = self.is_leader().then_some(self.node.raft.term);
+        if self.led_term == leads {
+            return;
+        }
+        if self.led_term.is_some() {
+            self.reads.refuse_unconfirmed();
+            for (_, waiter) in mem::take(&mut self.waiters).into_values() {
+                tell(waiter, Err(ConsensusError::OutcomeUnknown));
+            }
+        }
+        self.led_term = leads;
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        let refused = match message.get_msg_type() {
+            // Clients are sent to the leader instead; forwarding would lose who waits for the answer.
+            MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => true,
+            // Comes by its own way.
+            MessageType::MsgSnapshot => true,
+            // As in `tick`.
+            MessageType::MsgTimeoutNow if !self.installing.is_empty() => true,
+            _ => message.to != self.node.raft.id || !self.node.store().voters().contains(&message.from),
+        };
+        if refused {
+            return;
+        }
+        // An error says that the message is of no use.
+        let _ = self.node.step(message);
+    }
+
+    fn handle_proposal(&mut self, proposal: Proposal, now: Instant) {
+        let Proposal { data, deadline, reply } = proposal;
+        if !self.is_leader() {
+            return tell(reply, Err(ConsensusError::NotLeader));
+        }
+        if deadline <= now || reply.is_closed() {
+            return tell(reply, Err(ConsensusError::DeadlineExceeded));
+        }
+        if self.waiters.len() >= PROPOSALS_MAX {
+            return tell(reply, Err(ConsensusError::Overloaded));
+        }
+        // Dropped when too much is uncommitted, or while leadership is given away.
+        if self.node.propose(Vec::new(), data.into()).is_err() {
+            return tell(reply, Err(ConsensusError::Overloaded));
+        }
+        let (index, term) = (self.node.raft.raft_log.last_index(), self.node.raft.term);
+        self.waiters.insert(index, (term, reply));
+    }
+
+    fn handle_read(&mut self, read: Read, now: Instant) {
+        if !self.is_leader() {
+            reads::answer(read, Err(ConsensusError::NotLeader));
+        } else if read.deadline <= now {
+            reads::answer(read, Err(ConsensusError::DeadlineExceeded));
+        } else {
+            self.reads.push(read);
+        }
+    }
+
+    /// A leader that has not yet committed in its term would drop the request without a word.
+    fn begin_reads(&mut self) {
+        if !self.is_leader() || !self.node.raft.commit_to_current_term() {
+            return;
+        }
+        if let Some(context) = self.reads.begin_round() {
+            self.node.read_index(context);
+        }
+    }
+
+    fn handle_applied(&mut self, position: LogPosition, cluster_id: Option<String>) {
+        self.applied = position.index;
+        self.advance_apply_to(position.index);
+        self.reads.serve(self.applied);
+        if let Some(cluster_id) = cluster_id {
+            self.identity.cluster_id = cluster_id;
+            self.write(vec![Change::Identity(self.identity.clone())]);
+        }
+    }
+
+    /// raft-rs is told of a snapshot's entries as soon as they are gone from the log, and never of earlier ones again.
+    fn advance_apply_to(&mut self, index: u64) {
+        if index > self.node.raft.raft_log.applied() {
+            self.node.advance_apply_to(index);
+        }
+    }
+
+    fn write(&mut self, changes: Vec<Change>) {
+        let job = WriteJob { changes, must_sync: true, ..WriteJob::default() };
+        self.outputs.push_back(Output::Log(LogJob::Write(job)));
+    }
+
+    fn process_ready(&mut self) {
+        let mut ready = self.node.ready();
+        self.outputs.extend(ready.take_messages().into_iter().map(Output::Send));
+        for state in ready.take_read_states() {
+            self.reads.confirm(&state.request_ctx, state.index, self.node.raft.term);
+        }
+        let mut job = WriteJob {
+            number: Some(ready.number()),
+            must_sync: ready.must_sync(),
+            messages: ready.take_persisted_messages(),
+            ..WriteJob::default()
+        };
+        if ready.snapshot().get_metadata().index > 0 {
+            job.install = Some(self.begin_install(ready.number(), ready.snapshot().get_metadata().index));
+        }
+        let entries = ready.take_entries();
+        self.node.mut_store().extend(&entries);
+        if !entries.is_empty() {
+            job.changes.push(Change::Append(entries));
+        }
+        if let Some(hard_state) = ready.hs() {
+            job.changes.push(Change::HardState(hard_state.clone()));
+        }
+        let committed = ready.take_committed_entries();
+        self.node.advance_append_async(ready);
+        self.outputs.push_back(Output::Log(LogJob::Write(job)));
+        self.apply(committed);
+        self.reads.serve(self.applied);
+    }
+
+    fn apply(&mut self, committed: Vec<Entry>) {
+        if committed.is_empty() {
+            return;
+        }
+        let entries = committed.into_iter().map(|entry| {
+            let waiter = match self.waiters.remove(&entry.index) {
+                Some((term, waiter)) if term == entry.term => Some(waiter),
+                Some((_, waiter)) => {
+                    tell(waiter, Err(ConsensusError::OutcomeUnknown));
+                    None
+                }
+                None => None,
+            };
+            (entry, waiter)
+        });
+        let job = ApplyJob::Entries(entries.collect());
+        self.outputs.push_back(Output::Apply(job));
+    }
+
+    fn handle_snapshot(&mut self, received: ReceivedSnapshot) {
+        let message = received.message.clone();
+        if message.to != self.node.raft.id || !self.node.store().voters().contains(&message.from) {
+            return;
+        }
+        let before = self.wanted_snapshot();
+        // An error says that the message is of no use.
+        let _ = self.node.step(message);
+        let wanted = self.wanted_snapshot();
+        // Another one may still be wanted: it arrived since the last look at what is ready.
+        let unwanted = if wanted != before && wanted == Some(received_index(&received)) {
+            self.received.replace(received)
+        } else {
+            Some(received)
+        };
+        if let Some(unwanted) = unwanted {
+            let _ = unwanted.installed.send(());
+        }
+    }
+
+    /// The snapshot that raft-rs has yet to hand over.
+    fn wanted_snapshot(&self) -> Option<u64> {
+        self.node.snap().map(|snapshot| snapshot.get_metadata().index)
+    }
+
+    fn begin_install(&mut self, number: u64, index: u64) -> (SnapshotMeta, Vec<Bytes>) {
+        let received = self.received.take().expect("raft-rs wants no snapshot but the one that was received");
+        assert_eq!(received_index(&received), index, "raft-rs wants the snapshot that was received");
+        let metadata = received.message.get_snapshot().get_metadata();
+        let position = LogPosition { index, term: metadata.term };
+        let voters = metadata.get_conf_state().voters.clone();
+        let meta = self.snapshot_meta(position, voters, &received.pieces);
+        self.node.mut_store().install(meta.clone());
+        let ReceivedSnapshot { state, installed, pieces, .. } = received;
+        self.installing.push_back(Installing { number, position, state, installed });
+        (meta, pieces)
+    }
+
+    fn snapshot_meta(&mut self, position: LogPosition, voters: Vec<u64>, pieces: &[Bytes]) -> SnapshotMeta {
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let crc = |crc, piece: &Bytes| crc32c_combine(crc, crc32c(piece), piece.len() as u64);
+        debug_assert!(pieces.iter().all(|piece| piece.len() <= PART_LEN_MAX));
+        SnapshotMeta {
+            generation,
+            position,
+            voters,
+            parts: pieces.len() as u32,
+            total_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
+            crc32c: pieces.iter().fold(0, crc),
+        }
+    }
+
+    fn handle_persisted(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+        while self.installing.front().is_some_and(|installing| installing.number <= number) {
+            let Some(done) = self.installing.pop_front() else { break };
+            self.advance_apply_to(done.position.index);
+            self.outputs.push_back(Output::Apply(ApplyJob::Install(done.position, done.state)));
+            let _ = done.installed.send(());
+        }
+    }
+
+    fn begin_snapshot(&mut self) {
+        let log = self.node.store();
+        let last = log.snapshot_meta().map_or(0, |meta| meta.position.index);
+        let due = self.applied >= last + self.config.snapshot_entries
+            || log.bytes() > self.config.log_bytes_max && self.applied > last;
+        if due && !self.snapshot_running && self.installing.is_empty() {
+            self.snapshot_running = true;
+            self.outputs.push_back(Output::Apply(ApplyJob::Snapshot));
+        }
+    }
+
+    fn handle_snapshot_taken(&mut self, position: LogPosition, pieces: Vec<Bytes>) {
+        let voters = self.node.store().voters().to_vec();
+        let meta = self.snapshot_meta(position, voters, &pieces);
+        self.outputs.push_back(Output::Log(LogJob::Snapshot(meta, pieces)));
+    }
+
+    /// The log keeps some entries before the snapshot, so that a server that lags a little needs no snapshot.
+    fn handle_snapshot_stored(&mut self, meta: Option<SnapshotMeta>) {
+        self.snapshot_running = false;
+        let newest = self.node.store().snapshot_meta().map_or(0, |meta| meta.position.index);
+        let Some(meta) = meta.filter(|meta| meta.position.index > newest) else { return };
+        let index = meta.position.index;
+        let log = self.node.mut_store();
+        log.set_snapshot(meta);
+        let mut compacted = log.compact(index.saturating_sub(self.config.log_entries_kept));
+        if log.bytes() > self.config.log_bytes_max {
+            compacted = log.compact(index).or(compacted);
+        }
+        if let Some(position) = compacted {
+            self.write(vec![Change::Compact(position)]);
+        }
+    }
+
+    fn transfer_leadership(&mut self) {
+        let own = self.node.raft.id;
+        let others = self.voter_statuses().into_iter().filter(|voter| voter.id != own && voter.active);
+        if let Some(next) = others.max_by_key(|voter| voter.matched_index).filter(|_| self.is_leader()) {
+            self.node.transfer_leader(next.id);
+        }
+    }
+}
+
+fn received_index(received: &ReceivedSnapshot) -> u64 {
+    received.message.get_snapshot().get_metadata().index
+}
+
+fn tell(waiter: Waiter, result: Result<Applied, ConsensusError>) {
+    // The caller may have given up.
+    let _ = waiter.send(result);
+}
+
+fn raft_config(config: &ConsensusConfig, id: u64, applied: u64) -> RaftConfig {
+    RaftConfig {
+        id,
+        applied,
+        election_tick: config.election_ticks,
+        heartbeat_tick: config.heartbeat_ticks,
+        max_size_per_msg: MESSAGE_BYTES_MAX,
+        max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+        max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+        max_committed_size_per_ready: COMMITTED_BYTES_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        // raft-rs would join entries to an empty message for another place in the log, and to one that is full.
+        batch_append: false,
+        // Never LeaseBased: raft-rs answers those without any lease clock.
+        read_only_option: ReadOnlyOption::Safe,
+        ..RaftConfig::default()
+    }
+}

@@ -1,0 +1,179 @@
+//! What must hold in every run, checked while it goes on. A violation is a panic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message as _;
+use raft::eraftpb::{Entry, HardState, Message, MessageType};
+use xdpfs_proto::state::v1 as pb;
+
+use super::super::{Applied, apply};
+use crate::{
+    state_machine::State,
+    storage::{
+        LogPosition, crc32c,
+        memory_store::{Content, Medium},
+    },
+};
+
+/// A promise must be durable when it leaves: a crash may take everything else.
+pub(super) fn assert_promise_is_durable(content: &Content, message: &Message) {
+    let kept = &content.kept.hard_state;
+    match message.get_msg_type() {
+        MessageType::MsgRequestVoteResponse if !message.reject => {
+            let holds = kept.term > message.term || kept.term == message.term && kept.vote == message.to;
+            assert!(holds, "a vote leaves before it is durable: {kept:?}, {message:?}");
+        }
+        MessageType::MsgRequestVote => {
+            let holds = kept.term > message.term || kept.term == message.term && kept.vote == message.from;
+            assert!(holds, "a candidate's own vote is not durable: {kept:?}, {message:?}");
+        }
+        MessageType::MsgAppendResponse if !message.reject => {
+            let reaches = content.last().index >= message.index;
+            let holds = kept.term > message.term || kept.term == message.term && reaches;
+            let last = content.last();
+            assert!(
+                holds,
+                "entries are acknowledged before they are durable: {kept:?}, {last:?}, {message:?}"
+            );
+        }
+        MessageType::MsgAppend | MessageType::MsgHeartbeat => {
+            assert!(kept.term >= message.term, "a leader forgets its term in a crash: {kept:?}, {message:?}");
+        }
+        _ => {}
+    }
+}
+
+/// What is known about the whole cluster, from outside.
+#[derive(Default)]
+pub(super) struct Checks {
+    leaders: BTreeMap<u64, u64>,
+    /// What every server ever voted, also before a crash.
+    votes: BTreeMap<(u64, u64), u64>,
+    hard_states: BTreeMap<u64, HardState>,
+    /// By index and term: the term before it, and a checksum of its data.
+    entries: BTreeMap<(u64, u64), (u64, u32)>,
+    /// From index 1 on.
+    committed: Vec<Committed>,
+    reference: State,
+    /// What the state machine said to every request.
+    outcomes: BTreeMap<Vec<u8>, pb::Outcome>,
+    /// The highest index that a client was told of.
+    pub(super) acknowledged_index: u64,
+    /// Requests that were refused every time, for certain.
+    refused: BTreeSet<Vec<u8>>,
+}
+
+struct Committed {
+    term: u64,
+    request_id: Vec<u8>,
+    crc32c: u32,
+    outcome: Option<pb::Outcome>,
+    digest: u32,
+}
+
+impl Checks {
+    pub(super) fn leads(&mut self, term: u64, id: u64) {
+        let leader = *self.leaders.entry(term).or_insert(id);
+        assert_eq!(leader, id, "two servers lead in term {term}");
+    }
+
+    pub(super) fn elections(&self) -> usize {
+        self.leaders.len()
+    }
+
+    pub(super) fn leaves(&mut self, message: &Message) {
+        let candidate = match message.get_msg_type() {
+            MessageType::MsgRequestVoteResponse if !message.reject => message.to,
+            MessageType::MsgRequestVote => message.from,
+            _ => return,
+        };
+        let vote = *self.votes.entry((message.from, message.term)).or_insert(candidate);
+        assert_eq!(vote, candidate, "server {} votes twice in term {}", message.from, message.term);
+    }
+
+    /// A server starts with what its medium kept.
+    pub(super) fn starts(&mut self, id: u64, kept: &HardState, term: u64) {
+        assert_eq!(term, kept.term, "server {id} starts in another term than it stored");
+        self.hard_states.insert(id, kept.clone());
+    }
+
+    pub(super) fn hard_state(&mut self, id: u64, next: &HardState) {
+        let last = self.hard_states.entry(id).or_default();
+        assert!(last.term <= next.term && last.commit <= next.commit, "{id}: {last:?} then {next:?}");
+        let changes_vote = last.term == next.term && last.vote != 0 && last.vote != next.vote;
+        assert!(!changes_vote, "server {id} changes its vote: {last:?} then {next:?}");
+        last.clone_from(next);
+    }
+
+    pub(super) fn appends(&mut self, entries: &[Entry], mut term_before: u64) {
+        for entry in entries {
+            let found = (term_before, crc32c(&entry.data));
+            let known = *self.entries.entry((entry.index, entry.term)).or_insert(found);
+            assert_eq!(known, found, "two logs differ at or before index {}", entry.index);
+            term_before = entry.term;
+        }
+    }
+
+    pub(super) fn committed_index(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    /// A server takes this entry for committed.
+    pub(super) fn commits(&mut self, entry: &Entry, media: &[Medium]) {
+        if let Some(known) = self.committed.get(entry.index as usize - 1) {
+            let same = (known.term, known.crc32c) == (entry.term, crc32c(&entry.data));
+            assert!(same, "the committed entry {} has changed", entry.index);
+            return;
+        }
+        assert_eq!(entry.index, self.committed_index() + 1, "committed entries have no gaps");
+        let position = LogPosition { index: entry.index, term: entry.term };
+        let copies = media.iter().filter(|medium| medium.content().holds(position)).count();
+        assert!(copies > media.len() / 2, "entry {} is committed with {copies} durable copies", entry.index);
+        let request_id = pb::Command::decode(entry.data.clone()).expect("it was encoded").request_id.to_vec();
+        assert!(!self.refused.contains(&request_id), "a refused command is committed at {}", entry.index);
+        let outcome = apply::apply(&mut self.reference, entry);
+        if let Some(outcome) = &outcome {
+            let first = self.outcomes.entry(request_id.clone()).or_insert_with(|| outcome.clone());
+            assert_eq!(first, outcome, "a repeated request has another answer");
+        }
+        let digest = self.reference.digest();
+        let crc32c = crc32c(&entry.data);
+        self.committed.push(Committed { term: entry.term, request_id, crc32c, outcome, digest });
+    }
+
+    /// A server's state includes the entries up to this one.
+    pub(super) fn applies(&self, id: u64, index: u64, digest: u32) {
+        let Some(at) = index.checked_sub(1) else { return };
+        let known = self.committed.get(at as usize).expect("only what is committed is applied");
+        assert_eq!(known.digest, digest, "server {id} has another state at index {index}");
+    }
+
+    /// A client has an answer to its command.
+    pub(super) fn acknowledges(&mut self, request_id: &[u8], applied: &Applied) {
+        let entry =
+            self.committed.get(applied.index as usize - 1).expect("an acknowledged command is committed");
+        assert_eq!(entry.request_id, request_id, "the answer belongs to another command");
+        assert_eq!(
+            entry.outcome.as_ref(),
+            Some(&applied.outcome),
+            "the answer is not what the state machine said"
+        );
+        self.acknowledged_index = self.acknowledged_index.max(applied.index);
+    }
+
+    /// A client gives up on a command that no server ever took.
+    pub(super) fn refuses(&mut self, request_id: &[u8]) {
+        let committed = self.committed.iter().any(|entry| entry.request_id == request_id);
+        assert!(!committed, "a refused command is committed");
+        self.refused.insert(request_id.to_vec());
+    }
+
+    /// A client may read the state of server `id`, which includes entries up to `applied`.
+    pub(super) fn reads(&self, id: u64, term: u64, applied: u64, acknowledged_before: u64) {
+        assert!(
+            applied >= acknowledged_before,
+            "a read at {applied} misses what was acknowledged at {acknowledged_before}"
+        );
+        assert_eq!(self.leaders.get(&term), Some(&id), "server {id} did not lead in term {term}");
+    }
+}

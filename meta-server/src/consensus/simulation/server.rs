@@ -1,0 +1,236 @@
+//! One server without threads: the real core, log thread and apply thread, each moved by hand.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    time::Instant,
+};
+
+use raft::eraftpb::Message;
+
+use super::{
+    super::{
+        Bootstrap, Input, InputSender, Outbox, RaftStatus, Role,
+        apply::ApplyThread,
+        core::{ApplyJob, LogJob, Output, RaftCore},
+        log_thread::{LogThread, StoredSnapshots},
+        raft_loop::load_snapshot,
+    },
+    checks::{Checks, assert_promise_is_durable},
+};
+use crate::{
+    config::ConsensusConfig,
+    state_machine::State,
+    storage::{
+        Change, Identity, LogStore as _,
+        memory_store::{Medium, MemoryStore},
+    },
+};
+
+/// Who votes.
+pub(super) const VOTERS: [u64; 3] = [1, 2, 3];
+const QUEUE_MAX: usize = 100_000;
+
+/// The log thread's way out: looks at the medium at the very moment when a message leaves.
+#[derive(Clone)]
+struct CheckedOutbox {
+    medium: Medium,
+    left: Arc<Mutex<Vec<Message>>>,
+}
+
+impl Outbox for CheckedOutbox {
+    fn send(&self, message: Message) {
+        assert_promise_is_durable(&self.medium.content(), &message);
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    }
+}
+
+/// A server that runs.
+pub(super) struct Running {
+    pub(super) id: u64,
+    pub(super) core: RaftCore,
+    /// What waits for the raft loop.
+    pub(super) inputs: VecDeque<Input>,
+    outbox: CheckedOutbox,
+    log: LogThread<MemoryStore, CheckedOutbox>,
+    log_jobs: SyncSender<LogJob>,
+    log_waiting: usize,
+    apply: ApplyThread,
+    apply_waiting: VecDeque<ApplyJob>,
+    reports: Receiver<Input>,
+}
+
+impl Running {
+    pub(super) fn start(id: u64, medium: &Medium, config: ConsensusConfig, checks: &mut Checks) -> Self {
+        let (mut store, recovered) = medium.open();
+        let identity = recovered.identity.clone().unwrap_or_else(|| {
+            let identity = Identity { raft_id: id, cluster_id: String::new(), voters: VOTERS.to_vec() };
+            store.stage(Change::Identity(identity.clone()));
+            store.sync().expect("memory does not fail");
+            identity
+        });
+        let snapshot = recovered.snapshot.clone();
+        let load = |meta| load_snapshot(&store.snapshots(), meta).expect("a stored snapshot can be read");
+        let state = snapshot.as_ref().map_or_else(State::default, load);
+        let hard_state = recovered.hard_state.clone();
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let core =
+            RaftCore::new(Bootstrap { recovered, identity, config }, &logger).expect("a server restarts");
+        checks.starts(id, &hard_state, core.status().term);
+        let (inputs, reports) = sync_channel(QUEUE_MAX);
+        let (log_jobs, log_queue) = sync_channel(QUEUE_MAX);
+        let outbox = CheckedOutbox { medium: medium.clone(), left: Arc::default() };
+        Self {
+            id,
+            core,
+            inputs: VecDeque::new(),
+            outbox: outbox.clone(),
+            log: LogThread {
+                store,
+                jobs: log_queue,
+                outbox,
+                inputs: InputSender(inputs.clone()),
+                snapshots: StoredSnapshots::new(snapshot.clone()),
+            },
+            log_jobs,
+            log_waiting: 0,
+            apply: ApplyThread {
+                jobs: sync_channel(1).1,
+                state: Arc::new(RwLock::new(state)),
+                applied: snapshot.map(|meta| meta.position).unwrap_or_default(),
+                cluster_id: Arc::new(OnceLock::new()),
+                inputs: InputSender(inputs),
+            },
+            apply_waiting: VecDeque::new(),
+            reports,
+        }
+    }
+
+    pub(super) fn status(&self) -> RaftStatus {
+        self.core.status()
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        self.status().role == Role::Leader
+    }
+
+    /// The last entry that the state includes.
+    pub(super) const fn applied(&self) -> u64 {
+        self.apply.applied.index
+    }
+
+    pub(super) const fn syncs(&self) -> u64 {
+        self.log.store.syncs
+    }
+
+    /// The power goes in the middle of the next work of the log thread.
+    pub(super) const fn lose_power_after(&mut self, syncs: u32) {
+        self.log.store.syncs_before_power_loss = Some(syncs);
+    }
+
+    pub(super) const fn forget_power_loss(&mut self) {
+        self.log.store.syncs_before_power_loss = None;
+    }
+
+    /// Nothing waits anywhere.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.log_waiting == 0 && self.apply_waiting.is_empty() && !self.log.is_storing_snapshot()
+    }
+
+    /// raft-rs draws timeouts from a source that has no seed, so they are set anew after everything that may draw one.
+    fn set_timeout(&mut self, ticks: u64) {
+        let raft = self.core.raft();
+        let (from, spread) = (raft.election_timeout() as u64, raft.election_timeout() as u64 - 1);
+        raft.set_randomized_election_timeout((from + ticks % spread) as usize);
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, ticks: u64, checks: &mut Checks) {
+        self.core.tick(now);
+        self.set_timeout(ticks);
+        self.look(checks);
+    }
+
+    /// Lets the core have inputs, but not those that arrive meanwhile.
+    pub(super) fn take_inputs(&mut self, count: usize, now: Instant, ticks: u64, checks: &mut Checks) {
+        self.inputs.extend(self.reports.try_iter());
+        for _ in 0..count.min(self.inputs.len()) {
+            let Some(input) = self.inputs.pop_front() else { return };
+            self.core.handle(input, now);
+            self.set_timeout(ticks);
+            self.look(checks);
+        }
+    }
+
+    fn look(&self, checks: &mut Checks) {
+        if self.leads() {
+            checks.leads(self.status().term, self.id);
+        }
+    }
+
+    /// Takes work from the core. Gives the messages that leave at once.
+    pub(super) fn poll(&mut self, count: usize, checks: &mut Checks, media: &[Medium]) -> Vec<Message> {
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            match self.core.poll() {
+                Some(Output::Apply(job)) => {
+                    if let ApplyJob::Entries(entries) = &job {
+                        entries.iter().for_each(|(entry, _)| checks.commits(entry, media));
+                    }
+                    self.apply_waiting.push_back(job);
+                }
+                Some(Output::Log(job)) => self.queue(job, checks),
+                Some(Output::Send(message)) => {
+                    assert_promise_is_durable(&self.outbox.medium.content(), &message);
+                    messages.push(message);
+                }
+                None => break,
+            }
+        }
+        messages
+    }
+
+    fn queue(&mut self, job: LogJob, checks: &mut Checks) {
+        if let LogJob::Write(job) = &job {
+            for change in &job.changes {
+                match change {
+                    Change::HardState(state) => checks.hard_state(self.id, state),
+                    Change::Append(entries) => checks.appends(entries, self.term_before(entries[0].index)),
+                    _ => {}
+                }
+            }
+        }
+        self.log_waiting += 1;
+        self.log_jobs.try_send(job).expect("there is room");
+    }
+
+    fn term_before(&mut self, index: u64) -> u64 {
+        self.core.raft().raft_log.term(index - 1).expect("the entry before the first new one is known")
+    }
+
+    /// Lets the log thread work once. Gives the messages that leave, or none if the power is lost.
+    pub(super) fn work_on_log(&mut self) -> Option<Vec<Message>> {
+        if self.log_waiting == 0 && !self.log.is_storing_snapshot() {
+            return Some(Vec::new());
+        }
+        let jobs = self.log.next_jobs().expect("the core is there");
+        self.log_waiting -= jobs.len();
+        self.log.process(jobs).ok()?;
+        Some(mem::take(&mut *self.outbox.left.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// Lets the apply thread do one job.
+    pub(super) fn work_on_state(&mut self, checks: &Checks) {
+        let Some(job) = self.apply_waiting.pop_front() else { return };
+        let before = self.apply.applied;
+        self.apply.process(job);
+        if self.apply.applied != before {
+            assert!(self.apply.applied > before, "the state never goes back");
+            let digest = self.apply.state.read().unwrap_or_else(PoisonError::into_inner).digest();
+            checks.applies(self.id, self.applied(), digest);
+        }
+    }
+}

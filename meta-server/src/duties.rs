@@ -1,0 +1,177 @@
+//! What only a leader does, without being asked: it gives the cluster its id, keeps the secrets for capabilities fresh,
+//! and ends uploads whose lease has ended.
+//!
+//! Invariant: two leaders in a row do no harm. Whether a duty takes effect is decided where its command is applied.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::MissedTickBehavior;
+use uuid::Uuid;
+use xdpfs_proto::state::v1::{self as pb, command};
+
+use crate::{
+    clock::millis,
+    config::Times,
+    consensus::Role,
+    service::{Gateway, Refusal, RequestId, new_key},
+    state_machine::State,
+};
+
+/// How often a leader looks for something to do.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// How long it waits for one command.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Does what a leader has to do, whenever this server leads. Ends with consensus.
+pub(crate) async fn run(gateway: Arc<Gateway>) {
+    let mut status = gateway.consensus().watch_status();
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut led_term = None;
+    loop {
+        // A new leader begins at once; the status changes far too often to look at every time.
+        tokio::select! {
+            _ = interval.tick() => {}
+            ended = status.wait_for(|status| leads(status.role, status.term) != led_term) => {
+                if ended.is_err() {
+                    return;
+                }
+            }
+        }
+        led_term = {
+            let status = status.borrow_and_update();
+            leads(status.role, status.term)
+        };
+        if led_term.is_some() {
+            perform(&gateway).await;
+        }
+    }
+}
+
+fn leads(role: Role, term: u64) -> Option<u64> {
+    (role == Role::Leader).then_some(term)
+}
+
+async fn perform(gateway: &Gateway) {
+    while let Some(duty) = due(gateway) {
+        match perform_one(gateway).await {
+            Ok(()) => tracing::debug!(?duty, "a duty is done"),
+            Err(refusal) => {
+                // The next look, or the next leader, does it.
+                tracing::debug!(?duty, ?refusal, "a duty is put off");
+                return;
+            }
+        }
+    }
+}
+
+fn due(gateway: &Gateway) -> Option<Duty> {
+    let now_ms = gateway.now_ms();
+    next_duty(&gateway.state(), &gateway.config().times, now_ms)
+}
+
+/// A new leader may have entries that it has yet to apply: what seems due to it may be done already.
+async fn perform_one(gateway: &Gateway) -> Result<(), Refusal> {
+    let deadline = Instant::now() + PATIENCE;
+    gateway.read_barrier(deadline).await?;
+    if let Some(duty) = due(gateway) {
+        gateway.propose(deadline, RequestId::NONE, duty.command()?).await?;
+    }
+    Ok(())
+}
+
+/// Something that a leader has to do now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Duty {
+    /// A new secret, behind the one of this number.
+    AddKeyEpoch(u32),
+    /// The end of uploads whose lease has ended.
+    ExpireUploads,
+    /// The cluster's first id.
+    InitCluster,
+}
+
+fn next_duty(state: &State, times: &Times, now_ms: u64) -> Option<Duty> {
+    let epochs = state.key_epochs();
+    let is_old =
+        |create_time_ms: u64| create_time_ms.saturating_add(millis(times.key_epoch_rotation)) <= now_ms;
+    if state.cluster_id().is_empty() {
+        Some(Duty::InitCluster)
+    } else if epochs.live().last().is_none_or(|newest| is_old(newest.create_time_ms)) {
+        Some(Duty::AddKeyEpoch(epochs.last_number()))
+    } else if state.has_expired_uploads(now_ms) {
+        Some(Duty::ExpireUploads)
+    } else {
+        None
+    }
+}
+
+impl Duty {
+    fn command(self) -> Result<command::Kind, Refusal> {
+        Ok(match self {
+            Self::AddKeyEpoch(after) => {
+                command::Kind::AddKeyEpoch(pb::AddKeyEpoch { secret: new_key()?, after })
+            }
+            Self::ExpireUploads => command::Kind::ExpireUploads(pb::ExpireUploads {}),
+            Self::InitCluster => {
+                command::Kind::InitCluster(pb::InitCluster { cluster_id: Uuid::new_v4().to_string() })
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_000_000_000;
+
+    fn perform_all(state: &mut State, times: &Times, now_ms: u64) -> Vec<Duty> {
+        let mut done = Vec::new();
+        while let Some(duty) = next_duty(state, times, now_ms) {
+            let kind = Some(duty.command().unwrap());
+            state.apply(1, &pb::Command { time_ms: now_ms, kind, ..Default::default() });
+            done.push(duty);
+        }
+        done
+    }
+
+    #[test]
+    fn fresh_cluster_gets_an_id_and_a_secret() {
+        let (mut state, times) = (State::default(), Times::default());
+        assert_eq!(perform_all(&mut state, &times, NOW_MS), [Duty::InitCluster, Duty::AddKeyEpoch(0)]);
+        assert!(Uuid::parse_str(state.cluster_id()).is_ok());
+        assert_eq!(state.key_epochs().live().len(), 1);
+        assert_eq!(perform_all(&mut state, &times, NOW_MS + 1), []);
+    }
+
+    #[test]
+    fn old_secret_gets_a_successor() {
+        let (mut state, times) = (State::default(), Times::default());
+        perform_all(&mut state, &times, NOW_MS);
+        let rotation = millis(times.key_epoch_rotation);
+        assert_eq!(perform_all(&mut state, &times, NOW_MS + rotation - 1), []);
+        assert_eq!(perform_all(&mut state, &times, NOW_MS + rotation), [Duty::AddKeyEpoch(1)]);
+        let secrets: Vec<_> = state.key_epochs().live().iter().map(|epoch| epoch.secret).collect();
+        assert_ne!(secrets[0], secrets[1]);
+    }
+
+    #[test]
+    fn uploads_end_with_their_lease() {
+        let (mut state, times) = (State::default(), Times::default());
+        perform_all(&mut state, &times, NOW_MS);
+        let create =
+            pb::CreateBucket { name: "abc".into(), chunk_size: 65_536, replicas: 1, min_replicas: 1 };
+        let begin =
+            pb::BeginPut { bucket: "abc".into(), key: "k".into(), lease_ms: 1000, ..Default::default() };
+        for kind in [command::Kind::CreateBucket(create), command::Kind::BeginPut(begin)] {
+            state.apply(2, &pb::Command { time_ms: NOW_MS, kind: Some(kind), ..Default::default() });
+        }
+        assert_eq!(perform_all(&mut state, &times, NOW_MS + 1000), []);
+        assert_eq!(perform_all(&mut state, &times, NOW_MS + 1001), [Duty::ExpireUploads]);
+        assert_eq!(state.upload_count(), 0);
+    }
+}

@@ -1,0 +1,23 @@
+//! Metadata servers: buckets, objects and placements, replicated by Raft.
+//!
+//! From below: [`storage`] keeps what must not be forgotten, [`state_machine`] says what commands mean, [`consensus`]
+//! agrees on their order, and the service in front of them speaks to clients, data nodes and the other servers.
+//! [`Server`] puts the parts together. Invariant: everything below the service knows nothing of gRPC.
+
+mod clock;
+mod config;
+pub mod consensus;
+mod directory_lock;
+mod duties;
+mod identity;
+pub mod liveness;
+mod peers;
+pub mod placement;
+mod server;
+mod service;
+pub mod state_machine;
+pub mod storage;
+
+pub use config::{Arguments, Config, ConfigError, ConsensusConfig, Member, MemberError, Times};
+pub use identity::IdentityError;
+pub use server::{Listeners, Server, ServerError};

@@ -1,0 +1,128 @@
+//! What the leader has heard from data nodes. Not replicated: a new leader learns it anew from heartbeats.
+//!
+//! Invariant: a leader that has not led for long enough to tell holds every registered node alive.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use xdpfs_wire::NodeId;
+
+/// What a node last said about itself.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// Bytes that it may use.
+    pub capacity_bytes: u64,
+    /// Bytes that it uses.
+    pub used_bytes: u64,
+    /// Bytes that are left.
+    pub free_bytes: u64,
+    /// Chunks that it holds.
+    pub chunks: u64,
+    /// Datagrams that it refused, by reason.
+    pub rejects: BTreeMap<String, u64>,
+}
+
+/// A node as the leader sees it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sight {
+    /// Gets new chunks.
+    pub alive: bool,
+    /// None: no heartbeat since its registration, or since this leader began.
+    pub usage: Option<Usage>,
+    /// Since the last heartbeat, or since this leader began.
+    pub age: Duration,
+}
+
+/// Reasons of refused datagrams that are kept per node.
+const REJECT_REASONS_MAX: usize = 64;
+
+/// The leader's view of all nodes.
+#[derive(Debug)]
+pub struct Liveness {
+    silent_after: Duration,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    term: u64,
+    since: Instant,
+    /// When each was last heard of, and what it said, if it said anything.
+    nodes: BTreeMap<NodeId, (Instant, Option<Usage>)>,
+}
+
+impl Liveness {
+    /// A node is silent after this long without a heartbeat.
+    #[must_use]
+    pub fn new(silent_after: Duration) -> Self {
+        let heard = Heard { term: 0, since: Instant::now(), nodes: BTreeMap::new() };
+        Self { silent_after, heard: Mutex::new(heard) }
+    }
+
+    /// Notes a heartbeat that the leader of `term` got. Only registered nodes may be noted.
+    pub fn heartbeat(&self, term: u64, node: NodeId, mut usage: Usage, now: Instant) {
+        while usage.rejects.len() > REJECT_REASONS_MAX {
+            usage.rejects.pop_last();
+        }
+        self.at_term(term, now, |heard| heard.nodes.insert(node, (now, Some(usage))));
+    }
+
+    /// Notes a registration that the leader of `term` got: the node is alive, and has yet to say how it is.
+    pub fn registered(&self, term: u64, node: NodeId, now: Instant) {
+        self.at_term(term, now, |heard| heard.nodes.insert(node, (now, None)));
+    }
+
+    /// The node as the leader of `term` sees it.
+    #[must_use]
+    pub fn sight(&self, term: u64, node: NodeId, now: Instant) -> Sight {
+        self.at_term(term, now, |heard| {
+            let last = heard.nodes.get(&node);
+            let age = now.saturating_duration_since(last.map_or(heard.since, |(at, _)| *at));
+            Sight { alive: age < self.silent_after, usage: last.and_then(|(_, usage)| usage.clone()), age }
+        })
+    }
+
+    fn at_term<T>(&self, term: u64, now: Instant, work: impl FnOnce(&mut Heard) -> T) -> T {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.term != term {
+            *heard = Heard { term, since: now, nodes: BTreeMap::new() };
+        }
+        work(&mut heard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_leader_gives_every_node_time_to_speak() {
+        let liveness = Liveness::new(Duration::from_secs(3));
+        let start = Instant::now();
+        let alive = |term, at| liveness.sight(term, NodeId(1), start + Duration::from_secs(at)).alive;
+        assert!(alive(1, 0));
+        assert!(alive(1, 2));
+        assert!(!alive(1, 3));
+        liveness.heartbeat(1, NodeId(1), Usage::default(), start + Duration::from_secs(4));
+        assert!(alive(1, 6));
+        assert!(!alive(1, 7));
+        assert!(alive(2, 8), "the leader of the next term has yet to hear");
+    }
+
+    #[test]
+    fn node_is_alive_from_its_registration_on() {
+        let liveness = Liveness::new(Duration::from_secs(3));
+        let start = Instant::now();
+        assert!(liveness.sight(1, NodeId(1), start).alive);
+        let later = start + Duration::from_secs(10);
+        assert!(!liveness.sight(1, NodeId(1), later).alive);
+        liveness.registered(1, NodeId(1), later);
+        assert_eq!(
+            liveness.sight(1, NodeId(1), later),
+            Sight { alive: true, usage: None, age: Duration::ZERO }
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! Sends messages to one peer, over one stream for as long as the connection lasts.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, transport::Channel};
+use xdpfs_proto::raft::v1::{SendMessagesRequest, raft_service_client::RaftServiceClient};
+
+use super::{Lane, PEER_REQUEST_BYTES_MAX, RETRY_FIRST, RETRY_LONGEST, queue::MessageQueue};
+use crate::consensus::{Input, message_to_wire};
+
+/// Batches between the queue and the connection: a second one is made ready while the first is written.
+const BATCHES_MAX: usize = 2;
+
+pub(super) struct MessageLane {
+    pub(super) lane: Lane,
+    pub(super) queue: Arc<MessageQueue>,
+}
+
+impl MessageLane {
+    /// Works until the server stops.
+    pub(super) async fn run(self) {
+        let stop = self.lane.stop.clone();
+        stop.run_until_cancelled(self.send_for_ever()).await;
+    }
+
+    async fn send_for_ever(&self) {
+        let peer = self.lane.peer.id;
+        let mut pause = RETRY_FIRST;
+        loop {
+            self.queue.wait().await;
+            match self.lane.connect().await {
+                Ok(channel) => {
+                    tracing::debug!(peer, "connected");
+                    pause = RETRY_FIRST;
+                    let ended = self.send_over(channel).await;
+                    tracing::debug!(peer, error = ended.message(), "the connection has ended");
+                    if ended.code() == tonic::Code::FailedPrecondition {
+                        tracing::warn!(
+                            peer,
+                            error = ended.message(),
+                            "a peer refuses this server's messages"
+                        );
+                        pause = RETRY_LONGEST;
+                    }
+                }
+                Err(error) => tracing::debug!(peer, %error, "a peer cannot be reached"),
+            }
+            self.queue.clear();
+            self.lane.inputs.offer(Input::Unreachable(peer));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    /// Gives the reason for which the stream ended.
+    async fn send_over(&self, channel: Channel) -> Status {
+        let mut client = RaftServiceClient::new(channel).max_encoding_message_size(PEER_REQUEST_BYTES_MAX);
+        let (batches, stream) = mpsc::channel(BATCHES_MAX);
+        tokio::select! {
+            answer = client.send_messages(ReceiverStream::new(stream)) => {
+                answer.err().unwrap_or_else(|| Status::unavailable("the peer has ended the stream"))
+            }
+            () = self.feed(batches) => Status::unavailable("the stream is closed"),
+        }
+    }
+
+    /// Room comes before messages, so that none waits outside of the queue.
+    async fn feed(&self, batches: mpsc::Sender<SendMessagesRequest>) {
+        while let Ok(room) = batches.reserve().await {
+            let messages = self.queue.next_batch().await.iter().map(message_to_wire).collect();
+            room.send(SendMessagesRequest { cluster_id: self.lane.cluster_id(), messages });
+        }
+        // The stream is gone; its call says why.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}

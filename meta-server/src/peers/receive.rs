@@ -1,0 +1,277 @@
+//! Takes in what other servers send.
+//!
+//! Invariant: nothing of a snapshot reaches consensus before all of it has arrived, its checksums are right and it
+//! decodes; and no more than one is in memory at a time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use raft::eraftpb::{Message, MessageType};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tonic::{Request, Response, Status, Streaming};
+use xdpfs_proto::raft::v1::{
+    SendMessagesRequest, SendMessagesResponse, SendSnapshotRequest, SendSnapshotResponse,
+    raft_service_server::{RaftService, RaftServiceServer},
+};
+
+use super::{PEER_REQUEST_BYTES_MAX, snapshots::REQUEST_PART_BYTES_MAX};
+use crate::{
+    consensus::{Consensus, ConsensusError, ConversionError, message_from_wire},
+    service::Refusal,
+    state_machine::{Reason, State},
+    storage::{PART_LEN_MAX, crc32c, crc32c_combine},
+};
+
+/// The largest snapshot that a server takes. The state is held in memory, so a larger one could not be used.
+const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
+/// A peer that sends nothing for so long has given up.
+const PART_TIMEOUT: Duration = Duration::from_secs(30);
+/// From the last part until it is installed.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The service that other servers call.
+#[derive(Debug)]
+pub(crate) struct RaftReceiver {
+    consensus: Consensus,
+    snapshots: Arc<Semaphore>,
+}
+
+/// A snapshot on its way in.
+#[derive(Debug, Default)]
+struct Incoming {
+    message: Option<Message>,
+    bytes: BytesMut,
+    crc32c: u32,
+    complete: bool,
+}
+
+/// Why a peer's snapshot is refused.
+#[derive(Debug, thiserror::Error)]
+enum SnapshotRefusal {
+    #[error("a part is damaged")]
+    Checksum,
+    #[error("the first part does not say what it belongs to")]
+    NoMessage,
+    #[error(transparent)]
+    Message(#[from] ConversionError),
+    #[error("the message is of another type")]
+    MessageType,
+    #[error("a part behind the last one, or a second message")]
+    Order,
+    #[error("a part is too large")]
+    PartLength,
+    #[error("the parts do not add up to what the last one says")]
+    Total,
+    #[error("it is larger than {SNAPSHOT_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+impl RaftReceiver {
+    pub(crate) fn service(consensus: Consensus) -> RaftServiceServer<Self> {
+        let receiver = Self { consensus, snapshots: Arc::new(Semaphore::new(1)) };
+        RaftServiceServer::new(receiver).max_decoding_message_size(PEER_REQUEST_BYTES_MAX)
+    }
+
+    /// A server that does not yet know the cluster's id takes messages from everyone that it was told of.
+    fn check_cluster(&self, theirs: &str) -> Result<(), Status> {
+        match self.consensus.cluster_id() {
+            Some(ours) if !theirs.is_empty() && ours != theirs => {
+                Err(Refusal::new(Reason::WrongCluster, "the sender belongs to another cluster").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_snapshot(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let busy = |_| Refusal::new(Reason::Overloaded, "another snapshot is being received").into();
+        self.snapshots.try_acquire().map_err(busy)
+    }
+
+    async fn install(&self, incoming: Incoming) -> Result<(), Status> {
+        let Some(message) = incoming.message.filter(|_| incoming.complete) else {
+            return Err(Status::cancelled("the stream ended before the last part"));
+        };
+        let bytes = incoming.bytes.freeze();
+        let pieces = cut(&bytes);
+        let decoded = tokio::task::spawn_blocking(move || State::decode(bytes)).await;
+        let state = decoded
+            .map_err(|_| Status::cancelled("the server is shutting down"))?
+            .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;
+        let deadline = Instant::now() + INSTALL_TIMEOUT;
+        self.consensus.handle_snapshot(message, pieces, state, deadline).await.map_err(not_installed)
+    }
+}
+
+fn not_installed(error: ConsensusError) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+/// The pieces share the memory of the whole.
+fn cut(bytes: &Bytes) -> Vec<Bytes> {
+    let starts = (0..bytes.len()).step_by(PART_LEN_MAX);
+    starts.map(|start| bytes.slice(start..bytes.len().min(start + PART_LEN_MAX))).collect()
+}
+
+impl Incoming {
+    fn push(&mut self, request: SendSnapshotRequest) -> Result<(), SnapshotRefusal> {
+        if self.complete || self.message.is_some() == request.message.is_some() {
+            return Err(if self.message.is_some() {
+                SnapshotRefusal::Order
+            } else {
+                SnapshotRefusal::NoMessage
+            });
+        }
+        if let Some(message) = request.message {
+            let message = message_from_wire(message)?;
+            if message.get_msg_type() != MessageType::MsgSnapshot {
+                return Err(SnapshotRefusal::MessageType);
+            }
+            self.message = Some(message);
+        }
+        self.push_part(&request.part, request.part_crc32c)?;
+        if request.last {
+            let total = self.bytes.len() as u64;
+            if (total, self.crc32c) != (request.total_bytes, request.total_crc32c) {
+                return Err(SnapshotRefusal::Total);
+            }
+            self.complete = true;
+        }
+        Ok(())
+    }
+
+    fn push_part(&mut self, part: &[u8], part_crc32c: u32) -> Result<(), SnapshotRefusal> {
+        if part.len() > REQUEST_PART_BYTES_MAX {
+            return Err(SnapshotRefusal::PartLength);
+        }
+        if crc32c(part) != part_crc32c {
+            return Err(SnapshotRefusal::Checksum);
+        }
+        if self.bytes.len() as u64 + part.len() as u64 > SNAPSHOT_BYTES_MAX {
+            return Err(SnapshotRefusal::TooLarge);
+        }
+        self.crc32c = crc32c_combine(self.crc32c, part_crc32c, part.len() as u64);
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+}
+
+impl From<SnapshotRefusal> for Status {
+    fn from(refusal: SnapshotRefusal) -> Self {
+        tracing::warn!(error = %refusal, "a peer's snapshot is refused");
+        Refusal::new(Reason::InvalidArgument, refusal.to_string()).into()
+    }
+}
+
+#[tonic::async_trait]
+impl RaftService for RaftReceiver {
+    async fn send_messages(
+        &self,
+        request: Request<Streaming<SendMessagesRequest>>,
+    ) -> Result<Response<SendMessagesResponse>, Status> {
+        let mut stream = request.into_inner();
+        while let Some(batch) = stream.message().await? {
+            self.check_cluster(&batch.cluster_id)?;
+            for message in batch.messages {
+                let message = message_from_wire(message)
+                    .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;
+                self.consensus.handle_message(message);
+            }
+        }
+        Ok(Response::new(SendMessagesResponse {}))
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<Streaming<SendSnapshotRequest>>,
+    ) -> Result<Response<SendSnapshotResponse>, Status> {
+        let _only_one = self.begin_snapshot()?;
+        let mut stream = request.into_inner();
+        let mut incoming = Incoming::default();
+        let silent = |_| Status::deadline_exceeded("the next part did not come in time");
+        while let Some(request) =
+            tokio::time::timeout(PART_TIMEOUT, stream.message()).await.map_err(silent)??
+        {
+            self.check_cluster(&request.cluster_id)?;
+            incoming.push(request)?;
+        }
+        self.install(incoming).await?;
+        Ok(Response::new(SendSnapshotResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpfs_proto::raft::v1 as pb;
+
+    use super::*;
+
+    fn message() -> pb::Message {
+        let conf_state = pb::ConfState { voters: vec![1, 2], ..Default::default() };
+        let snapshot = pb::SnapshotMetadata { index: 7, term: 2, conf_state: Some(conf_state) };
+        let msg_type = MessageType::MsgSnapshot as u32;
+        pb::Message { msg_type, to: 2, from: 1, term: 2, snapshot: Some(snapshot), ..Default::default() }
+    }
+
+    /// A snapshot of two parts.
+    fn requests() -> [SendSnapshotRequest; 2] {
+        let part = |bytes: &'static [u8]| SendSnapshotRequest {
+            part: Bytes::from_static(bytes),
+            part_crc32c: crc32c(bytes),
+            ..Default::default()
+        };
+        let last =
+            SendSnapshotRequest { last: true, total_bytes: 5, total_crc32c: crc32c(b"hello"), ..part(b"lo") };
+        [SendSnapshotRequest { message: Some(message()), ..part(b"hel") }, last]
+    }
+
+    fn receive(requests: impl IntoIterator<Item = SendSnapshotRequest>) -> Result<Incoming, String> {
+        let mut incoming = Incoming::default();
+        for request in requests {
+            incoming.push(request).map_err(|refusal| refusal.to_string())?;
+        }
+        Ok(incoming)
+    }
+
+    #[test]
+    fn whole_snapshot_is_taken_in() {
+        let incoming = receive(requests()).unwrap();
+        assert!(incoming.complete);
+        assert_eq!(&incoming.bytes[..], b"hello");
+        assert_eq!(incoming.message.unwrap().get_snapshot().get_metadata().index, 7);
+        assert!(!receive(requests().into_iter().take(1)).unwrap().complete);
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_refused() {
+        let check = |change: fn(&mut [SendSnapshotRequest; 2]), expect: &str| {
+            let mut requests = requests();
+            change(&mut requests);
+            let error = receive(requests).unwrap_err();
+            assert!(error.contains(expect), "{error}");
+        };
+        check(|requests| requests[0].message = None, "does not say");
+        check(|requests| requests[1].message = Some(message()), "second message");
+        check(|requests| requests[0].part_crc32c ^= 1, "damaged");
+        check(|requests| requests[1].total_bytes = 6, "add up");
+        check(|requests| requests[1].total_crc32c ^= 1, "add up");
+        check(|requests| requests[0].last = true, "add up");
+        check(|requests| requests[0].part = Bytes::from(vec![0; REQUEST_PART_BYTES_MAX + 1]), "too large");
+        check(
+            |requests| requests[0].message.as_mut().unwrap().msg_type = MessageType::MsgHeartbeat as u32,
+            "snapshot",
+        );
+        let [first, last] = requests();
+        assert!(receive([first, last.clone(), last]).unwrap_err().contains("behind the last"));
+    }
+
+    #[test]
+    fn pieces_are_cut_as_they_are_stored() {
+        let lens = |len| cut(&Bytes::from(vec![0; len])).iter().map(Bytes::len).collect::<Vec<_>>();
+        assert_eq!(lens(0), []);
+        assert_eq!(lens(PART_LEN_MAX), [PART_LEN_MAX]);
+        assert_eq!(lens(2 * PART_LEN_MAX + 1), [PART_LEN_MAX, PART_LEN_MAX, 1]);
+    }
+}

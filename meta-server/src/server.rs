@@ -1,0 +1,346 @@
+//! How the parts of a server start, run and stop.
+//!
+//! Invariant: nothing votes before the identity is checked and durable, and nobody else gets the data directory before
+//! the store is closed. Peers have a listener and a runtime of their own, so that no load of clients can delay a
+//! heartbeat.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, ToSocketAddrs as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{runtime::Runtime, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tonic::transport::server::TcpIncoming;
+
+use crate::{
+    config::{Config, ConfigError, Member},
+    consensus::{self, Bootstrap, Consensus, RaftStatus, Role, StartError, Threads},
+    directory_lock::DirectoryLock,
+    duties, identity,
+    identity::IdentityError,
+    peers::{self, PeerOutbox, RaftReceiver},
+    service::{self, Gateway, Health},
+    storage::{LogStore as _, SledStore, StoreError},
+};
+
+/// The store, inside of the data directory.
+const STORE: &str = "store";
+/// Threads for the traffic with other servers: few, and nothing else runs on them.
+const PEER_THREADS: usize = 2;
+/// How long a shutdown waits for another server to lead.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the peers' runtime may take to end what is under way.
+const PEER_RUNTIME_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Which one.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration contradicts itself.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Consensus cannot go on from what is stored.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+    /// The data directory cannot be used.
+    #[error("the data directory {} cannot be used", .directory.display())]
+    Directory {
+        /// Which one.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory is not this server's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another server runs on the data directory.
+    #[error("the data directory {} is in use by another server", .directory.display())]
+    InUse {
+        /// Which one.
+        directory: PathBuf,
+    },
+    /// The system gives no threads or no sockets.
+    #[error("the system refuses what a server needs")]
+    Runtime(#[from] io::Error),
+    /// The store cannot be opened.
+    #[error(
+        "the store in {} cannot be opened; if it is damaged, the server must come back from a fresh directory under a \
+         new id", .directory.display()
+    )]
+    Store {
+        /// Where it is.
+        directory: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+}
+
+/// Sockets that a server is given, already bound.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients and data nodes.
+    pub client: TcpListener,
+    /// For other servers.
+    pub peer: TcpListener,
+}
+
+/// A running metadata server. Dropping it stops it without ceremony; [`Server::shutdown`] is kinder to the others.
+#[derive(Debug)]
+pub struct Server {
+    gateway: Arc<Gateway>,
+    client_address: SocketAddr,
+    peer_address: SocketAddr,
+    health: Health,
+    /// Ends what serves clients.
+    stop_clients: CancellationToken,
+    /// Ends what speaks to peers.
+    stop_peers: CancellationToken,
+    clients: JoinHandle<()>,
+    /// Follows consensus into health.
+    health_follower: AbortOnDropHandle<()>,
+    _duties: AbortOnDropHandle<()>,
+    /// Gone once the server has stopped.
+    engine: Option<Engine>,
+}
+
+/// What must end in order before the data directory is free.
+#[derive(Debug)]
+struct Engine {
+    threads: Threads,
+    peer_runtime: Runtime,
+    lock: DirectoryLock,
+}
+
+impl Server {
+    /// Starts a server on the addresses of its configuration.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServerError`].
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        config.check()?;
+        let own = config.own_member().ok_or(ConfigError::NotAMember(config.id))?;
+        let listeners = Listeners {
+            client: bind(config.listen_client, &own.client_address)?,
+            peer: bind(config.listen_peer, &own.peer_address)?,
+        };
+        Self::start_on(config, listeners).await
+    }
+
+    /// Starts a server on sockets that are bound already. They must be what the configuration says of this member.
+    ///
+    /// # Errors
+    ///
+    /// See [`ServerError`].
+    pub async fn start_on(config: Config, listeners: Listeners) -> Result<Self, ServerError> {
+        config.check()?;
+        let (client_address, client) = prepare(listeners.client)?;
+        let (peer_address, peer) = prepare(listeners.peer)?;
+        let client = tokio::net::TcpListener::from_std(client)?;
+        let stop_peers = CancellationToken::new();
+        let (engine, consensus) = {
+            let (config, stop) = (config.clone(), stop_peers.clone());
+            let start = tokio::task::spawn_blocking(move || start_engine(&config, peer, &stop));
+            start.await.map_err(io::Error::other)??
+        };
+        tracing::info!(id = config.id, %client_address, %peer_address, "the server has started");
+
+        let gateway = Arc::new(Gateway::new(config, consensus));
+        let health = Health::new();
+        let follower = health.clone().follow(gateway.consensus().watch_status());
+        let stop_clients = CancellationToken::new();
+        let clients = serve_clients(Arc::clone(&gateway), health.clone(), client, stop_clients.clone());
+        Ok(Self {
+            client_address,
+            peer_address,
+            health,
+            stop_clients,
+            stop_peers,
+            clients: tokio::spawn(clients),
+            health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
+            _duties: AbortOnDropHandle::new(tokio::spawn(duties::run(Arc::clone(&gateway)))),
+            gateway,
+            engine: Some(engine),
+        })
+    }
+
+    /// Where clients and data nodes reach this server.
+    #[must_use]
+    pub const fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// Where other servers reach this server.
+    #[must_use]
+    pub const fn peer_address(&self) -> SocketAddr {
+        self.peer_address
+    }
+
+    /// Resolves once a leader is known, and this server knows that the cluster can serve: it has an id, and a secret
+    /// to make capabilities with.
+    pub async fn ready(&self) {
+        let mut status = self.gateway.consensus().watch_status();
+        loop {
+            let leader_id = status.borrow_and_update().leader_id;
+            let is_founded = {
+                let state = self.gateway.state();
+                !state.cluster_id().is_empty() && !state.key_epochs().live().is_empty()
+            };
+            if leader_id != 0 && is_founded {
+                return;
+            }
+            if status.changed().await.is_err() {
+                // Consensus has ended: this server will not be ready any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Stops in good order: gives leadership away, lets what is under way end, closes the store. It takes no longer
+    /// than the configuration says; what has not ended then is cut off.
+    pub async fn shutdown(mut self) {
+        // The other half is for the parts behind.
+        let timeout = self.gateway.config().shutdown_timeout / 2;
+        let stopped = tokio::time::timeout(timeout, async {
+            self.health_follower.abort();
+            self.health.drain().await;
+            self.give_leadership_away(timeout / 2).await;
+            self.stop_clients.cancel();
+            if (&mut self.clients).await.is_err() {
+                tracing::warn!("serving clients has ended before its time");
+            }
+        });
+        if stopped.await.is_err() {
+            tracing::warn!("connections of clients are cut off");
+            self.clients.abort();
+        }
+        self.stop_peers.cancel();
+        if let Some(engine) = self.engine.take() {
+            // Only the runtime's own end can keep the task from running.
+            let _ = tokio::task::spawn_blocking(|| engine.stop()).await;
+        }
+        tracing::info!("the server has stopped");
+    }
+
+    /// Clients notice a change of leadership less than the loss of a leader.
+    async fn give_leadership_away(&self, patience: Duration) {
+        let consensus = self.gateway.consensus();
+        let id = self.gateway.config().id;
+        let mut status = consensus.watch_status();
+        let has_successor = |status: &RaftStatus| {
+            let others_live = status.voters.iter().any(|voter| voter.id != id && voter.active);
+            status.role == Role::Leader && others_live
+        };
+        if !has_successor(&status.borrow_and_update()) {
+            return;
+        }
+        consensus.transfer_leadership();
+        let another_leads = status.wait_for(|status| status.leader_id != id && status.leader_id != 0);
+        match tokio::time::timeout(patience.min(TRANSFER_TIMEOUT), another_leads).await {
+            Ok(_) => tracing::info!("leadership was given away"),
+            Err(_) => tracing::warn!("nobody took leadership over in time"),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_clients.cancel();
+        self.stop_peers.cancel();
+        if let Some(engine) = self.engine.take() {
+            // A runtime must not end on a thread that serves another one.
+            let stopping = std::thread::spawn(|| engine.stop());
+            let _ = stopping.join();
+        }
+    }
+}
+
+impl Engine {
+    /// Blocks until the store is closed.
+    fn stop(self) {
+        self.threads.stop();
+        self.peer_runtime.shutdown_timeout(PEER_RUNTIME_TIMEOUT);
+        drop(self.lock);
+    }
+}
+
+async fn serve_clients(
+    gateway: Arc<Gateway>,
+    health: Health,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) {
+    if let Err(error) = service::serve(gateway, &health, listener, stop).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "clients are not served");
+    }
+}
+
+/// Opens the store and starts everything that works without clients. Blocks.
+fn start_engine(
+    config: &Config,
+    peer_listener: TcpListener,
+    stop: &CancellationToken,
+) -> Result<(Engine, Consensus), ServerError> {
+    let lock = lock_directory(config)?;
+    let directory = config.data_dir.join(STORE);
+    let (mut store, recovered) =
+        SledStore::open(&directory).map_err(|source| ServerError::Store { directory, source })?;
+    let identity = identity::establish(config, &mut store, recovered.identity.clone())?;
+    let bootstrap = Bootstrap { recovered, identity, config: config.consensus.clone() };
+    let peer_runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(PEER_THREADS)
+        .thread_name("peers")
+        .enable_all()
+        .build()?;
+    let in_runtime = peer_runtime.enter();
+    let snapshots = store.snapshots();
+    let others: Vec<Member> =
+        config.members.iter().filter(|member| member.id != config.id).cloned().collect();
+    let (consensus, threads) = consensus::start(bootstrap, store, |inputs, cluster_id| {
+        PeerOutbox::start(others.into_iter(), inputs, &cluster_id, &snapshots, stop)
+    })?;
+    let listener = tokio::net::TcpListener::from_std(peer_listener)?;
+    tokio::spawn(serve_peers(consensus.clone(), listener, stop.clone()));
+    drop(in_runtime);
+    Ok((Engine { threads, peer_runtime, lock }, consensus))
+}
+
+async fn serve_peers(consensus: Consensus, listener: tokio::net::TcpListener, stop: CancellationToken) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = peers::server().add_service(RaftReceiver::service(consensus));
+    if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "peers are not served");
+    }
+}
+
+fn lock_directory(config: &Config) -> Result<DirectoryLock, ServerError> {
+    let directory = || config.data_dir.clone();
+    DirectoryLock::try_acquire(&config.data_dir)
+        .map_err(|source| ServerError::Directory { directory: directory(), source })?
+        .ok_or_else(|| ServerError::InUse { directory: directory() })
+}
+
+/// Listens on `listen`, or else on what the member's own address stands for.
+fn bind(listen: Option<SocketAddr>, own_address: &str) -> Result<TcpListener, ServerError> {
+    let address = listen.map_or_else(|| own_address.to_owned(), |listen| listen.to_string());
+    let bound =
+        address.to_socket_addrs().and_then(|addresses| TcpListener::bind(&addresses.collect::<Vec<_>>()[..]));
+    bound.map_err(|source| ServerError::Bind { address, source })
+}
+
+fn prepare(listener: TcpListener) -> io::Result<(SocketAddr, TcpListener)> {
+    listener.set_nonblocking(true)?;
+    Ok((listener.local_addr()?, listener))
+}

@@ -1,0 +1,94 @@
+//! The cluster as this server sees it. Asked of any server, also of one that has lost the others: no barrier.
+
+use std::time::Instant;
+
+use xdpfs_proto::meta::v1::{self as proto, data_node_status, meta_server_status};
+
+use super::{Gateway, gateway::duration_ms};
+use crate::{
+    config::Member,
+    consensus::{RaftStatus, Role},
+    state_machine::{Node, State},
+};
+
+impl Gateway {
+    pub(super) fn cluster_status(&self) -> proto::GetClusterStatusResponse {
+        let raft = self.consensus().status();
+        let state = self.state();
+        proto::GetClusterStatusResponse {
+            cluster_id: state.cluster_id().to_owned(),
+            meta_servers: self
+                .config()
+                .members
+                .iter()
+                .map(|member| self.meta_server(member, &raft))
+                .collect(),
+            data_nodes: state.nodes().map(|node| self.data_node(node, &raft)).collect(),
+            server_id: self.config().id,
+            leader_id: raft.leader_id,
+            term: raft.term,
+            commit_index: raft.commit_index,
+            applied_index: raft.applied_index,
+            ..totals(&state)
+        }
+    }
+
+    /// Only a leader knows about servers other than itself.
+    fn meta_server(&self, member: &Member, raft: &RaftStatus) -> proto::MetaServerStatus {
+        use meta_server_status::Role as Said;
+        let voter = raft.voters.iter().find(|voter| voter.id == member.id);
+        let role = match voter {
+            _ if member.id == raft.leader_id => Said::Leader,
+            _ if member.id == self.config().id => Said::Follower,
+            Some(voter) if voter.active => Said::Follower,
+            Some(_) => Said::Unreachable,
+            None => Said::Unspecified,
+        };
+        proto::MetaServerStatus {
+            id: member.id,
+            endpoint: member.client_address.clone(),
+            role: role.into(),
+            matched_index: voter.map_or(0, |voter| voter.matched_index),
+        }
+    }
+
+    /// Only a leader hears from data nodes.
+    fn data_node(&self, node: &Node, raft: &RaftStatus) -> proto::DataNodeStatus {
+        let sight =
+            (raft.role == Role::Leader).then(|| self.liveness().sight(raft.term, node.id, Instant::now()));
+        let state = match &sight {
+            None => data_node_status::State::Unspecified,
+            Some(sight) if sight.alive => data_node_status::State::Alive,
+            Some(_) => data_node_status::State::Silent,
+        };
+        let age = sight.as_ref().map(|sight| sight.age).unwrap_or_default();
+        let usage = sight.and_then(|sight| sight.usage);
+        let capacity_bytes = usage.as_ref().map_or(node.capacity_bytes, |usage| usage.capacity_bytes);
+        let usage = usage.unwrap_or_default();
+        proto::DataNodeStatus {
+            node_id: node.id.0.into(),
+            node_epoch: node.wire_epoch().0.into(),
+            address: node.address.clone(),
+            state: state.into(),
+            capacity_bytes,
+            used_bytes: usage.used_bytes,
+            free_bytes: usage.free_bytes,
+            chunks: usage.chunks,
+            rejects: usage.rejects,
+            failure_domain: node.failure_domain.clone(),
+            last_heartbeat_age_ms: duration_ms(age),
+        }
+    }
+}
+
+fn totals(state: &State) -> proto::GetClusterStatusResponse {
+    proto::GetClusterStatusResponse {
+        buckets: state.bucket_count() as u64,
+        objects: state.object_count() as u64,
+        bytes: state.object_bytes(),
+        open_uploads: state.upload_count() as u64,
+        replica_debt: state.replica_debt(),
+        pending_deletes: state.pending_deletes().count(),
+        ..Default::default()
+    }
+}

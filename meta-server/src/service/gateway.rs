@@ -1,0 +1,187 @@
+//! Between requests and consensus: asks it, and says what its answers mean for the sender.
+
+use std::{
+    sync::RwLockReadGuard,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use uuid::Uuid;
+use xdpfs_proto::state::v1::{self as pb, command, outcome};
+
+use super::{Refusal, layers::Deadline};
+use crate::{
+    clock::{LeaderClock, millis},
+    config::Config,
+    consensus::{Consensus, ConsensusError},
+    liveness::Liveness,
+    state_machine::{Reason, State},
+};
+
+/// What all handlers work with.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    config: Config,
+    consensus: Consensus,
+    liveness: Liveness,
+    clock: LeaderClock,
+}
+
+/// A request that is being served.
+#[derive(Debug)]
+pub(super) struct Call<T> {
+    pub(super) deadline: Instant,
+    pub(super) message: T,
+}
+
+/// The name that a client has given to its request; empty for the leader's own commands.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RequestId(Bytes);
+
+impl RequestId {
+    /// Of a command that the leader makes for itself.
+    pub(crate) const NONE: Self = Self(Bytes::new());
+
+    /// A UUID in any of its textual forms, but not the one of all zeros, which is nobody's own.
+    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+        let id = Uuid::parse_str(text).ok().filter(|id| !id.is_nil());
+        let id = id
+            .ok_or_else(|| Refusal::invalid("request_id", "a request id is a UUID of the client's making"))?;
+        Ok(Self(Bytes::copy_from_slice(id.as_bytes())))
+    }
+}
+
+impl Gateway {
+    pub(crate) fn new(config: Config, consensus: Consensus) -> Self {
+        let liveness = Liveness::new(config.times.node_silent_after);
+        Self { config, consensus, liveness, clock: LeaderClock::new() }
+    }
+
+    pub(crate) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) const fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    pub(super) const fn liveness(&self) -> &Liveness {
+        &self.liveness
+    }
+
+    /// The state as it is now.
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.consensus.state()
+    }
+
+    /// The leader's clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        let state_ms = self.state().time_ms();
+        self.clock.now_ms(state_ms)
+    }
+
+    pub(super) fn accept<T>(&self, request: tonic::Request<T>) -> Call<T> {
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.config.deadline);
+        Call { deadline, message: request.into_inner() }
+    }
+
+    /// Waits until the state includes everything that was committed when the call was made. Gives the term in which
+    /// this server leads.
+    pub(crate) async fn read_barrier(&self, deadline: Instant) -> Result<u64, Refusal> {
+        self.consensus.read_barrier(deadline).await.map_err(|error| match error {
+            // Nothing was asked for that could have happened.
+            ConsensusError::OutcomeUnknown | ConsensusError::Stopped => self.not_leading(),
+            ConsensusError::DeadlineExceeded
+            | ConsensusError::NotLeader
+            | ConsensusError::Overloaded
+            | ConsensusError::TooLarge => self.refusal(error),
+        })
+    }
+
+    /// Puts a command into the log and waits for what the state says to it. When this returns, the state of this
+    /// server includes it.
+    pub(crate) async fn propose(
+        &self,
+        deadline: Instant,
+        request_id: RequestId,
+        kind: command::Kind,
+    ) -> Result<outcome::Kind, Refusal> {
+        let command = pb::Command {
+            time_ms: self.now_ms(),
+            request_id: request_id.0,
+            kind: Some(kind),
+            deletion_grace_ms: millis(self.config.times.deletion_grace),
+        };
+        let applied =
+            self.consensus.propose(&command, deadline).await.map_err(|error| self.refusal(error))?;
+        match applied.outcome.kind {
+            Some(outcome::Kind::Rejected(rejected)) => Err(rejected.into()),
+            Some(kind) => Ok(kind),
+            None => Err(Refusal::new(Reason::Internal, "the state gave no answer")),
+        }
+    }
+
+    fn refusal(&self, error: ConsensusError) -> Refusal {
+        let reason = match error {
+            ConsensusError::NotLeader => return self.not_leading(),
+            ConsensusError::DeadlineExceeded => Reason::DeadlineExceeded,
+            // The command may be in the log already.
+            ConsensusError::OutcomeUnknown | ConsensusError::Stopped => Reason::OutcomeUnknown,
+            ConsensusError::Overloaded => Reason::Overloaded,
+            ConsensusError::TooLarge => Reason::InvalidArgument,
+        };
+        Refusal::new(reason, error.to_string())
+    }
+
+    /// Where to go instead.
+    fn not_leading(&self) -> Refusal {
+        let leader = self.consensus.status().leader_id;
+        match self.config.members.iter().find(|member| member.id == leader) {
+            Some(member) => Refusal::not_leader(&member.client_address),
+            None => Refusal::new(Reason::NoLeader, "the cluster has no leader at present"),
+        }
+    }
+}
+
+/// Sixteen random bytes.
+pub(crate) fn new_key() -> Result<Bytes, Refusal> {
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(no_randomness)?;
+    Ok(Bytes::copy_from_slice(&key))
+}
+
+pub(super) fn no_randomness(error: getrandom::Error) -> Refusal {
+    Refusal::new(Reason::Internal, format!("the system gives no random numbers: {error}"))
+}
+
+/// The answer belongs to an earlier request of another kind.
+pub(super) fn reused_request_id() -> Refusal {
+    Refusal::invalid("request_id", "the request id was used for another request before")
+}
+
+/// How much of `expires_ms` is left.
+pub(super) const fn left_ms(expires_ms: u64, now_ms: u64) -> u64 {
+    expires_ms.saturating_sub(now_ms)
+}
+
+/// A duration as messages carry it.
+pub(super) fn duration_ms(duration: Duration) -> u64 {
+    millis(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_uuids() {
+        let text = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        let id = RequestId::parse(text).unwrap();
+        assert_eq!(id.0.len(), 16);
+        assert_eq!(RequestId::parse(&text.to_uppercase()), Ok(id));
+        for bad in ["", "x", "67e55044", "00000000-0000-0000-0000-000000000000"] {
+            assert!(RequestId::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What every request passes on its way in, outermost first: trace, admission, deadline.
+//!
+//! Invariant: a request that is not admitted costs next to nothing, and one that is admitted ends by its deadline.
+
+mod admission;
+mod deadline;
+mod trace;
+
+use http::Request;
+
+pub(super) use self::{
+    admission::{Admission, AdmissionLayer},
+    deadline::{Deadline, DeadlineLayer},
+    trace::TraceLayer,
+};
+
+/// The kind of work that a request asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// Of a client.
+    Client,
+    /// Of a data node. If these were shed together with those of clients, nodes would seem dead whenever clients are
+    /// too many.
+    Node,
+    /// Says how the server is; needed most when it has too much to do, and cheap.
+    Observation,
+}
+
+impl Kind {
+    fn of<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path();
+        if path.starts_with("/xdpfs.node.v1.") {
+            Self::Node
+        } else if path.starts_with("/xdpfs.meta.v1.") && !path.ends_with("/GetClusterStatus") {
+            Self::Client
+        } else {
+            Self::Observation
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_follows_from_the_method() {
+        let check = |path: &str, expect| {
+            assert_eq!(Kind::of(&Request::builder().uri(path).body(()).unwrap()), expect, "{path}");
+        };
+        check("/xdpfs.meta.v1.MetaService/BeginPut", Kind::Client);
+        check("/xdpfs.meta.v1.MetaService/GetClusterStatus", Kind::Observation);
+        check("/xdpfs.node.v1.NodeService/Heartbeat", Kind::Node);
+        check("/grpc.health.v1.Health/Check", Kind::Observation);
+    }
+}

@@ -1,0 +1,148 @@
+//! Bounds the requests that are served at once, over all connections, and refuses the rest at once.
+//!
+//! This is load shedding over a global concurrency limit in one step: tower's own pair knows neither kinds of requests
+//! nor how to answer in gRPC.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+use tower::{Layer, Service};
+
+use super::Kind;
+use crate::{service::Refusal, state_machine::Reason};
+
+/// Requests that ask how the server is.
+const OBSERVATIONS_MAX: usize = 64;
+
+/// Room for requests, shared by all connections.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Admission {
+    clients: Arc<Semaphore>,
+    nodes: Arc<Semaphore>,
+    observations: Arc<Semaphore>,
+}
+
+/// Adds [`Admission`] to a service.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct AdmissionLayer(pub(in crate::service) Admission);
+
+/// A service behind [`Admission`].
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Admitted<S> {
+    admission: Admission,
+    inner: S,
+}
+
+impl Admission {
+    /// Room for `requests_max` requests of clients and as many of data nodes.
+    pub(in crate::service) fn new(requests_max: usize) -> Self {
+        let room = requests_max.min(Semaphore::MAX_PERMITS);
+        Self {
+            clients: Arc::new(Semaphore::new(room)),
+            nodes: Arc::new(Semaphore::new(room)),
+            observations: Arc::new(Semaphore::new(OBSERVATIONS_MAX)),
+        }
+    }
+
+    fn admit(&self, kind: Kind) -> Result<OwnedSemaphorePermit, Refusal> {
+        let room = match kind {
+            Kind::Client => &self.clients,
+            Kind::Node => &self.nodes,
+            Kind::Observation => &self.observations,
+        };
+        let full = |_| Refusal::new(Reason::Overloaded, "the server has as many requests as it can serve");
+        Arc::clone(room).try_acquire_owned().map_err(full)
+    }
+}
+
+impl<S> Layer<S> for AdmissionLayer {
+    type Service = Admitted<S>;
+
+    fn layer(&self, inner: S) -> Admitted<S> {
+        Admitted { admission: self.0.clone(), inner }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Admitted<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    R: Default,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match self.admission.admit(Kind::of(&request)) {
+            Ok(permit) => {
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let _permit = permit;
+                    answer.await
+                })
+            }
+            Err(refusal) => Box::pin(async move { Ok(Status::from(refusal).into_http()) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::sync::Notify;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    fn request(path: &str) -> Request<()> {
+        Request::builder().uri(path).body(()).unwrap()
+    }
+
+    fn is_shed(response: &Response<()>) -> bool {
+        Status::from_header_map(response.headers())
+            .is_some_and(|status| status.code() == tonic::Code::ResourceExhausted)
+    }
+
+    #[tokio::test]
+    async fn request_beyond_the_limit_is_refused_until_another_ends() {
+        let gate = Arc::new(Notify::new());
+        let inner = tower::service_fn({
+            let gate = Arc::clone(&gate);
+            move |request: Request<()>| {
+                let gate = Arc::clone(&gate);
+                async move {
+                    if request.uri().path().ends_with("Slow") {
+                        gate.notified().await;
+                    }
+                    Ok::<_, Infallible>(Response::new(()))
+                }
+            }
+        });
+        let service = AdmissionLayer(Admission::new(1)).layer(inner);
+        let slow = tokio::spawn(service.clone().oneshot(request("/xdpfs.meta.v1.MetaService/Slow")));
+        while service.admission.clients.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let ask = async |path| is_shed(&service.clone().oneshot(request(path)).await.unwrap());
+        assert!(ask("/xdpfs.meta.v1.MetaService/HeadObject").await);
+        assert!(!ask("/xdpfs.meta.v1.MetaService/GetClusterStatus").await);
+        assert!(!ask("/xdpfs.node.v1.NodeService/Heartbeat").await);
+        assert!(!ask("/grpc.health.v1.Health/Check").await);
+        gate.notify_one();
+        assert!(!is_shed(&slow.await.unwrap().unwrap()));
+        assert!(!ask("/xdpfs.meta.v1.MetaService/HeadObject").await);
+    }
+}

@@ -1,0 +1,67 @@
+//! Tells what requests came and how they ended. Names and keys of requests stay out of it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use http::{Request, Response};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+/// Opens a span for every request.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::service) struct TraceLayer;
+
+/// A service whose requests have a span.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Traced<S>(S);
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Traced<S>;
+
+    fn layer(&self, inner: S) -> Traced<S> {
+        Traced(inner)
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Traced<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let span = tracing::debug_span!("request", method = request.uri().path());
+        let started = Instant::now();
+        let answer = span.in_scope(|| self.0.call(request));
+        let traced = async move {
+            let answer = answer.await;
+            let micros = started.elapsed().as_micros() as u64;
+            // A refusal is told in the headers; what comes in trailers was served.
+            let status =
+                answer.as_ref().ok().and_then(|response| Status::from_header_map(response.headers()));
+            match status {
+                Some(status) if matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss) => {
+                    tracing::warn!(code = ?status.code(), message = status.message(), micros, "a request failed");
+                }
+                Some(status) => {
+                    tracing::debug!(code = ?status.code(), message = status.message(), micros, "refused");
+                }
+                None => tracing::trace!(micros, "served"),
+            }
+            answer
+        };
+        Box::pin(traced.instrument(span))
+    }
+}

@@ -1,0 +1,44 @@
+//! The gRPC side of `xdpfs.meta.v1.MetaService`. What the methods do is in the other files of this folder.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use xdpfs_proto::meta::v1::{meta_service_server::MetaService, *};
+
+use super::Gateway;
+
+#[derive(Debug)]
+pub(super) struct MetaFrontend(pub(super) Arc<Gateway>);
+
+macro_rules! methods {
+    ($($name:ident: $request:ident => $response:ident,)*) => {
+        #[tonic::async_trait]
+        impl MetaService for MetaFrontend {
+            $(async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                Ok(Response::new(self.0.$name(self.0.accept(request)).await?))
+            })*
+
+            async fn get_cluster_status(
+                &self,
+                _request: Request<GetClusterStatusRequest>,
+            ) -> Result<Response<GetClusterStatusResponse>, Status> {
+                Ok(Response::new(self.0.cluster_status()))
+            }
+        }
+    };
+}
+
+methods! {
+    create_bucket: CreateBucketRequest => CreateBucketResponse,
+    get_bucket: GetBucketRequest => GetBucketResponse,
+    list_buckets: ListBucketsRequest => ListBucketsResponse,
+    delete_bucket: DeleteBucketRequest => DeleteBucketResponse,
+    begin_put: BeginPutRequest => BeginPutResponse,
+    extend_put: ExtendPutRequest => ExtendPutResponse,
+    commit_put: CommitPutRequest => CommitPutResponse,
+    abort_put: AbortPutRequest => AbortPutResponse,
+    get_object: GetObjectRequest => GetObjectResponse,
+    head_object: HeadObjectRequest => HeadObjectResponse,
+    list_objects: ListObjectsRequest => ListObjectsResponse,
+    delete_object: DeleteObjectRequest => DeleteObjectResponse,
+}

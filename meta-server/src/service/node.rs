@@ -1,0 +1,302 @@
+//! What data nodes say: `xdpfs.node.v1.NodeService`.
+//!
+//! Invariant: a node is told to remove a chunk only after its grace, and is told so until it says that the chunk is
+//! gone. Nothing is removed because nobody knows of it: that is counted only.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+use xdpfs_proto::{
+    node::v1::{
+        HeartbeatRequest, HeartbeatResponse, KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse,
+        ReportChunksRequest, ReportChunksResponse, node_service_server::NodeService,
+    },
+    state::v1::{self as pb, command, outcome},
+};
+use xdpfs_wire::{ChunkId, NodeId};
+
+use super::{
+    Gateway, Refusal,
+    gateway::{Call, RequestId, duration_ms, new_key, reused_request_id},
+};
+use crate::{
+    config::is_host_and_port,
+    liveness::Usage,
+    state_machine::{Node, Reason, State, chunk_id_bytes, parse_chunk_id},
+};
+
+/// Chunks that one answer asks a node to remove.
+const DELETES_PER_ANSWER_MAX: usize = 1024;
+/// Removed chunks that one heartbeat may tell of: a few answers' worth.
+const DELETED_PER_HEARTBEAT_MAX: usize = 4 * DELETES_PER_ANSWER_MAX;
+/// Chunks in one page of a report.
+const CHUNKS_PER_REPORT_MAX: usize = 1 << 16;
+/// Chunks that are looked at for one page: other nodes' chunks lie between those of the node.
+const CHUNKS_LOOKED_AT_MAX: usize = 1 << 17;
+const ADDRESS_BYTES_MAX: usize = 256;
+const FAILURE_DOMAIN_BYTES_MAX: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct NodeFrontend(pub(super) Arc<Gateway>);
+
+#[tonic::async_trait]
+impl NodeService for NodeFrontend {
+    async fn register_node(
+        &self,
+        request: Request<RegisterNodeRequest>,
+    ) -> Result<Response<RegisterNodeResponse>, Status> {
+        Ok(Response::new(self.0.register_node(self.0.accept(request)).await?))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        Ok(Response::new(self.0.heartbeat(self.0.accept(request)).await?))
+    }
+
+    async fn report_chunks(
+        &self,
+        request: Request<ReportChunksRequest>,
+    ) -> Result<Response<ReportChunksResponse>, Status> {
+        Ok(Response::new(self.0.report_chunks(self.0.accept(request)).await?))
+    }
+}
+
+impl Gateway {
+    async fn register_node(&self, call: Call<RegisterNodeRequest>) -> Result<RegisterNodeResponse, Refusal> {
+        let request = call.message;
+        let request_id = RequestId::parse(&request.request_id)?;
+        let register = parse_registration(&request)?;
+        let term = self.read_barrier(call.deadline).await?;
+        self.check_cluster(&request.cluster_id)?;
+        let registered =
+            self.propose(call.deadline, request_id, command::Kind::RegisterNode(register)).await?;
+        let outcome::Kind::Registered(registered) = registered else { return Err(reused_request_id()) };
+        if let Ok(node) = u16::try_from(registered.node_id) {
+            self.liveness().registered(term, NodeId(node), Instant::now());
+            tracing::info!(node, epoch = registered.node_epoch, "a data node has registered");
+        }
+        let leader_time_ms = self.now_ms();
+        let state = self.state();
+        Ok(RegisterNodeResponse {
+            cluster_id: state.cluster_id().to_owned(),
+            node_id: registered.node_id,
+            node_epoch: registered.node_epoch,
+            receipt_key: registered.receipt_key.to_vec(),
+            key_epochs: key_epochs(&state),
+            heartbeat_interval_ms: duration_ms(self.config().times.heartbeat_interval),
+            leader_time_ms,
+        })
+    }
+
+    /// A node of another cluster would be told to remove everything that it holds.
+    fn check_cluster(&self, theirs: &str) -> Result<(), Refusal> {
+        let state = self.state();
+        if state.cluster_id().is_empty() || state.key_epochs().live().is_empty() {
+            return Err(Refusal::new(Reason::Overloaded, "the leader has only just begun its work"));
+        }
+        if !theirs.is_empty() && theirs != state.cluster_id() {
+            return Err(Refusal::new(Reason::WrongCluster, "the data node belongs to another cluster"));
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&self, call: Call<HeartbeatRequest>) -> Result<HeartbeatResponse, Refusal> {
+        let request = call.message;
+        let deleted = parse_deleted(&request.deleted_chunk_ids)?;
+        let term = self.read_barrier(call.deadline).await?;
+        let Some(node) = registered(&self.state(), request.node_id, request.node_epoch) else {
+            return Ok(HeartbeatResponse { register_again: true, ..Default::default() });
+        };
+        let usage = Usage {
+            capacity_bytes: request.capacity_bytes,
+            used_bytes: request.used_bytes,
+            free_bytes: request.free_bytes,
+            chunks: request.chunks,
+            rejects: request.rejects,
+        };
+        self.liveness().heartbeat(term, node, usage, Instant::now());
+        self.forget(call.deadline, node, deleted).await?;
+        let leader_time_ms = self.now_ms();
+        let state = self.state();
+        let due = state.pending_deletes().due(node, leader_time_ms, DELETES_PER_ANSWER_MAX);
+        Ok(HeartbeatResponse {
+            register_again: false,
+            key_epochs: key_epochs(&state),
+            leader_time_ms,
+            delete_chunk_ids: due.map(|chunk| chunk_id_bytes(chunk).to_vec()).collect(),
+        })
+    }
+
+    /// Takes the node's word that chunks are gone. What it was not asked to remove makes no entry in the log.
+    async fn forget(&self, deadline: Instant, node: NodeId, deleted: Vec<ChunkId>) -> Result<(), Refusal> {
+        let chunk_ids: Vec<Bytes> = {
+            let state = self.state();
+            let pending = deleted.into_iter().filter(|chunk| state.pending_deletes().contains(node, *chunk));
+            pending.map(chunk_id_bytes).collect()
+        };
+        if chunk_ids.is_empty() {
+            return Ok(());
+        }
+        let forget = pb::ForgetChunks { node_id: node.0.into(), chunk_ids };
+        self.propose(deadline, RequestId::NONE, command::Kind::ForgetChunks(forget)).await?;
+        Ok(())
+    }
+
+    async fn report_chunks(&self, call: Call<ReportChunksRequest>) -> Result<ReportChunksResponse, Refusal> {
+        let request = call.message;
+        let page = Page::parse(&request)?;
+        self.read_barrier(call.deadline).await?;
+        let state = self.state();
+        let node = registered(&state, request.node_id, request.node_epoch).ok_or_else(|| {
+            Refusal::new(Reason::NodeUnknown, "the node is not registered, or has registered anew")
+        })?;
+        let response = page.compare(&state, node);
+        drop(state);
+        if response.unknown > 0 || response.missing > 0 {
+            let ReportChunksResponse { unknown, missing } = response;
+            tracing::info!(
+                node = node.0,
+                unknown,
+                missing,
+                "a data node does not hold what it is believed to hold"
+            );
+        }
+        Ok(response)
+    }
+}
+
+/// The node, if this is its present registration.
+fn registered(state: &State, node_id: u32, node_epoch: u32) -> Option<NodeId> {
+    let node: &Node = state.node(NodeId(u16::try_from(node_id).ok()?))?;
+    (u32::from(node.wire_epoch().0) == node_epoch).then_some(node.id)
+}
+
+fn key_epochs(state: &State) -> Vec<KeyEpochSecret> {
+    let secret = |epoch: &crate::state_machine::KeyEpoch| KeyEpochSecret {
+        key_epoch: epoch.wire_number().0.into(),
+        secret: epoch.secret.0.to_bytes().to_vec(),
+    };
+    state.key_epochs().live().iter().map(secret).collect()
+}
+
+fn parse_registration(request: &RegisterNodeRequest) -> Result<pb::RegisterNode, Refusal> {
+    let uuid = Uuid::parse_str(&request.node_uuid).ok().filter(|uuid| !uuid.is_nil());
+    let uuid =
+        uuid.ok_or_else(|| Refusal::invalid("node_uuid", "it is made with the data directory, and a UUID"))?;
+    let has_port = !request.address.ends_with(":0");
+    if request.address.len() > ADDRESS_BYTES_MAX || !is_host_and_port(&request.address) || !has_port {
+        return Err(Refusal::invalid("address", "expected HOST:PORT"));
+    }
+    let domain = &request.failure_domain;
+    if domain.len() > FAILURE_DOMAIN_BYTES_MAX || domain.chars().any(char::is_control) {
+        return Err(Refusal::invalid("failure_domain", "it has at most 256 bytes and no control characters"));
+    }
+    Ok(pb::RegisterNode {
+        node_uuid: uuid.to_string(),
+        address: request.address.clone(),
+        failure_domain: domain.clone(),
+        capacity_bytes: request.capacity_bytes,
+        receipt_key: new_key()?,
+    })
+}
+
+fn parse_chunk_ids(field: &'static str, ids: &[Vec<u8>], count_max: usize) -> Result<Vec<ChunkId>, Refusal> {
+    if ids.len() > count_max {
+        return Err(Refusal::invalid(field, format!("at most {count_max} chunks at once")));
+    }
+    let parsed: Option<Vec<_>> = ids.iter().map(|id| parse_chunk_id(id)).collect();
+    parsed.ok_or_else(|| Refusal::invalid(field, "a chunk id has sixteen bytes"))
+}
+
+fn parse_deleted(ids: &[Vec<u8>]) -> Result<Vec<ChunkId>, Refusal> {
+    parse_chunk_ids("deleted_chunk_ids", ids, DELETED_PER_HEARTBEAT_MAX)
+}
+
+/// All chunks of a node in a range of ids.
+#[derive(Debug)]
+struct Page {
+    first: ChunkId,
+    last: ChunkId,
+    chunks: Vec<ChunkId>,
+}
+
+impl Page {
+    fn parse(request: &ReportChunksRequest) -> Result<Self, Refusal> {
+        let bound = |field, id| {
+            parse_chunk_id(id).ok_or_else(|| Refusal::invalid(field, "a chunk id has sixteen bytes"))
+        };
+        let (first, last) = (bound("first", &request.first)?, bound("last", &request.last)?);
+        let chunks = parse_chunk_ids("chunk_ids", &request.chunk_ids, CHUNKS_PER_REPORT_MAX)?;
+        let inside = chunks.iter().all(|chunk| (first..=last).contains(chunk));
+        if !inside || !chunks.is_sorted_by(|a, b| a < b) {
+            return Err(Refusal::invalid(
+                "chunk_ids",
+                "they are not in order, or not in the range of the page",
+            ));
+        }
+        Ok(Self { first, last, chunks })
+    }
+
+    fn compare(&self, state: &State, node: NodeId) -> ReportChunksResponse {
+        let is_known = |chunk: ChunkId| {
+            state.chunk_owner(chunk).is_some() || state.pending_deletes().contains(node, chunk)
+        };
+        let unknown = self.chunks.iter().filter(|chunk| !is_known(**chunk)).count();
+        let held: BTreeSet<ChunkId> = self.chunks.iter().copied().collect();
+        let believed = state.chunks_on(node, self.first, self.last, CHUNKS_LOOKED_AT_MAX);
+        let missing = believed.filter(|chunk| !held.contains(chunk)).count();
+        ReportChunksResponse { unknown: unknown as u32, missing: missing as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registration(node_uuid: &str, address: &str) -> RegisterNodeRequest {
+        RegisterNodeRequest { node_uuid: node_uuid.into(), address: address.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn registration_that_makes_no_sense_is_refused() {
+        const UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+        let parsed = parse_registration(&registration(&UUID.to_uppercase(), "node-1:9000")).unwrap();
+        assert_eq!(parsed.node_uuid, UUID, "one node has one way of writing");
+        assert_ne!(
+            parsed.receipt_key,
+            parse_registration(&registration(UUID, "node-1:9000")).unwrap().receipt_key
+        );
+        for (uuid, address) in
+            [("x", "a:1"), (UUID, "a"), (UUID, ":1"), (UUID, "a:b"), (UUID, "a:0"), (UUID, "a b:1")]
+        {
+            assert!(parse_registration(&registration(uuid, address)).is_err(), "{uuid} {address}");
+        }
+        let domain = RegisterNodeRequest { failure_domain: "a\nb".into(), ..registration(UUID, "a:1") };
+        assert!(parse_registration(&domain).is_err());
+    }
+
+    #[test]
+    fn page_holds_chunks_of_its_range_in_order() {
+        let id = |number: u128| number.to_be_bytes().to_vec();
+        let parse = |first, last, chunks: &[u128]| {
+            let chunk_ids = chunks.iter().map(|chunk| id(*chunk)).collect();
+            Page::parse(&ReportChunksRequest {
+                first: id(first),
+                last: id(last),
+                chunk_ids,
+                ..Default::default()
+            })
+        };
+        assert_eq!(parse(1, 9, &[1, 5, 9]).unwrap().chunks.len(), 3);
+        assert!(parse(1, 9, &[]).is_ok());
+        assert!(parse(2, 9, &[1]).is_err());
+        assert!(parse(1, 9, &[10]).is_err());
+        assert!(parse(1, 9, &[5, 3]).is_err());
+        assert!(parse(1, 9, &[5, 5]).is_err());
+        assert!(Page::parse(&ReportChunksRequest { first: vec![1], ..Default::default() }).is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! The metadata itself: `apply` takes one committed command and changes the state, the same way on every server.
+//!
+//! Invariant: no clock, no randomness, no I/O, no configuration. Whatever is not a function of the state was written
+//! into the command by the leader. The linearization point of every change is its `apply`.
+
+mod answered;
+mod buckets;
+mod chunks;
+mod key_epochs;
+mod listing;
+mod nodes;
+mod objects;
+mod pending_deletes;
+mod precondition;
+mod reject;
+mod snapshot;
+mod uploads;
+
+#[cfg(test)]
+mod model_tests;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use xdpfs_proto::state::v1::{self as pb, command, outcome};
+use xdpfs_wire::{BucketId, NodeId};
+
+pub use self::{
+    answered::Answered,
+    buckets::Bucket,
+    chunks::{Chunk, Owner, REPLICAS_MAX, Replicas, chunk_id_bytes, parse_chunk_id},
+    key_epochs::{KeyEpoch, KeyEpochs},
+    listing::{Listing, ListingEntry, Start},
+    nodes::Node,
+    objects::Object,
+    pending_deletes::PendingDeletes,
+    precondition::{Etag, check_precondition},
+    reject::Reason,
+    snapshot::SnapshotError,
+    uploads::{CHUNKS_PER_OBJECT_MAX, GRANTS_MAX, UPLOADS_MAX, Upload},
+};
+use self::{chunks::ChunkOwners, reject::Reject};
+
+/// A key in a bucket.
+pub type ObjectName = (BucketId, Arc<str>);
+
+/// All metadata of the cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    cluster_id: String,
+    /// The cluster's clock: the latest time that a leader wrote into a command.
+    time_ms: u64,
+    counters: Counters,
+    buckets: BTreeMap<BucketId, Bucket>,
+    bucket_ids: BTreeMap<String, BucketId>,
+    objects: BTreeMap<ObjectName, Object>,
+    uploads: BTreeMap<u64, Upload>,
+    nodes: BTreeMap<NodeId, Node>,
+    owners: ChunkOwners,
+    pending_deletes: PendingDeletes,
+    answered: Answered,
+    key_epochs: KeyEpochs,
+    /// Replicas that puts asked for and did not get.
+    replica_debt: u64,
+}
+
+/// The next number of every kind that is never reused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Counters {
+    bucket: u32,
+    node: u32,
+    upload: u64,
+    chunk: u64,
+    client: u32,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { bucket: 1, node: 1, upload: 1, chunk: 1, client: 1 }
+    }
+}
+
+/// What a command is applied with.
+#[derive(Clone, Copy, Debug)]
+struct Context {
+    /// The command's place in the log: the version of what it makes.
+    index: u64,
+    /// When replicas that lose their last reference may go.
+    removable_ms: u64,
+}
+
+impl State {
+    /// Applies the command at `index` of the log.
+    ///
+    /// A command with the request id of an earlier one changes nothing and gives the earlier answer.
+    pub fn apply(&mut self, index: u64, command: &pb::Command) -> pb::Outcome {
+        self.time_ms = self.time_ms.max(command.time_ms);
+        self.answered.forget_old(self.time_ms);
+        if let Some(outcome) = self.answered.outcome(&command.request_id) {
+            return outcome;
+        }
+        let context = Context { index, removable_ms: self.time_ms.saturating_add(command.deletion_grace_ms) };
+        let result = self.apply_kind(context, command);
+        let repeatable = !matches!(&result, Err(reject) if reject.reason.may_differ_when_repeated());
+        let outcome = pb::Outcome { kind: Some(result.unwrap_or_else(Reject::into_outcome)) };
+        if repeatable {
+            self.answered.remember(&command.request_id, self.time_ms, &outcome);
+        }
+        outcome
+    }
+
+    fn apply_kind(&mut self, context: Context, command: &pb::Command) -> Result<outcome::Kind, Reject> {
+        use command::Kind;
+        match command.kind.as_ref() {
+            Some(Kind::CreateBucket(create)) => self.create_bucket(create),
+            Some(Kind::DeleteBucket(delete)) => self.delete_bucket(context, delete),
+            Some(Kind::BeginPut(begin)) => self.begin_put(begin),
+            Some(Kind::ExtendPut(extend)) => self.extend_put(extend),
+            Some(Kind::CommitPut(commit)) => self.commit_put(context, commit),
+            Some(Kind::AbortPut(abort)) => self.abort_put(context, abort),
+            Some(Kind::DeleteObject(delete)) => self.delete_object(context, delete),
+            Some(Kind::RegisterNode(register)) => self.register_node(register, &command.request_id),
+            Some(Kind::ExpireUploads(_)) => Ok(self.expire_uploads(context)),
+            Some(Kind::ForgetChunks(forget)) => Ok(self.forget_chunks(forget)),
+            Some(Kind::AddKeyEpoch(add)) => Ok(self.add_key_epoch(add)),
+            Some(Kind::InitCluster(init)) => Ok(self.init_cluster(init)),
+            None => Err(Reject::new(Reason::InvalidArgument, "the command is of an unknown kind")),
+        }
+    }
+
+    fn init_cluster(&mut self, init: &pb::InitCluster) -> outcome::Kind {
+        if self.cluster_id.is_empty() {
+            self.cluster_id.clone_from(&init.cluster_id);
+        }
+        outcome::Kind::Done(pb::Done {})
+    }
+
+    /// Empty until the cluster has agreed on one.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
+    }
+
+    /// The cluster's clock.
+    #[must_use]
+    pub const fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    /// The live secrets.
+    #[must_use]
+    pub const fn key_epochs(&self) -> &KeyEpochs {
+        &self.key_epochs
+    }
+
+    /// What nodes have yet to remove.
+    #[must_use]
+    pub const fn pending_deletes(&self) -> &PendingDeletes {
+        &self.pending_deletes
+    }
+
+    /// Objects in all buckets.
+    #[must_use]
+    pub fn object_count(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Replicas that puts asked for and did not get.
+    #[must_use]
+    pub const fn replica_debt(&self) -> u64 {
+        self.replica_debt
+    }
+}

@@ -1,0 +1,900 @@
+//! The state machine against a model that says the same in fewer words and without any index.
+//!
+//! The model is told of every command and of its outcome, judges the outcome, and then compares the whole state. Ids are
+//! taken from outcomes: it does not matter which they are, only that none is given out twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use xdpfs_proto::state::v1::{self as pb, command::Kind, outcome, precondition};
+use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
+
+use super::{Etag, Owner, Reason, State, chunk_id_bytes, parse_chunk_id};
+
+const BUCKETS: [&str; 3] = ["one", "two", "three"];
+const KEYS: [&str; 3] = ["a", "b/c", "d"];
+const UUIDS: [&str; 5] = ["v", "w", "x", "y", "z"];
+const KEPT_MS: u64 = 15 * 60 * 1000;
+
+#[derive(Clone, Debug, Default)]
+struct Model {
+    time_ms: u64,
+    buckets: BTreeMap<String, pb::Bucket>,
+    bucket_ids: BTreeSet<u32>,
+    objects: BTreeMap<(String, String), ModelObject>,
+    uploads: BTreeMap<u64, ModelUpload>,
+    upload_ids: BTreeSet<u64>,
+    nodes: BTreeMap<u32, ModelNode>,
+    granted: BTreeSet<ChunkId>,
+    /// What a node has yet to remove, and from when on it may.
+    pending: BTreeMap<(u32, ChunkId), u64>,
+    answers: BTreeMap<Bytes, (u64, pb::Outcome)>,
+    key_epochs: Vec<(u32, Bytes)>,
+}
+
+#[derive(Clone, Debug)]
+struct ModelObject {
+    version: u64,
+    crc32c: u32,
+    chunks: Vec<(ChunkId, u32, BTreeSet<u32>)>,
+}
+
+#[derive(Clone, Debug)]
+struct ModelUpload {
+    bucket: String,
+    key: String,
+    expires_ms: u64,
+    chunks: BTreeMap<ChunkId, BTreeSet<u32>>,
+}
+
+#[derive(Clone, Debug)]
+struct ModelNode {
+    uuid: String,
+    epoch: u32,
+    domain: String,
+    key: Bytes,
+    request_id: Bytes,
+}
+
+impl ModelObject {
+    fn size(&self) -> u64 {
+        self.chunks.iter().map(|(_, length, _)| u64::from(*length)).sum()
+    }
+
+    fn etag(&self) -> String {
+        Etag { version: self.version, crc32c: self.crc32c }.to_string()
+    }
+}
+
+impl Model {
+    /// Judges what the state machine said to a command, and does the same.
+    fn apply(&mut self, index: u64, command: &pb::Command, outcome: &pb::Outcome) {
+        self.time_ms = self.time_ms.max(command.time_ms);
+        let now_ms = self.time_ms;
+        self.answers.retain(|_, (time_ms, _)| *time_ms + KEPT_MS >= now_ms);
+        if let Some((_, first)) = self.answers.get(&command.request_id) {
+            assert_eq!(first, outcome, "a repeated request has another answer");
+            return;
+        }
+        let kind = outcome.kind.as_ref().expect("every command has an outcome");
+        match self.judge(command) {
+            Err(reason) => {
+                let outcome::Kind::Rejected(rejected) = kind else {
+                    panic!("expected {reason:?}, found {kind:?}")
+                };
+                assert_eq!(rejected.reason, reason.as_str(), "{command:?}");
+                if matches!(reason, Reason::StaleReceipts | Reason::Overloaded) {
+                    return;
+                }
+            }
+            Ok(()) => self.change(index, command, kind),
+        }
+        if !command.request_id.is_empty() {
+            self.answers.insert(command.request_id.clone(), (self.time_ms, outcome.clone()));
+        }
+    }
+
+    fn judge(&self, command: &pb::Command) -> Result<(), Reason> {
+        match command.kind.as_ref().unwrap() {
+            Kind::CreateBucket(create) if self.buckets.contains_key(&create.name) => {
+                Err(Reason::BucketExists)
+            }
+            Kind::DeleteBucket(delete) => {
+                self.buckets.get(&delete.name).ok_or(Reason::BucketNotFound)?;
+                let holds = self.objects.keys().any(|(bucket, _)| *bucket == delete.name);
+                if holds { Err(Reason::BucketNotEmpty) } else { Ok(()) }
+            }
+            Kind::BeginPut(begin) => {
+                self.buckets.get(&begin.bucket).ok_or(Reason::BucketNotFound)?;
+                self.check(&begin.bucket, &begin.key, begin.precondition.as_ref())
+            }
+            Kind::ExtendPut(extend) => self.upload(extend.upload_id).map(|_| ()),
+            Kind::AbortPut(abort) => self.upload(abort.upload_id).map(|_| ()),
+            Kind::CommitPut(commit) => {
+                let upload = self.upload(commit.upload_id)?;
+                self.check(&upload.bucket, &upload.key, commit.precondition.as_ref())?;
+                self.judge_chunks(upload, &commit.chunks)
+            }
+            Kind::DeleteObject(delete) => {
+                self.buckets.get(&delete.bucket).ok_or(Reason::BucketNotFound)?;
+                let name = (delete.bucket.clone(), delete.key.clone());
+                self.objects.get(&name).ok_or(Reason::ObjectNotFound)?;
+                self.check(&delete.bucket, &delete.key, delete.precondition.as_ref())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn upload(&self, id: u64) -> Result<&ModelUpload, Reason> {
+        self.uploads.get(&id).ok_or(Reason::UploadNotFound)
+    }
+
+    fn check(&self, bucket: &str, key: &str, precondition: Option<&pb::Precondition>) -> Result<(), Reason> {
+        let held = self.objects.get(&(bucket.to_owned(), key.to_owned())).map(ModelObject::etag);
+        let holds = match precondition.and_then(|precondition| precondition.kind.clone()) {
+            None => true,
+            Some(precondition::Kind::IfMatch(etag)) => held == Some(etag),
+            Some(precondition::Kind::IfNoneMatchAny(_)) => held.is_none(),
+            Some(precondition::Kind::IfNoneMatch(etag)) => held != Some(etag),
+        };
+        if holds { Ok(()) } else { Err(Reason::PreconditionFailed) }
+    }
+
+    fn judge_chunks(&self, upload: &ModelUpload, chunks: &[pb::WrittenChunk]) -> Result<(), Reason> {
+        let bucket = &self.buckets[&upload.bucket];
+        let mut seen = BTreeSet::new();
+        for (at, chunk) in chunks.iter().enumerate() {
+            let id = parse_chunk_id(&chunk.chunk_id).ok_or(Reason::InvalidArgument)?;
+            let is_last = at + 1 == chunks.len();
+            let fits = chunk.length == bucket.chunk_size
+                || is_last && (1..bucket.chunk_size).contains(&chunk.length);
+            if !seen.insert(id) || !upload.chunks.contains_key(&id) || !fits {
+                return Err(Reason::InvalidArgument);
+            }
+            let vouching = self.vouching(&upload.chunks[&id], chunk);
+            let domains: BTreeSet<&str> =
+                vouching.iter().map(|node| self.nodes[node].domain.as_str()).collect();
+            if (domains.len() as u32) < bucket.min_replicas {
+                return Err(Reason::StaleReceipts);
+            }
+        }
+        Ok(())
+    }
+
+    /// The granted nodes whose receipt was signed by the very registration that they have now, for these very bytes.
+    fn vouching(&self, granted: &BTreeSet<u32>, chunk: &pb::WrittenChunk) -> BTreeSet<u32> {
+        let id = parse_chunk_id(&chunk.chunk_id).unwrap();
+        let valid = chunk.receipts.iter().filter(|receipt| {
+            let Some(node) = self.nodes.get(&receipt.node_id) else { return false };
+            let word = Word { chunk: id, length: chunk.length, crc32c: chunk.crc32c, node: receipt.node_id };
+            let mac_is_right = receipt.mac == sign(&node.key, node.epoch, word);
+            granted.contains(&receipt.node_id) && receipt.node_epoch == node.epoch && mac_is_right
+        });
+        valid.map(|receipt| receipt.node_id).collect()
+    }
+
+    fn change(&mut self, index: u64, command: &pb::Command, kind: &outcome::Kind) {
+        let removable_ms = self.time_ms + command.deletion_grace_ms;
+        match (command.kind.as_ref().unwrap(), kind) {
+            (Kind::CreateBucket(create), outcome::Kind::Bucket(bucket)) => {
+                assert!(self.bucket_ids.insert(bucket.id), "bucket ids are never reused");
+                let expected = pb::Bucket {
+                    id: bucket.id,
+                    name: create.name.clone(),
+                    chunk_size: create.chunk_size,
+                    replicas: create.replicas,
+                    min_replicas: create.min_replicas,
+                    create_time_ms: self.time_ms,
+                    ..Default::default()
+                };
+                assert_eq!(*bucket, expected);
+                self.buckets.insert(create.name.clone(), expected);
+            }
+            (Kind::DeleteBucket(delete), outcome::Kind::Done(_)) => {
+                self.end_uploads(removable_ms, |upload| upload.bucket == delete.name);
+                self.buckets.remove(&delete.name);
+            }
+            (Kind::BeginPut(begin), outcome::Kind::Begun(begun)) => {
+                assert!(self.upload_ids.insert(begun.upload_id), "upload ids are never reused");
+                let upload = ModelUpload {
+                    bucket: begin.bucket.clone(),
+                    key: begin.key.clone(),
+                    expires_ms: self.time_ms + begin.lease_ms,
+                    chunks: BTreeMap::new(),
+                };
+                self.uploads.insert(begun.upload_id, upload);
+                self.grant(begun, &begin.placements);
+            }
+            (Kind::ExtendPut(extend), outcome::Kind::Begun(begun)) => {
+                let upload = self.uploads.get_mut(&extend.upload_id).unwrap();
+                upload.expires_ms = upload.expires_ms.max(self.time_ms + extend.lease_ms);
+                self.grant(begun, &extend.placements);
+            }
+            (Kind::CommitPut(commit), outcome::Kind::Committed(committed)) => {
+                self.commit(index, removable_ms, commit, committed);
+            }
+            (Kind::AbortPut(abort), outcome::Kind::Done(_)) => {
+                let upload = self.uploads.remove(&abort.upload_id).unwrap();
+                self.release(removable_ms, upload.chunks);
+            }
+            (Kind::DeleteObject(delete), outcome::Kind::Deleted(deleted)) => {
+                let object = self.remove_object(removable_ms, &delete.bucket, &delete.key).unwrap();
+                assert_eq!((deleted.version, deleted.size), (object.version, object.size()));
+            }
+            (Kind::RegisterNode(register), outcome::Kind::Registered(registered)) => {
+                self.register(register, &command.request_id, registered);
+            }
+            (Kind::ExpireUploads(_), outcome::Kind::Done(_)) => {
+                let now_ms = self.time_ms;
+                self.end_uploads(removable_ms, |upload| upload.expires_ms < now_ms);
+            }
+            (Kind::ForgetChunks(forget), outcome::Kind::Done(_)) => {
+                for chunk in &forget.chunk_ids {
+                    self.pending.remove(&(forget.node_id, parse_chunk_id(chunk).unwrap()));
+                }
+            }
+            (Kind::AddKeyEpoch(add), outcome::Kind::Done(_)) => {
+                if self.key_epochs.last().map_or(0, |(number, _)| *number) == add.after {
+                    self.key_epochs.push((add.after + 1, add.secret.clone()));
+                }
+            }
+            (kind, outcome) => panic!("{kind:?} is answered with {outcome:?}"),
+        }
+    }
+
+    fn grant(&mut self, begun: &pb::Begun, placements: &[pb::Placement]) {
+        let upload = self.uploads.get_mut(&begun.upload_id).unwrap();
+        assert_eq!(begun.expires_ms, upload.expires_ms);
+        assert_eq!(begun.chunks.len(), placements.len());
+        for (chunk, placement) in begun.chunks.iter().zip(placements) {
+            let id = parse_chunk_id(&chunk.chunk_id).unwrap();
+            assert!(self.granted.insert(id), "chunk {id} is granted twice");
+            assert_eq!(id.bucket(), BucketId(self.buckets[&upload.bucket].id), "a chunk id names its bucket");
+            let nodes: BTreeSet<u32> = placement.node_ids.iter().copied().collect();
+            assert_eq!(chunk.node_ids, nodes.iter().copied().collect::<Vec<_>>());
+            upload.chunks.insert(id, nodes);
+        }
+    }
+
+    fn commit(&mut self, index: u64, removable_ms: u64, commit: &pb::CommitPut, committed: &pb::Committed) {
+        let mut upload = self.uploads.remove(&commit.upload_id).unwrap();
+        let wanted = self.buckets[&upload.bucket].replicas;
+        let old = self.remove_object(removable_ms, &upload.bucket, &upload.key);
+        assert!(old.is_none_or(|old| old.version < index), "versions rise");
+        let mut chunks = Vec::new();
+        for chunk in &commit.chunks {
+            let id = parse_chunk_id(&chunk.chunk_id).unwrap();
+            let granted = upload.chunks.remove(&id).unwrap();
+            let replicas = self.vouching(&granted, chunk);
+            let surplus: BTreeSet<u32> = granted.difference(&replicas).copied().collect();
+            self.release(removable_ms, [(id, surplus)]);
+            chunks.push((id, chunk.length, replicas));
+        }
+        self.release(removable_ms, upload.chunks);
+        let object = ModelObject { version: index, crc32c: commit.crc32c, chunks };
+        let head = committed.object.as_ref().unwrap();
+        assert_eq!((head.version, head.size, head.crc32c), (index, object.size(), commit.crc32c));
+        assert_eq!(head.create_time_ms, self.time_ms);
+        let in_debt =
+            object.chunks.iter().filter(|(_, _, replicas)| (replicas.len() as u32) < wanted).count();
+        assert_eq!(committed.chunks_in_debt as usize, in_debt);
+        self.objects.insert((upload.bucket, upload.key), object);
+    }
+
+    fn remove_object(&mut self, removable_ms: u64, bucket: &str, key: &str) -> Option<ModelObject> {
+        let object = self.objects.remove(&(bucket.to_owned(), key.to_owned()))?;
+        self.release(removable_ms, object.chunks.iter().map(|(id, _, replicas)| (*id, replicas.clone())));
+        Some(object)
+    }
+
+    fn end_uploads(&mut self, removable_ms: u64, ends: impl Fn(&ModelUpload) -> bool) {
+        let ended: Vec<_> = self.uploads.extract_if(.., |_, upload| ends(upload)).collect();
+        ended.into_iter().for_each(|(_, upload)| self.release(removable_ms, upload.chunks));
+    }
+
+    fn release(&mut self, removable_ms: u64, chunks: impl IntoIterator<Item = (ChunkId, BTreeSet<u32>)>) {
+        for (chunk, nodes) in chunks {
+            self.pending.extend(nodes.into_iter().map(|node| ((node, chunk), removable_ms)));
+        }
+    }
+
+    fn register(&mut self, register: &pb::RegisterNode, request_id: &Bytes, registered: &pb::Registered) {
+        let known = self.nodes.iter().find(|(_, node)| node.uuid == register.node_uuid);
+        let repeated = known.is_some_and(|(_, node)| node.request_id == *request_id);
+        if let Some((id, _)) = known {
+            assert_eq!(registered.node_id, *id, "a node keeps its id");
+        } else {
+            assert!(!self.nodes.contains_key(&registered.node_id), "node ids are never reused");
+        }
+        let epoch = known.map_or(0, |(_, node)| node.epoch) + u32::from(!repeated);
+        let key = known.filter(|_| repeated).map_or(&register.receipt_key, |(_, node)| &node.key).clone();
+        assert_eq!((registered.node_epoch, &registered.receipt_key), (epoch, &key));
+        let node = ModelNode {
+            uuid: register.node_uuid.clone(),
+            epoch,
+            domain: register.failure_domain.clone(),
+            key,
+            request_id: request_id.clone(),
+        };
+        if !repeated {
+            self.nodes.insert(registered.node_id, node);
+        }
+    }
+
+    /// The state holds what the model holds, and nothing else.
+    fn assert_equals(&self, state: &State) {
+        assert_eq!(state.time_ms(), self.time_ms);
+        assert_eq!(state.buckets.len(), self.buckets.len());
+        let mut debt = 0;
+        for (name, bucket) in &self.buckets {
+            let own = self.objects.iter().filter(|((bucket, _), _)| bucket == name).map(|(_, object)| object);
+            let found = state.bucket(name).unwrap();
+            assert_eq!(found.id, BucketId(bucket.id));
+            assert_eq!(found.objects, own.clone().count() as u64);
+            assert_eq!(found.bytes, own.clone().map(ModelObject::size).sum::<u64>());
+            let chunks = own.flat_map(|object| &object.chunks);
+            debt += chunks
+                .map(|(_, _, replicas)| u64::from(bucket.replicas).saturating_sub(replicas.len() as u64))
+                .sum::<u64>();
+        }
+        assert_eq!(state.replica_debt(), debt);
+        self.assert_objects_equal(state);
+        self.assert_uploads_equal(state);
+        let owned = self.objects.values().map(|object| object.chunks.len()).sum::<usize>()
+            + self.uploads.values().map(|upload| upload.chunks.len()).sum::<usize>();
+        let all = ChunkId(0)..=ChunkId(u128::MAX);
+        assert_eq!(
+            state.owners.range(all).count(),
+            owned,
+            "every chunk has one owner, and only such chunks have one"
+        );
+        self.assert_nodes_equal(state);
+        let epochs = self.key_epochs.iter().rev().take(2).rev().map(|(number, _)| *number);
+        assert!(state.key_epochs().live().iter().map(|epoch| epoch.number).eq(epochs));
+    }
+
+    fn assert_objects_equal(&self, state: &State) {
+        assert_eq!(state.object_count(), self.objects.len());
+        for ((bucket, key), object) in &self.objects {
+            let found = state.object(state.bucket(bucket).unwrap().id, key).unwrap();
+            assert_eq!(
+                (found.version, found.crc32c, found.size),
+                (object.version, object.crc32c, object.size())
+            );
+            let chunk = |chunk: &super::Chunk| {
+                (chunk.id, chunk.length, chunk.replicas.numbers().into_iter().collect::<BTreeSet<_>>())
+            };
+            assert_eq!(found.chunks.iter().map(chunk).collect::<Vec<_>>(), object.chunks);
+            for (id, ..) in &object.chunks {
+                assert_eq!(state.chunk_owner(*id), Some(&Owner::Object(key.as_str().into())), "{id}");
+            }
+        }
+    }
+
+    fn assert_uploads_equal(&self, state: &State) {
+        assert_eq!(state.upload_count(), self.uploads.len());
+        for (id, upload) in &self.uploads {
+            let found = state.upload(*id).unwrap();
+            assert_eq!((&*found.key, found.expires_ms), (upload.key.as_str(), upload.expires_ms));
+            assert!(found.chunks.keys().eq(upload.chunks.keys()));
+            for chunk in upload.chunks.keys() {
+                assert_eq!(state.chunk_owner(*chunk), Some(&Owner::Upload(*id)));
+            }
+        }
+    }
+
+    fn assert_nodes_equal(&self, state: &State) {
+        assert_eq!(state.nodes().count(), self.nodes.len());
+        assert_eq!(state.pending_deletes().count(), self.pending.len() as u64);
+        for ((node, chunk), not_before_ms) in &self.pending {
+            let node = NodeId(*node as u16);
+            assert!(state.pending_deletes().contains(node, *chunk));
+            let due = |now_ms| state.pending_deletes().due(node, now_ms, usize::MAX).any(|due| due == *chunk);
+            assert!(due(*not_before_ms) && !due(*not_before_ms - 1));
+        }
+    }
+}
+
+/// What a receipt is about.
+#[derive(Clone, Copy)]
+struct Word {
+    chunk: ChunkId,
+    length: u32,
+    crc32c: u32,
+    node: u32,
+}
+
+fn sign(key: &[u8], epoch: u32, word: Word) -> u64 {
+    let receipt = Receipt {
+        chunk: word.chunk,
+        length: word.length,
+        crc: word.crc32c,
+        node: NodeId(word.node as u16),
+        node_epoch: NodeEpoch(epoch as u16),
+        mac: 0,
+    };
+    ReceiptKey(SipKey::from_bytes(key.try_into().unwrap())).sign(&receipt)
+}
+
+/// What happens next. Numbers choose among what there is.
+#[derive(Clone, Debug)]
+enum Step {
+    CreateBucket { bucket: usize, replicas: u32, min_replicas: u32 },
+    DeleteBucket { bucket: usize },
+    Begin { bucket: usize, key: usize, condition: Condition, placements: Vec<u32>, lease_ms: u64 },
+    Extend { upload: usize, placements: Vec<u32>, lease_ms: u64 },
+    Commit { upload: usize, condition: Condition, chunks: Vec<(usize, Fault)>, short: bool },
+    Abort { upload: usize },
+    Delete { bucket: usize, key: usize, condition: Condition },
+    Register { uuid: usize, domain: u32 },
+    Expire,
+    Forget { node: u32, count: usize },
+    AddKeyEpoch { stale: bool },
+    Repeat { command: usize },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Condition {
+    None,
+    Match,
+    MatchOther,
+    NoneMatch,
+    NoneMatchAny,
+}
+
+/// What is wrong with the receipts of a chunk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fault {
+    None,
+    OneMissing,
+    OneReceiptOnly,
+    OtherCrc,
+    OtherEpoch,
+    OtherKey,
+    OtherLength,
+    OtherNode,
+    Repeated,
+    TooLong,
+    TooShort,
+    TwiceInObject,
+}
+
+fn any_condition() -> impl Strategy<Value = Condition> {
+    use Condition::{Match, MatchOther, None, NoneMatch, NoneMatchAny};
+    prop_oneof![6 => Just(None), 1 => Just(Match), 1 => Just(MatchOther), 1 => Just(NoneMatch), 1 => Just(NoneMatchAny)]
+}
+
+fn any_fault() -> impl Strategy<Value = Fault> {
+    use Fault::{
+        OneMissing, OneReceiptOnly, OtherCrc, OtherEpoch, OtherKey, OtherLength, OtherNode, Repeated,
+        TooLong, TooShort, TwiceInObject,
+    };
+    let faults = vec![
+        OneMissing,
+        OneReceiptOnly,
+        OtherCrc,
+        OtherEpoch,
+        OtherKey,
+        OtherLength,
+        OtherNode,
+        Repeated,
+        TwiceInObject,
+        TooLong,
+        TooShort,
+    ];
+    prop_oneof![8 => Just(Fault::None), 2 => prop::sample::select(faults)]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let (bucket, key, pick) = (0..BUCKETS.len(), 0..KEYS.len(), 0..usize::MAX);
+    let placements = || prop::collection::vec(any::<u32>(), 0..4);
+    prop_oneof![
+        3 => (bucket.clone(), 1..4u32, 1..3u32).prop_map(|(bucket, replicas, min_replicas)| {
+            Step::CreateBucket { bucket, replicas: replicas.max(min_replicas), min_replicas }
+        }),
+        1 => bucket.clone().prop_map(|bucket| Step::DeleteBucket { bucket }),
+        6 => (bucket.clone(), key.clone(), any_condition(), placements(), 0..20_000u64).prop_map(
+            |(bucket, key, condition, placements, lease_ms)| Step::Begin { bucket, key, condition, placements, lease_ms }
+        ),
+        2 => (pick.clone(), placements(), 0..20_000u64)
+            .prop_map(|(upload, placements, lease_ms)| Step::Extend { upload, placements, lease_ms }),
+        8 => (pick.clone(), any_condition(), prop::collection::vec((0..6usize, any_fault()), 0..4), any::<bool>())
+            .prop_map(|(upload, condition, chunks, short)| Step::Commit { upload, condition, chunks, short }),
+        1 => pick.clone().prop_map(|upload| Step::Abort { upload }),
+        2 => (bucket, key, any_condition()).prop_map(|(bucket, key, condition)| Step::Delete { bucket, key, condition }),
+        2 => (0..UUIDS.len(), 0..4u32).prop_map(|(uuid, domain)| Step::Register { uuid, domain }),
+        1 => Just(Step::Expire),
+        1 => (0..6u32, 0..5usize).prop_map(|(node, count)| Step::Forget { node, count }),
+        1 => any::<bool>().prop_map(|stale| Step::AddKeyEpoch { stale }),
+        3 => pick.prop_map(|command| Step::Repeat { command }),
+    ]
+}
+
+/// Both sides, and what has been said to them.
+struct Pair {
+    state: State,
+    model: Model,
+    commands: Vec<pb::Command>,
+    index: u64,
+    /// The leader's clock, which may be set back.
+    clock_ms: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut pair = Self {
+            state: State::default(),
+            model: Model::default(),
+            commands: Vec::new(),
+            index: 0,
+            clock_ms: 1000,
+        };
+        for (uuid, domain) in [(0, 0), (1, 1), (2, 2)] {
+            pair.step(&Step::Register { uuid, domain });
+        }
+        pair
+    }
+
+    fn step(&mut self, step: &Step) {
+        if let Step::Repeat { command } = step {
+            let Some(mut command) = pick(&self.commands, *command).cloned() else { return };
+            command.time_ms = self.clock_ms;
+            return self.apply(command);
+        }
+        let Some(kind) = self.kind(step) else { return };
+        let number = self.commands.len() as u128 + 1;
+        let named = !matches!(kind, Kind::ExpireUploads(_) | Kind::ForgetChunks(_) | Kind::AddKeyEpoch(_));
+        let request_id = if named { Bytes::from(number.to_be_bytes().to_vec()) } else { Bytes::new() };
+        let command =
+            pb::Command { time_ms: self.clock_ms, request_id, kind: Some(kind), deletion_grace_ms: 700 };
+        self.commands.push(command.clone());
+        self.apply(command);
+    }
+
+    fn apply(&mut self, command: pb::Command) {
+        self.index += 1;
+        let time_ms = self.state.time_ms();
+        let outcome = self.state.apply(self.index, &command);
+        assert!(self.state.time_ms() >= time_ms, "time never runs back");
+        self.model.apply(self.index, &command, &outcome);
+        self.model.assert_equals(&self.state);
+    }
+
+    fn kind(&self, step: &Step) -> Option<Kind> {
+        let text = |choices: &[&str], at: usize| choices[at].to_owned();
+        Some(match step {
+            Step::CreateBucket { bucket, replicas, min_replicas } => Kind::CreateBucket(pb::CreateBucket {
+                name: text(&BUCKETS, *bucket),
+                chunk_size: 8,
+                replicas: *replicas,
+                min_replicas: *min_replicas,
+            }),
+            Step::DeleteBucket { bucket } => {
+                Kind::DeleteBucket(pb::DeleteBucket { name: text(&BUCKETS, *bucket) })
+            }
+            Step::Begin { bucket, key, condition, placements, lease_ms } => Kind::BeginPut(pb::BeginPut {
+                bucket: text(&BUCKETS, *bucket),
+                key: text(&KEYS, *key),
+                placements: self.placements(placements),
+                precondition: self.precondition(BUCKETS[*bucket], KEYS[*key], *condition),
+                lease_ms: *lease_ms,
+            }),
+            Step::Extend { upload, placements, lease_ms } => Kind::ExtendPut(pb::ExtendPut {
+                upload_id: self.upload_id(*upload)?,
+                placements: self.placements(placements),
+                lease_ms: *lease_ms,
+            }),
+            Step::Commit { upload, condition, chunks, short } => {
+                self.commit(self.upload_id(*upload)?, *condition, chunks, *short)
+            }
+            Step::Abort { upload } => Kind::AbortPut(pb::AbortPut { upload_id: self.upload_id(*upload)? }),
+            Step::Delete { bucket, key, condition } => Kind::DeleteObject(pb::DeleteObject {
+                bucket: text(&BUCKETS, *bucket),
+                key: text(&KEYS, *key),
+                precondition: self.precondition(BUCKETS[*bucket], KEYS[*key], *condition),
+            }),
+            Step::Register { uuid, domain } => Kind::RegisterNode(pb::RegisterNode {
+                node_uuid: text(&UUIDS, *uuid),
+                address: "n:1".into(),
+                failure_domain: format!("d{domain}"),
+                capacity_bytes: 1,
+                receipt_key: Bytes::from((self.commands.len() as u128).to_le_bytes().to_vec()),
+            }),
+            Step::Expire => Kind::ExpireUploads(pb::ExpireUploads {}),
+            Step::Forget { node, count } => {
+                let chunks = self.model.pending.keys().filter(|(own, _)| own == node).take(*count);
+                let chunk_ids = chunks.map(|(_, chunk)| chunk_id_bytes(*chunk)).collect();
+                Kind::ForgetChunks(pb::ForgetChunks { node_id: *node, chunk_ids })
+            }
+            Step::AddKeyEpoch { stale } => {
+                let newest = self.model.key_epochs.last().map_or(0, |(number, _)| *number);
+                let after = if *stale { newest.saturating_sub(1) } else { newest };
+                Kind::AddKeyEpoch(pb::AddKeyEpoch { secret: Bytes::from(vec![newest as u8; 16]), after })
+            }
+            Step::Repeat { .. } => return None,
+        })
+    }
+
+    /// An open upload, or now and then one that has ended.
+    fn upload_id(&self, number: usize) -> Option<u64> {
+        let open: Vec<u64> = self.model.uploads.keys().copied().collect();
+        let ever: Vec<u64> = self.model.upload_ids.iter().copied().collect();
+        pick(if number.is_multiple_of(8) { &ever } else { &open }, number / 8).copied()
+    }
+
+    fn placements(&self, seeds: &[u32]) -> Vec<pb::Placement> {
+        let nodes: Vec<u32> = self.model.nodes.keys().copied().collect();
+        let place = |seed: &u32| {
+            let from = *seed as usize % nodes.len();
+            let count = 2 + (*seed as usize / 7) % 2;
+            pb::Placement { node_ids: nodes.iter().cycle().skip(from).take(count).copied().collect() }
+        };
+        seeds.iter().map(place).collect()
+    }
+
+    fn precondition(&self, bucket: &str, key: &str, condition: Condition) -> Option<pb::Precondition> {
+        let held = self.model.objects.get(&(bucket.to_owned(), key.to_owned())).map(ModelObject::etag);
+        let etag = held.unwrap_or_else(|| "1-00000000".into());
+        let kind = match condition {
+            Condition::None => return None,
+            Condition::Match => precondition::Kind::IfMatch(etag),
+            Condition::MatchOther => precondition::Kind::IfMatch(format!("f{etag}")),
+            Condition::NoneMatch => precondition::Kind::IfNoneMatch(etag),
+            Condition::NoneMatchAny => precondition::Kind::IfNoneMatchAny(true),
+        };
+        Some(pb::Precondition { kind: Some(kind) })
+    }
+
+    fn commit(&self, upload_id: u64, condition: Condition, picks: &[(usize, Fault)], short: bool) -> Kind {
+        let upload = self.model.uploads.get(&upload_id);
+        let granted: Vec<(ChunkId, Vec<u32>)> = upload
+            .map(|upload| {
+                upload.chunks.iter().map(|(id, nodes)| (*id, nodes.iter().copied().collect())).collect()
+            })
+            .unwrap_or_default();
+        let mut left = granted.clone();
+        let mut chunks: Vec<pb::WrittenChunk> = Vec::new();
+        for (number, fault) in picks {
+            if *fault == Fault::TwiceInObject && !chunks.is_empty() {
+                chunks.push(chunks[0].clone());
+            } else if !left.is_empty() {
+                let (id, nodes) = left.remove(number % left.len());
+                chunks.push(self.written(id, &nodes, *fault, 8));
+            }
+        }
+        if let Some((last, id)) =
+            chunks.pop().and_then(|last| Some((last.clone(), parse_chunk_id(&last.chunk_id)?)))
+        {
+            let nodes = granted
+                .iter()
+                .find(|(own, _)| *own == id)
+                .map(|(_, nodes)| nodes.clone())
+                .unwrap_or_default();
+            chunks.push(if short { self.written(id, &nodes, Fault::None, 5) } else { last });
+        }
+        let precondition =
+            upload.and_then(|upload| self.precondition(&upload.bucket, &upload.key, condition));
+        Kind::CommitPut(pb::CommitPut {
+            upload_id,
+            chunks,
+            precondition,
+            crc32c: upload_id as u32,
+            ..Default::default()
+        })
+    }
+
+    fn written(&self, id: ChunkId, nodes: &[u32], fault: Fault, length: u32) -> pb::WrittenChunk {
+        let length = match fault {
+            Fault::TooLong => length + 1,
+            Fault::TooShort => length - 1,
+            _ => length,
+        };
+        let crc32c = id.0 as u32;
+        let other = self.model.nodes.keys().copied().find(|node| !nodes.contains(node));
+        let nodes: Vec<u32> = match fault {
+            Fault::OneMissing => nodes.iter().copied().skip(1).collect(),
+            Fault::OneReceiptOnly => nodes.iter().copied().take(1).collect(),
+            Fault::OtherNode => other.into_iter().chain(nodes.first().copied()).collect(),
+            Fault::Repeated => nodes.iter().take(1).cycle().take(3).copied().collect(),
+            _ => nodes.to_vec(),
+        };
+        let receipts = nodes.iter().map(|id_of_node| {
+            let node = &self.model.nodes[id_of_node];
+            let mut word = Word { chunk: id, length, crc32c, node: *id_of_node };
+            let (mut key, mut epoch) = (node.key.clone(), node.epoch);
+            match fault {
+                Fault::OtherCrc => word.crc32c ^= 1,
+                Fault::OtherEpoch => epoch -= 1,
+                Fault::OtherKey => key = Bytes::from(vec![0xee; 16]),
+                Fault::OtherLength => word.length ^= 1,
+                _ => {}
+            }
+            pb::Receipt { node_id: *id_of_node, node_epoch: epoch, mac: sign(&key, epoch, word) }
+        });
+        pb::WrittenChunk { chunk_id: chunk_id_bytes(id), length, crc32c, receipts: receipts.collect() }
+    }
+
+    /// Through a snapshot: what comes out must be the same state, and go on as if nothing had been.
+    fn through_snapshot(&mut self, piece_len: usize) {
+        let pieces = self.state.encode(piece_len);
+        assert!(pieces.iter().rev().skip(1).all(|piece| piece.len() == piece_len));
+        let decoded = State::decode(&pieces.concat()[..]).unwrap();
+        assert_eq!(decoded, self.state);
+        assert_eq!(decoded.digest(), self.state.digest());
+        self.state = decoded;
+    }
+}
+
+fn pick<T>(choices: &[T], number: usize) -> Option<&T> {
+    choices.get(number.checked_rem(choices.len())?)
+}
+
+fn reason(outcome: &pb::Outcome) -> Option<Reason> {
+    match outcome.kind.as_ref()? {
+        outcome::Kind::Rejected(rejected) => Reason::parse(&rejected.reason),
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_commands_ends_as_the_model_says(
+        steps in prop::collection::vec((any_step(), 0..4000i64, 0..200u32), 1..120),
+        piece_len in 1..3000usize,
+    ) {
+        let mut pair = Pair::new();
+        for (step, time_ms, chance) in &steps {
+            // Mostly a little later; now and then the next leader's clock is behind, or hours have passed.
+            pair.clock_ms = match chance {
+                0..10 => pair.clock_ms.saturating_sub(2000),
+                10 => pair.clock_ms + KEPT_MS,
+                _ => pair.clock_ms.saturating_add_signed(*time_ms),
+            };
+            pair.step(step);
+            if *chance % 8 == 0 {
+                pair.through_snapshot(piece_len);
+            }
+        }
+        pair.through_snapshot(piece_len);
+    }
+
+    #[test]
+    fn any_bytes_are_a_state_or_an_error(bytes: Vec<u8>, at: prop::sample::Index, flip in 1..=255u8) {
+        let _ = State::decode(&bytes[..]);
+        let mut pair = Pair::new();
+        pair.step(&Step::CreateBucket { bucket: 0, replicas: 2, min_replicas: 1 });
+        let mut encoded = pair.state.encode(usize::MAX).concat();
+        let at = at.index(encoded.len());
+        encoded[at] ^= flip;
+        let _ = State::decode(&encoded[..]);
+        let _ = State::decode(&encoded[..at]);
+    }
+}
+
+#[test]
+fn snapshot_with_wrong_sums_is_refused() {
+    let (mut pair, upload) = begun();
+    assert_eq!(commit_with(&mut pair, upload, Fault::OneMissing), None);
+    assert_eq!(pair.state.replica_debt(), 1);
+    let damages: [fn(&mut State); 4] = [
+        |state| state.replica_debt = 0,
+        |state| state.buckets.values_mut().for_each(|bucket| bucket.objects = 0),
+        |state| state.buckets.values_mut().for_each(|bucket| bucket.bytes -= 1),
+        |state| state.buckets.clear(),
+    ];
+    for (at, damage) in damages.into_iter().enumerate() {
+        let mut state = pair.state.clone();
+        damage(&mut state);
+        assert!(State::decode(&state.encode(1000).concat()[..]).is_err(), "damage {at}");
+    }
+}
+
+/// A bucket of three replicas, two at least, with one open upload of one chunk on all nodes.
+fn begun() -> (Pair, u64) {
+    let mut pair = Pair::new();
+    pair.step(&Step::CreateBucket { bucket: 0, replicas: 3, min_replicas: 2 });
+    // Seed 7 takes all three nodes.
+    let (condition, placements) = (Condition::None, vec![7]);
+    pair.step(&Step::Begin { bucket: 0, key: 0, condition, placements, lease_ms: 1000 });
+    let upload = *pair.model.uploads.keys().next().unwrap();
+    assert_eq!(pair.model.uploads[&upload].chunks.values().next().unwrap().len(), 3);
+    (pair, upload)
+}
+
+fn commit_with(pair: &mut Pair, upload: u64, fault: Fault) -> Option<Reason> {
+    let kind = Some(pair.commit(upload, Condition::None, &[(0, fault)], false));
+    pair.index += 1;
+    let command = pb::Command { time_ms: pair.clock_ms, kind, ..Default::default() };
+    let outcome = pair.state.apply(pair.index, &command);
+    pair.model.apply(pair.index, &command, &outcome);
+    pair.model.assert_equals(&pair.state);
+    reason(&outcome)
+}
+
+#[test]
+fn stale_receipts_are_refused() {
+    let faults = [Fault::OtherCrc, Fault::OtherEpoch, Fault::OtherKey, Fault::OtherLength];
+    for fault in faults.into_iter().chain([Fault::OneReceiptOnly, Fault::Repeated]) {
+        let (mut pair, upload) = begun();
+        assert_eq!(commit_with(&mut pair, upload, fault), Some(Reason::StaleReceipts), "{fault:?}");
+        assert_eq!(commit_with(&mut pair, upload, Fault::None), None, "a refused commit can be repeated");
+    }
+}
+
+#[test]
+fn receipts_of_a_node_that_has_registered_anew_are_refused() {
+    let (mut pair, upload) = begun();
+    let kind = Some(pair.commit(upload, Condition::None, &[(0, Fault::None)], false));
+    pair.step(&Step::Register { uuid: 0, domain: 0 });
+    pair.step(&Step::Register { uuid: 1, domain: 1 });
+    let command = pb::Command { time_ms: pair.clock_ms, kind, ..Default::default() };
+    let outcome = pair.state.apply(100, &command);
+    assert_eq!(reason(&outcome), Some(Reason::StaleReceipts));
+}
+
+#[test]
+fn replicas_in_one_failure_domain_count_once() {
+    let (mut pair, upload) = begun();
+    for uuid in 0..3 {
+        pair.step(&Step::Register { uuid, domain: 7 });
+    }
+    assert_eq!(commit_with(&mut pair, upload, Fault::None), Some(Reason::StaleReceipts));
+    pair.step(&Step::Register { uuid: 0, domain: 8 });
+    assert_eq!(commit_with(&mut pair, upload, Fault::None), None);
+}
+
+#[test]
+fn commit_after_the_end_of_an_upload_fails() {
+    let ends: [fn(&mut Pair); 4] = [
+        |pair| pair.step(&Step::Abort { upload: 1 }),
+        |pair| {
+            pair.clock_ms += 1001;
+            pair.step(&Step::Expire);
+        },
+        |pair| pair.step(&Step::DeleteBucket { bucket: 0 }),
+        |pair| {
+            let upload = *pair.model.uploads.keys().next().unwrap();
+            assert_eq!(commit_with(pair, upload, Fault::None), None);
+        },
+    ];
+    for (at, end) in ends.into_iter().enumerate() {
+        let (mut pair, upload) = begun();
+        let late = Some(pair.commit(upload, Condition::None, &[(0, Fault::None)], false));
+        end(&mut pair);
+        let before = pair.state.clone();
+        let command = pb::Command { time_ms: pair.clock_ms, kind: late, ..Default::default() };
+        let outcome = pair.state.apply(100, &command);
+        assert_eq!(reason(&outcome), Some(Reason::UploadNotFound), "end {at}");
+        assert_eq!(pair.state, before, "end {at}");
+    }
+}
+
+#[test]
+fn upload_beyond_its_lease_can_be_committed_until_it_is_aborted() {
+    let (mut pair, upload) = begun();
+    pair.clock_ms += 5000;
+    assert!(pair.state.has_expired_uploads(pair.clock_ms));
+    assert_eq!(commit_with(&mut pair, upload, Fault::None), None);
+}
+
+#[test]
+fn refused_commands_change_nothing_but_the_clock() {
+    let too_many = vec![pb::Placement::default(); super::CHUNKS_PER_OBJECT_MAX + 1];
+    let (pair, upload_id) = begun();
+    let begin = pb::BeginPut {
+        bucket: "one".into(),
+        key: "k".into(),
+        placements: too_many.clone(),
+        ..Default::default()
+    };
+    let extend = pb::ExtendPut { upload_id, placements: too_many, lease_ms: 1 << 40 };
+    for kind in [Kind::BeginPut(begin), Kind::ExtendPut(extend)] {
+        let mut state = pair.state.clone();
+        let command = pb::Command { time_ms: state.time_ms(), kind: Some(kind), ..Default::default() };
+        assert_eq!(reason(&state.apply(100, &command)), Some(Reason::ObjectTooLarge));
+        assert_eq!(state, pair.state);
+    }
+}

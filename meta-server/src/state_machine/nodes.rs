@@ -1,0 +1,142 @@
+//! Registrations of data nodes.
+
+use bytes::Bytes;
+use xdpfs_proto::state::v1::{self as pb, outcome};
+use xdpfs_wire::{NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
+
+use super::{
+    State,
+    reject::{Reason, Reject},
+};
+
+const NODES_MAX: usize = 4096;
+
+/// A data node in its present registration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Stays with its data directory for life.
+    pub id: NodeId,
+    /// Made with its data directory.
+    pub uuid: String,
+    /// How often it has registered.
+    pub epoch: u32,
+    /// `host:port` of the chunk protocol.
+    pub address: String,
+    /// Replicas are spread over distinct domains.
+    pub failure_domain: String,
+    /// What it said at registration.
+    pub capacity_bytes: u64,
+    /// What its receipts are signed with in this registration.
+    pub receipt_key: ReceiptKey,
+    /// The request that made this registration.
+    pub request_id: Bytes,
+}
+
+impl Node {
+    /// Its registration as datagrams carry it.
+    #[must_use]
+    pub const fn wire_epoch(&self) -> NodeEpoch {
+        NodeEpoch(self.epoch as u16)
+    }
+
+    /// Whether this is the node's own word in its present registration.
+    pub(super) fn vouches_for(&self, receipt: &Receipt) -> bool {
+        receipt.node == self.id
+            && receipt.node_epoch == self.wire_epoch()
+            && self.receipt_key.verifies(receipt)
+    }
+
+    fn registered(&self) -> outcome::Kind {
+        outcome::Kind::Registered(pb::Registered {
+            node_id: self.id.0.into(),
+            node_epoch: self.wire_epoch().0.into(),
+            receipt_key: Bytes::copy_from_slice(&self.receipt_key.0.to_bytes()),
+        })
+    }
+
+    pub(super) fn record(&self) -> pb::Node {
+        pb::Node {
+            id: self.id.0.into(),
+            uuid: self.uuid.clone(),
+            epoch: self.epoch,
+            address: self.address.clone(),
+            failure_domain: self.failure_domain.clone(),
+            capacity_bytes: self.capacity_bytes,
+            receipt_key: Bytes::copy_from_slice(&self.receipt_key.0.to_bytes()),
+            request_id: self.request_id.clone(),
+        }
+    }
+
+    pub(super) fn from_record(record: pb::Node) -> Option<Self> {
+        Some(Self {
+            id: NodeId(u16::try_from(record.id).ok()?),
+            uuid: record.uuid,
+            epoch: record.epoch,
+            address: record.address,
+            failure_domain: record.failure_domain,
+            capacity_bytes: record.capacity_bytes,
+            receipt_key: receipt_key(&record.receipt_key)?,
+            request_id: record.request_id,
+        })
+    }
+}
+
+fn receipt_key(bytes: &[u8]) -> Option<ReceiptKey> {
+    Some(ReceiptKey(SipKey::from_bytes(bytes.try_into().ok()?)))
+}
+
+impl State {
+    /// The node of this number.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes that ever registered, by number.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// A repeated request gets the registration that it made, however long ago: a node must not take another epoch
+    /// than the one that its clients learn.
+    pub(super) fn register_node(
+        &mut self,
+        register: &pb::RegisterNode,
+        request_id: &Bytes,
+    ) -> Result<outcome::Kind, Reject> {
+        let receipt_key = receipt_key(&register.receipt_key)
+            .ok_or(Reject::new(Reason::InvalidArgument, "a receipt key has sixteen bytes"))?;
+        let known = self.nodes.values().find(|node| node.uuid == register.node_uuid);
+        if let Some(node) = known.filter(|node| node.request_id == request_id) {
+            return Ok(node.registered());
+        }
+        let (id, epoch) = match known {
+            Some(node) => (node.id, node.epoch + 1),
+            None => (self.next_node_id()?, 1),
+        };
+        let node = Node {
+            id,
+            uuid: register.node_uuid.clone(),
+            epoch,
+            address: register.address.clone(),
+            failure_domain: match register.failure_domain.as_str() {
+                "" => format!("node-{id}"),
+                domain => domain.to_owned(),
+            },
+            capacity_bytes: register.capacity_bytes,
+            receipt_key,
+            request_id: request_id.clone(),
+        };
+        let registered = node.registered();
+        self.nodes.insert(id, node);
+        Ok(registered)
+    }
+
+    fn next_node_id(&mut self) -> Result<NodeId, Reject> {
+        let number = u16::try_from(self.counters.node).ok().filter(|_| self.nodes.len() < NODES_MAX);
+        let number =
+            number.ok_or(Reject::new(Reason::Overloaded, "the cluster has as many nodes as it can have"))?;
+        self.counters.node += 1;
+        Ok(NodeId(number))
+    }
+}

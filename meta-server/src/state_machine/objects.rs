@@ -1,0 +1,287 @@
+//! Committed objects: the flip of a key, its removal, and what follows for the chunks.
+//!
+//! Invariant: a manifest names only replicas with a receipt of the node's present registration, and at least
+//! `min_replicas` of them in distinct failure domains.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use xdpfs_proto::state::v1::{self as pb, outcome};
+use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt};
+
+use super::{
+    Bucket, Chunk, Context, Etag, ObjectName, Owner, Replicas, State, Upload, check_precondition,
+    chunk_id_bytes, parse_chunk_id,
+    reject::{BUCKET_NOT_FOUND, OBJECT_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
+};
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// The index of the log entry that made it.
+    pub version: u64,
+    /// Bytes of all chunks.
+    pub size: u64,
+    /// CRC32C of the whole object.
+    pub crc32c: u32,
+    /// On the cluster's clock.
+    pub create_time_ms: u64,
+    /// The client's word for it.
+    pub content_type: String,
+    /// The client's words about it.
+    pub user_metadata: BTreeMap<String, String>,
+    /// Its bytes, in order.
+    pub chunks: Box<[Chunk]>,
+}
+
+impl Object {
+    /// What preconditions compare.
+    #[must_use]
+    pub fn etag(&self) -> Etag {
+        Etag { version: self.version, crc32c: self.crc32c }
+    }
+
+    /// The fewest replicas that any chunk has. An object without chunks lacks none: `wanted`.
+    #[must_use]
+    pub fn durable_replicas(&self, wanted: u32) -> u32 {
+        self.chunks.iter().map(|chunk| chunk.replicas.len() as u32).min().unwrap_or(wanted)
+    }
+
+    /// Replicas that its chunks lack.
+    pub(super) fn debt(&self, bucket: &Bucket) -> u64 {
+        let lacking = |chunk: &Chunk| u64::from(bucket.replicas).saturating_sub(chunk.replicas.len() as u64);
+        self.chunks.iter().map(lacking).sum()
+    }
+
+    /// Chunks mostly lie in the order of their ids, but a client may have filled them in any order.
+    fn chunk(&self, id: ChunkId) -> Option<&Chunk> {
+        match self.chunks.binary_search_by_key(&id, |chunk| chunk.id) {
+            Ok(at) => self.chunks.get(at),
+            Err(_) => self.chunks.iter().find(|chunk| chunk.id == id),
+        }
+    }
+
+    /// Without its chunks: what an answer needs.
+    fn head(&self) -> Self {
+        Self { chunks: Box::default(), ..self.clone() }
+    }
+
+    pub(super) fn record(&self, (bucket, key): &ObjectName) -> pb::Object {
+        pb::Object {
+            bucket_id: bucket.0,
+            key: key.to_string(),
+            version: self.version,
+            size: self.size,
+            crc32c: self.crc32c,
+            create_time_ms: self.create_time_ms,
+            content_type: self.content_type.clone(),
+            user_metadata: self.user_metadata.clone(),
+            chunks: self.chunks.iter().map(chunk_record).collect(),
+        }
+    }
+
+    pub(super) fn from_record(record: pb::Object) -> Option<(ObjectName, Self)> {
+        let name = (BucketId(record.bucket_id), Arc::from(record.key));
+        let object = Self {
+            version: record.version,
+            size: record.size,
+            crc32c: record.crc32c,
+            create_time_ms: record.create_time_ms,
+            content_type: record.content_type,
+            user_metadata: record.user_metadata,
+            chunks: record.chunks.iter().map(chunk_from_record).collect::<Option<_>>()?,
+        };
+        Some((name, object))
+    }
+}
+
+fn chunk_record(chunk: &Chunk) -> pb::Chunk {
+    pb::Chunk {
+        chunk_id: chunk_id_bytes(chunk.id),
+        length: chunk.length,
+        crc32c: chunk.crc32c,
+        node_ids: chunk.replicas.numbers(),
+    }
+}
+
+fn chunk_from_record(record: &pb::Chunk) -> Option<Chunk> {
+    Some(Chunk {
+        id: parse_chunk_id(&record.chunk_id)?,
+        length: record.length,
+        crc32c: record.crc32c,
+        replicas: Replicas::from_numbers(&record.node_ids),
+    })
+}
+
+impl State {
+    /// What the key holds.
+    #[must_use]
+    pub fn object(&self, bucket: BucketId, key: &str) -> Option<&Object> {
+        self.objects.get(&(bucket, Arc::from(key)))
+    }
+
+    /// Who refers to a chunk.
+    #[must_use]
+    pub fn chunk_owner(&self, chunk: ChunkId) -> Option<&Owner> {
+        self.owners.of(chunk)
+    }
+
+    /// Chunks of committed objects from `first` up to and with `last` that `node` is believed to hold. Looks at no more
+    /// than `looked_at_max` chunks.
+    pub fn chunks_on(
+        &self,
+        node: NodeId,
+        first: ChunkId,
+        last: ChunkId,
+        looked_at_max: usize,
+    ) -> impl Iterator<Item = ChunkId> + '_ {
+        let range = (first <= last).then(|| self.owners.range(first..=last));
+        range.into_iter().flatten().take(looked_at_max).filter_map(move |(chunk, owner)| {
+            let Owner::Object(key) = owner else { return None };
+            let object = self.objects.get(&(chunk.bucket(), Arc::clone(key)))?;
+            object.chunk(chunk)?.replicas.contains(node).then_some(chunk)
+        })
+    }
+
+    pub(super) fn commit_put(
+        &mut self,
+        context: Context,
+        commit: &pb::CommitPut,
+    ) -> Result<outcome::Kind, Reject> {
+        let upload = self.uploads.get(&commit.upload_id).ok_or(UPLOAD_NOT_FOUND)?;
+        let bucket = self.buckets.get(&upload.bucket).ok_or(BUCKET_NOT_FOUND)?;
+        let name = (upload.bucket, Arc::clone(&upload.key));
+        let held = self.objects.get(&name);
+        if !check_precondition(commit.precondition.as_ref(), held.map(Object::etag)) {
+            return Err(PRECONDITION_FAILED);
+        }
+        let chunks = self.receive_chunks(bucket, upload, &commit.chunks)?;
+        let object = Object {
+            version: context.index,
+            size: chunks.iter().map(|chunk| u64::from(chunk.length)).sum(),
+            crc32c: commit.crc32c,
+            create_time_ms: self.time_ms,
+            content_type: commit.content_type.clone(),
+            user_metadata: commit.user_metadata.clone(),
+            chunks,
+        };
+        let lacking = |chunk: &&Chunk| (chunk.replicas.len() as u32) < bucket.replicas;
+        let chunks_in_debt = object.chunks.iter().filter(lacking).count() as u32;
+        let head = pb::Committed { object: Some(object.head().record(&name)), chunks_in_debt };
+        self.flip(context, commit.upload_id, name, object);
+        Ok(outcome::Kind::Committed(head))
+    }
+
+    /// Checks everything that the client says about its chunks.
+    fn receive_chunks(
+        &self,
+        bucket: &Bucket,
+        upload: &Upload,
+        written: &[pb::WrittenChunk],
+    ) -> Result<Box<[Chunk]>, Reject> {
+        let mut seen = BTreeSet::new();
+        let last = written.len().saturating_sub(1);
+        let receive = |(at, chunk): (usize, &pb::WrittenChunk)| {
+            let id = parse_chunk_id(&chunk.chunk_id)
+                .filter(|id| seen.insert(*id))
+                .ok_or(Reject::new(Reason::InvalidArgument, "a chunk id is malformed or there twice"))?;
+            let granted = upload
+                .chunks
+                .get(&id)
+                .ok_or(Reject::new(Reason::InvalidArgument, "a chunk was not granted to this upload"))?;
+            let full = chunk.length == bucket.chunk_size;
+            let short = at == last && (1..bucket.chunk_size).contains(&chunk.length);
+            if !full && !short {
+                return Err(Reject::new(
+                    Reason::InvalidArgument,
+                    "every chunk but the last one must be full",
+                ));
+            }
+            self.receive_chunk(bucket, granted, id, chunk)
+        };
+        written.iter().enumerate().map(receive).collect()
+    }
+
+    fn receive_chunk(
+        &self,
+        bucket: &Bucket,
+        granted: &Replicas,
+        id: ChunkId,
+        written: &pb::WrittenChunk,
+    ) -> Result<Chunk, Reject> {
+        let vouching = written.receipts.iter().filter_map(|receipt| {
+            let node = self.nodes.get(&NodeId(u16::try_from(receipt.node_id).ok()?))?;
+            let receipt = Receipt {
+                chunk: id,
+                length: written.length,
+                crc: written.crc32c,
+                node: node.id,
+                node_epoch: NodeEpoch(u16::try_from(receipt.node_epoch).ok()?),
+                mac: receipt.mac,
+            };
+            (granted.contains(node.id) && node.vouches_for(&receipt)).then_some(node)
+        });
+        let (replicas, domains): (Vec<NodeId>, BTreeSet<&str>) =
+            vouching.map(|node| (node.id, node.failure_domain.as_str())).unzip();
+        if (domains.len() as u32) < bucket.min_replicas {
+            return Err(Reject::new(Reason::StaleReceipts, "a chunk has too few valid receipts"));
+        }
+        Ok(Chunk { id, length: written.length, crc32c: written.crc32c, replicas: Replicas::new(replicas) })
+    }
+
+    /// The one point at which a key changes.
+    fn flip(&mut self, context: Context, upload_id: u64, name: ObjectName, object: Object) {
+        let mut surplus = self.uploads.remove(&upload_id).map(|upload| upload.chunks).unwrap_or_default();
+        self.remove_object(context, &name);
+        for chunk in &object.chunks {
+            let granted = surplus.remove(&chunk.id).unwrap_or_default();
+            self.owners.set(chunk.id, Owner::Object(Arc::clone(&name.1)));
+            for node in granted.iter().filter(|node| !chunk.replicas.contains(*node)) {
+                self.pending_deletes.add(node, chunk.id, context.removable_ms);
+            }
+        }
+        for (chunk, replicas) in surplus {
+            self.release(context, chunk, &replicas);
+        }
+        self.insert_object(name, object);
+    }
+
+    fn insert_object(&mut self, name: ObjectName, object: Object) {
+        if let Some(bucket) = self.buckets.get_mut(&name.0) {
+            bucket.objects += 1;
+            bucket.bytes += object.size;
+            self.replica_debt += object.debt(bucket);
+        }
+        self.objects.insert(name, object);
+    }
+
+    fn remove_object(&mut self, context: Context, name: &ObjectName) -> Option<Object> {
+        let object = self.objects.remove(name)?;
+        if let Some(bucket) = self.buckets.get_mut(&name.0) {
+            bucket.objects -= 1;
+            bucket.bytes -= object.size;
+            self.replica_debt -= object.debt(bucket);
+        }
+        for chunk in &object.chunks {
+            self.release(context, chunk.id, &chunk.replicas);
+        }
+        Some(object)
+    }
+
+    pub(super) fn delete_object(
+        &mut self,
+        context: Context,
+        delete: &pb::DeleteObject,
+    ) -> Result<outcome::Kind, Reject> {
+        let bucket = self.bucket(&delete.bucket).ok_or(BUCKET_NOT_FOUND)?.id;
+        let name = (bucket, Arc::from(delete.key.as_str()));
+        let held = self.objects.get(&name).ok_or(OBJECT_NOT_FOUND)?;
+        if !check_precondition(delete.precondition.as_ref(), Some(held.etag())) {
+            return Err(PRECONDITION_FAILED);
+        }
+        let removed = self.remove_object(context, &name).ok_or(OBJECT_NOT_FOUND)?;
+        Ok(outcome::Kind::Deleted(pb::Object { chunks: Vec::new(), ..removed.record(&name) }))
+    }
+}

@@ -1,0 +1,109 @@
+//! Why a command changed nothing, in the words that clients see.
+
+use xdpfs_proto::state::v1::{self as pb, outcome};
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// The reasons of `docs/protocol.md §10` that a request is refused for.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// All reasons.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The word for it in an ErrorInfo.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A bucket of this name is there.
+    BucketExists = "BUCKET_EXISTS",
+    /// The bucket holds objects.
+    BucketNotEmpty = "BUCKET_NOT_EMPTY",
+    /// No bucket of this name.
+    BucketNotFound = "BUCKET_NOT_FOUND",
+    /// The caller's deadline has passed.
+    DeadlineExceeded = "DEADLINE_EXCEEDED",
+    /// The server failed.
+    Internal = "INTERNAL",
+    /// The request makes no sense.
+    InvalidArgument = "INVALID_ARGUMENT",
+    /// The bucket's name or the key is not allowed.
+    InvalidName = "INVALID_NAME",
+    /// The cluster has no leader now.
+    NoLeader = "NO_LEADER",
+    /// The node is not registered.
+    NodeUnknown = "NODE_UNKNOWN",
+    /// Too few data nodes are alive.
+    NotEnoughNodes = "NOT_ENOUGH_NODES",
+    /// Another server leads.
+    NotLeader = "NOT_LEADER",
+    /// No object of this name.
+    ObjectNotFound = "OBJECT_NOT_FOUND",
+    /// The object has too many chunks.
+    ObjectTooLarge = "OBJECT_TOO_LARGE",
+    /// It may have happened: repeat with the same request id.
+    OutcomeUnknown = "OUTCOME_UNKNOWN",
+    /// Too much to do: come back later.
+    Overloaded = "OVERLOADED",
+    /// The key does not hold what the request asks for.
+    PreconditionFailed = "PRECONDITION_FAILED",
+    /// Too few receipts are still worth something.
+    StaleReceipts = "STALE_RECEIPTS",
+    /// No open upload of this number.
+    UploadNotFound = "UPLOAD_NOT_FOUND",
+    /// The caller belongs to another cluster.
+    WrongCluster = "WRONG_CLUSTER",
+}
+
+impl Reason {
+    /// The reason with this word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+    }
+
+    /// Whether repeating the very same request can end in another way, so that the answer is not kept.
+    pub(super) const fn may_differ_when_repeated(self) -> bool {
+        matches!(self, Self::StaleReceipts | Self::Overloaded)
+    }
+}
+
+/// A refusal on its way to an outcome.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Reject {
+    pub(super) reason: Reason,
+    message: &'static str,
+}
+
+impl Reject {
+    pub(super) const fn new(reason: Reason, message: &'static str) -> Self {
+        Self { reason, message }
+    }
+
+    pub(super) fn into_outcome(self) -> outcome::Kind {
+        outcome::Kind::Rejected(pb::Rejected {
+            reason: self.reason.as_str().into(),
+            message: self.message.into(),
+        })
+    }
+}
+
+pub(super) const BUCKET_NOT_FOUND: Reject = Reject::new(Reason::BucketNotFound, "no bucket of this name");
+pub(super) const OBJECT_NOT_FOUND: Reject = Reject::new(Reason::ObjectNotFound, "no object of this name");
+pub(super) const UPLOAD_NOT_FOUND: Reject = Reject::new(
+    Reason::UploadNotFound,
+    "no open upload of this number: it was committed, aborted or has expired",
+);
+pub(super) const PRECONDITION_FAILED: Reject =
+    Reject::new(Reason::PreconditionFailed, "the key does not hold what the precondition asks for");

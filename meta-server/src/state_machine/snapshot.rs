@@ -1,0 +1,197 @@
+//! The whole state as a sequence of length-delimited records, and back.
+//!
+//! Invariant: equal states give equal bytes, and decoding never trusts what it reads.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message as _;
+use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
+use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
+
+use super::{Bucket, Counters, KeyEpoch, Node, Object, Owner, State, Upload, parse_chunk_id};
+
+/// The layout of the records.
+const FORMAT: u32 = 1;
+
+/// Why a snapshot cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// A record is not what its length says.
+    #[error("a record of the snapshot is malformed")]
+    Record(#[from] prost::DecodeError),
+    /// It comes from a later release.
+    #[error("the snapshot has the format {0}, this server reads format 1")]
+    Format(u32),
+    /// A record holds something that no server writes.
+    #[error("a record of the snapshot makes no sense: {0}")]
+    Content(&'static str),
+}
+
+impl State {
+    /// The state as bytes, in pieces of `piece_len` bytes; only the last one is shorter.
+    #[must_use]
+    pub fn encode(&self, piece_len: usize) -> Vec<Bytes> {
+        let mut pieces = Vec::new();
+        let mut buffer = BytesMut::new();
+        for kind in self.records() {
+            let record = pb::SnapshotRecord { kind: Some(kind) };
+            record.encode_length_delimited(&mut buffer).expect("a BytesMut grows");
+            while buffer.len() >= piece_len {
+                pieces.push(buffer.split_to(piece_len).freeze());
+            }
+        }
+        if !buffer.is_empty() {
+            pieces.push(buffer.freeze());
+        }
+        pieces
+    }
+
+    fn records(&self) -> impl Iterator<Item = Kind> + '_ {
+        std::iter::once(Kind::Header(self.header()))
+            .chain(self.buckets.values().map(|bucket| Kind::Bucket(bucket.record())))
+            .chain(self.objects.iter().map(|(name, object)| Kind::Object(object.record(name))))
+            .chain(self.uploads.values().map(|upload| Kind::Upload(upload.record())))
+            .chain(self.nodes.values().map(|node| Kind::Node(node.record())))
+            .chain(self.pending_deletes.records().map(Kind::PendingDelete))
+            .chain(self.answered.records().map(Kind::Answered))
+            .chain(self.key_epochs.records().map(Kind::KeyEpoch))
+    }
+
+    fn header(&self) -> pb::SnapshotHeader {
+        pb::SnapshotHeader {
+            format: FORMAT,
+            cluster_id: self.cluster_id.clone(),
+            time_ms: self.time_ms,
+            next_bucket_id: self.counters.bucket,
+            next_node_id: self.counters.node,
+            next_upload_id: self.counters.upload,
+            next_chunk_sequence: self.counters.chunk,
+            next_client_id: self.counters.client,
+            next_key_epoch: self.key_epochs.last_number() + 1,
+            replica_debt: self.replica_debt,
+        }
+    }
+
+    /// The state that was encoded, from its pieces in order.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not what [`State::encode`] writes.
+    pub fn decode(mut bytes: impl Buf) -> Result<Self, SnapshotError> {
+        let mut state = None;
+        while bytes.has_remaining() {
+            let record = pb::SnapshotRecord::decode_length_delimited(&mut bytes)?;
+            let kind = record.kind.ok_or(SnapshotError::Content("a record of an unknown kind"))?;
+            match (&mut state, kind) {
+                (None, Kind::Header(header)) => state = Some(Self::from_header(header)?),
+                (None, _) => return Err(SnapshotError::Content("the header is not the first record")),
+                (Some(state), kind) => state.load(kind)?,
+            }
+        }
+        let state = state.ok_or(SnapshotError::Content("there is no header"))?;
+        state.check_sums()?;
+        Ok(state)
+    }
+
+    /// Sums that later changes take parts from must be what they are sums of.
+    fn check_sums(&self) -> Result<(), SnapshotError> {
+        let mut debt = 0;
+        let mut held: BTreeMap<BucketId, (u64, u64)> = BTreeMap::new();
+        for ((bucket, _), object) in &self.objects {
+            let bucket =
+                self.buckets.get(bucket).ok_or(SnapshotError::Content("an object without a bucket"))?;
+            let (objects, bytes) = held.entry(bucket.id).or_default();
+            *objects += 1;
+            *bytes = bytes.saturating_add(object.size);
+            debt += object.debt(bucket);
+        }
+        let sums = |bucket: &Bucket| (bucket.objects, bucket.bytes);
+        let equal = |bucket: &Bucket| held.get(&bucket.id).copied().unwrap_or_default() == sums(bucket);
+        if self.replica_debt != debt || !self.buckets.values().all(equal) {
+            return Err(SnapshotError::Content("sums that do not match the objects"));
+        }
+        Ok(())
+    }
+
+    fn from_header(header: pb::SnapshotHeader) -> Result<Self, SnapshotError> {
+        if header.format != FORMAT {
+            return Err(SnapshotError::Format(header.format));
+        }
+        let mut state = Self {
+            cluster_id: header.cluster_id,
+            time_ms: header.time_ms,
+            counters: Counters {
+                bucket: header.next_bucket_id,
+                node: header.next_node_id,
+                upload: header.next_upload_id,
+                chunk: header.next_chunk_sequence,
+                client: header.next_client_id,
+            },
+            replica_debt: header.replica_debt,
+            ..Self::default()
+        };
+        state.key_epochs.set_last_number(header.next_key_epoch.saturating_sub(1));
+        Ok(state)
+    }
+
+    fn load(&mut self, kind: Kind) -> Result<(), SnapshotError> {
+        match kind {
+            Kind::Header(_) => return Err(SnapshotError::Content("there are two headers")),
+            Kind::Bucket(record) => self.insert_bucket(Bucket::from_record(record)),
+            Kind::Object(record) => self.load_object(record)?,
+            Kind::Upload(record) => self.load_upload(record)?,
+            Kind::Node(record) => {
+                let node = Node::from_record(record).ok_or(SnapshotError::Content("a node"))?;
+                self.nodes.insert(node.id, node);
+            }
+            Kind::PendingDelete(record) => {
+                let (node, chunk) =
+                    pending_delete(&record).ok_or(SnapshotError::Content("a pending delete"))?;
+                self.pending_deletes.add(node, chunk, record.not_before_ms);
+            }
+            Kind::Answered(record) => {
+                let outcome = record.outcome.ok_or(SnapshotError::Content("an answer"))?;
+                self.answered.remember(&record.request_id, record.time_ms, &outcome);
+            }
+            Kind::KeyEpoch(record) => {
+                self.key_epochs.push(key_epoch(&record).ok_or(SnapshotError::Content("a key epoch"))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn load_object(&mut self, record: pb::Object) -> Result<(), SnapshotError> {
+        let (name, object) = Object::from_record(record).ok_or(SnapshotError::Content("an object"))?;
+        for chunk in &object.chunks {
+            self.owners.set(chunk.id, Owner::Object(name.1.clone()));
+        }
+        self.objects.insert(name, object);
+        Ok(())
+    }
+
+    fn load_upload(&mut self, record: pb::Upload) -> Result<(), SnapshotError> {
+        let upload = Upload::from_record(record).ok_or(SnapshotError::Content("an upload"))?;
+        for chunk in upload.chunks.keys() {
+            self.owners.set(*chunk, Owner::Upload(upload.id));
+        }
+        self.uploads.insert(upload.id, upload);
+        Ok(())
+    }
+
+    /// A number that is equal on two servers exactly if their states are.
+    #[must_use]
+    pub fn digest(&self) -> u32 {
+        self.encode(usize::MAX).iter().fold(0, |_, piece| crate::storage::crc32c(piece))
+    }
+}
+
+fn pending_delete(record: &pb::PendingDelete) -> Option<(NodeId, ChunkId)> {
+    Some((NodeId(u16::try_from(record.node_id).ok()?), parse_chunk_id(&record.chunk_id)?))
+}
+
+fn key_epoch(record: &pb::KeyEpoch) -> Option<KeyEpoch> {
+    let secret = EpochSecret(SipKey::from_bytes(record.secret[..].try_into().ok()?));
+    Some(KeyEpoch { number: record.number, secret, create_time_ms: record.create_time_ms })
+}

@@ -1,0 +1,501 @@
+//! The store on sled 0.34: one tree, one batch per sync.
+//!
+//! Invariant: nothing counts as durable before `flush` *and* `sync_data` on the file itself, because sled's flush does
+//! not reach the medium. `flush_async` is never called: it can deadlock.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use raft::eraftpb::Entry;
+
+use super::{
+    Change, LogPosition, LogStore, Recovered, SnapshotMeta, SnapshotSource, StoreError,
+    record::{self, EntryJoiner, damaged},
+};
+
+/// With this, a leaf of [`super::PART_LEN_MAX`] values stays inside the segments.
+const SEGMENT_LEN: usize = 4 << 20;
+const CACHE_LEN: u64 = 32 << 20;
+/// How long sled may need to close a store.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
+/// Sled's own background flush: only for its garbage collection; acknowledgements never rest on it.
+const BACKGROUND_FLUSH_MS: u64 = 500;
+
+/// The durable store of one server.
+#[derive(Debug)]
+pub struct SledStore {
+    snapshots: SledSnapshots,
+    file: File,
+    batch: sled::Batch,
+    directory: PathBuf,
+    /// How many keys each entry of the log has, from the first one on.
+    keys: KeyCounts,
+}
+
+/// Reads the snapshots of a [`SledStore`].
+#[derive(Clone, Debug)]
+pub struct SledSnapshots {
+    db: sled::Db,
+}
+
+#[derive(Debug, Default)]
+struct KeyCounts {
+    first: u64,
+    counts: std::collections::VecDeque<u16>,
+}
+
+impl SledStore {
+    /// Opens the store in `directory`, which is made if it is not there, and reads all of it but the snapshot's parts.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read, or what is there is not what was written.
+    pub fn open(directory: &Path) -> Result<(Self, Recovered), StoreError> {
+        fs::create_dir_all(directory)?;
+        wait_until_closed(&directory.join("db"))?;
+        remove_half_written_checkpoints(directory)?;
+        let db = sled::Config::default()
+            .path(directory)
+            .segment_size(SEGMENT_LEN)
+            .cache_capacity(CACHE_LEN)
+            .flush_every_ms(Some(BACKGROUND_FLUSH_MS))
+            .open()?;
+        let file = File::open(directory.join("db"))?;
+        file.sync_all()?;
+        sync_directory(directory)?;
+        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_directory(parent)?;
+        }
+        let recovered = recover(&db)?;
+        let mut store = Self {
+            snapshots: SledSnapshots { db },
+            file,
+            batch: sled::Batch::default(),
+            directory: directory.to_owned(),
+            keys: KeyCounts { first: recovered.compacted.index + 1, ..KeyCounts::default() },
+        };
+        store.keys.counts.extend(recovered.entries.iter().map(key_count));
+        store.drop_unfinished_snapshots(&recovered)?;
+        Ok((store, recovered))
+    }
+
+    /// Values that sled keeps in files of their own, which it does not sync. Always zero by the limits above.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub fn separate_files(&self) -> Result<usize, StoreError> {
+        let blobs = self.directory.join("blobs");
+        if !blobs.exists() {
+            return Ok(0);
+        }
+        Ok(fs::read_dir(blobs)?.count())
+    }
+
+    /// Parts whose snapshot never became the newest one are left over from a crash.
+    fn drop_unfinished_snapshots(&mut self, recovered: &Recovered) -> Result<(), StoreError> {
+        let kept = recovered.snapshot.as_ref().map(|meta| meta.generation);
+        for item in self.snapshots.db.scan_prefix(record::PART_PREFIX) {
+            let (key, _) = item?;
+            if record::parse_part_key(&key) != kept {
+                self.batch.remove(key);
+            }
+        }
+        self.sync()
+    }
+
+    fn put(&mut self, key: &[u8], payload: &[u8]) {
+        self.batch.insert(key, record::seal(key, payload));
+    }
+
+    fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        self.truncate(first.index);
+        for entry in entries {
+            let parts = record::entry_parts(entry);
+            for (part, payload) in parts.iter().enumerate() {
+                self.put(&record::log_key(entry.index, part as u16), payload);
+            }
+            self.keys.counts.push_back(parts.len() as u16);
+        }
+    }
+
+    /// Removes the entry at `index` and all behind it.
+    fn truncate(&mut self, index: u64) {
+        let kept = index.saturating_sub(self.keys.first) as usize;
+        let removed = self.keys.counts.split_off(kept.min(self.keys.counts.len()));
+        self.remove_keys(self.keys.first + kept as u64, removed);
+    }
+
+    /// Removes the entry at `index` and all before it.
+    fn remove_front(&mut self, index: u64) {
+        let count = (index + 1).saturating_sub(self.keys.first).min(self.keys.counts.len() as u64);
+        let removed: Vec<u16> = self.keys.counts.drain(..count as usize).collect();
+        self.remove_keys(self.keys.first, removed);
+        self.keys.first = self.keys.first.max(index + 1);
+    }
+
+    fn remove_keys(&mut self, first: u64, counts: impl IntoIterator<Item = u16>) {
+        for (index, count) in (first..).zip(counts) {
+            (0..count).for_each(|part| self.batch.remove(record::log_key(index, part)));
+        }
+    }
+
+    fn compact(&mut self, position: LogPosition) {
+        self.remove_front(position.index);
+        self.put(record::COMPACTED, &record::encode_position(position));
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta) {
+        self.truncate(0);
+        self.keys = KeyCounts { first: meta.position.index + 1, ..KeyCounts::default() };
+        self.put(record::COMPACTED, &record::encode_position(meta.position));
+        self.put(record::SNAPSHOT, &record::encode_snapshot(meta));
+    }
+}
+
+impl LogStore for SledStore {
+    type Snapshots = SledSnapshots;
+
+    fn stage(&mut self, change: Change) {
+        match change {
+            Change::Append(entries) => self.append(&entries),
+            Change::Compact(position) => self.compact(position),
+            Change::DropSnapshot { generation, parts } => {
+                (0..parts).for_each(|part| self.batch.remove(record::part_key(generation, part)));
+            }
+            Change::HardState(state) => self.put(record::HARD_STATE, &record::encode_hard_state(&state)),
+            Change::Identity(identity) => self.put(record::IDENTITY, &record::encode_identity(&identity)),
+            Change::Install(meta) => self.install(&meta),
+            Change::Snapshot(meta) => self.put(record::SNAPSHOT, &record::encode_snapshot(&meta)),
+            Change::SnapshotPart { generation, part, data } => {
+                self.put(&record::part_key(generation, part), &data);
+            }
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let db = &self.snapshots.db;
+        db.apply_batch(std::mem::take(&mut self.batch))?;
+        db.flush()?;
+        self.file.sync_data()?;
+        Ok(())
+    }
+
+    fn snapshots(&self) -> SledSnapshots {
+        self.snapshots.clone()
+    }
+}
+
+impl SnapshotSource for SledSnapshots {
+    fn part(&self, generation: u64, part: u32) -> Result<Option<Bytes>, StoreError> {
+        let key = record::part_key(generation, part);
+        let Some(value) = self.db.get(&key)? else { return Ok(None) };
+        Ok(Some(record::owned(record::open(&key, &value)?)))
+    }
+}
+
+/// A store of this process that was closed a moment ago is still being closed by sled's own threads; sled itself would
+/// not wait for them.
+fn wait_until_closed(file: &Path) -> Result<(), StoreError> {
+    if !file.exists() {
+        return Ok(());
+    }
+    let (file, give_up) = (File::open(file)?, Instant::now() + CLOSING_MAX);
+    while let Err(error) = file.try_lock() {
+        match error {
+            TryLockError::WouldBlock if Instant::now() < give_up => thread::sleep(Duration::from_millis(5)),
+            // Sled says who holds it.
+            TryLockError::WouldBlock => return Ok(()),
+            TryLockError::Error(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Sled takes a checkpoint of its index whose writing was interrupted for one that is damaged. The one before it is
+/// still there.
+fn remove_half_written_checkpoints(directory: &Path) -> Result<(), StoreError> {
+    for item in fs::read_dir(directory)? {
+        let item = item?;
+        let name = item.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(item.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    Ok(File::open(directory)?.sync_all()?)
+}
+
+fn key_count(entry: &Entry) -> u16 {
+    entry.data.len().div_ceil(super::PART_LEN_MAX).max(1) as u16
+}
+
+fn recover(db: &sled::Db) -> Result<Recovered, StoreError> {
+    let recovered = Recovered {
+        identity: read(db, record::IDENTITY, record::decode_identity)?,
+        hard_state: read(db, record::HARD_STATE, record::decode_hard_state)?.unwrap_or_default(),
+        compacted: read(db, record::COMPACTED, record::decode_position)?.unwrap_or_default(),
+        entries: read_log(db)?,
+        snapshot: read(db, record::SNAPSHOT, record::decode_snapshot)?,
+    };
+    check(&recovered)?;
+    Ok(recovered)
+}
+
+fn read<T>(
+    db: &sled::Db,
+    key: &[u8],
+    decode: impl FnOnce(&[u8]) -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    db.get(key)?.map(|value| decode(record::open(key, &value)?)).transpose()
+}
+
+fn read_log(db: &sled::Db) -> Result<Vec<Entry>, StoreError> {
+    let mut joiner = EntryJoiner::default();
+    let mut entries = Vec::new();
+    for item in db.scan_prefix(record::LOG_PREFIX) {
+        let (key, value) = item?;
+        let (index, part) = record::parse_log_key(&key)?;
+        entries.extend(joiner.push(index, part, record::open(&key, &value)?)?);
+    }
+    joiner.finish()?;
+    Ok(entries)
+}
+
+/// A log with a gap, or one that has lost what was committed, must not vote.
+pub(super) fn check(recovered: &Recovered) -> Result<(), StoreError> {
+    let mut last = recovered.compacted;
+    for entry in &recovered.entries {
+        if entry.index != last.index + 1 {
+            return Err(damaged(format!("log entry {} follows {}", entry.index, last.index)));
+        }
+        if entry.term < last.term {
+            return Err(damaged(format!("the term falls at log entry {}", entry.index)));
+        }
+        last = LogPosition { index: entry.index, term: entry.term };
+    }
+    if recovered.hard_state.commit > last.index {
+        let commit = recovered.hard_state.commit;
+        return Err(damaged(format!(
+            "entries up to {commit} were committed, the log ends at {}",
+            last.index
+        )));
+    }
+    if recovered.hard_state.term < last.term {
+        return Err(damaged("the log is ahead of the server's own term"));
+    }
+    check_snapshot(recovered, last)
+}
+
+fn check_snapshot(recovered: &Recovered, last: LogPosition) -> Result<(), StoreError> {
+    let snapshot = recovered.snapshot.as_ref().map(|meta| meta.position).unwrap_or_default();
+    if snapshot.index < recovered.compacted.index {
+        return Err(damaged("the log begins behind the newest snapshot"));
+    }
+    if snapshot.index > last.index {
+        return Err(damaged("the log ends before the newest snapshot"));
+    }
+    let in_log = snapshot.index.checked_sub(recovered.compacted.index + 1);
+    let term = in_log.and_then(|at| recovered.entries.get(at as usize)).map(|entry| entry.term);
+    if term.is_some_and(|term| term != snapshot.term) {
+        return Err(damaged("the newest snapshot and the log disagree about a term"));
+    }
+    if recovered.identity.is_none() && (last.index > 0 || recovered.hard_state.term > 0) {
+        return Err(damaged("the directory holds a log but does not say whose"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::eraftpb::HardState;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::storage::{Identity, PART_LEN_MAX};
+
+    fn entry(index: u64, term: u64, len: usize) -> Entry {
+        Entry { index, term, data: Bytes::from(vec![index as u8; len]), ..Default::default() }
+    }
+
+    fn identity() -> Identity {
+        Identity { raft_id: 1, cluster_id: "c".into(), voters: vec![1, 2, 3] }
+    }
+
+    fn hard_state(term: u64, commit: u64) -> HardState {
+        HardState { term, vote: 2, commit, ..Default::default() }
+    }
+
+    fn open(directory: &TempDir) -> (SledStore, Recovered) {
+        SledStore::open(directory.path()).unwrap()
+    }
+
+    fn write(store: &mut SledStore, changes: Vec<Change>) {
+        changes.into_iter().for_each(|change| store.stage(change));
+        store.sync().unwrap();
+    }
+
+    fn filled(directory: &TempDir) -> SledStore {
+        let (mut store, recovered) = open(directory);
+        assert!(recovered.identity.is_none());
+        write(
+            &mut store,
+            vec![
+                Change::Identity(identity()),
+                Change::Append(vec![entry(1, 1, 10), entry(2, 1, 3 * PART_LEN_MAX), entry(3, 2, 0)]),
+                Change::HardState(hard_state(2, 2)),
+            ],
+        );
+        store
+    }
+
+    #[test]
+    fn everything_synced_is_there_after_reopening() {
+        let directory = TempDir::new().unwrap();
+        drop(filled(&directory));
+        let (store, recovered) = open(&directory);
+        assert_eq!(recovered.identity, Some(identity()));
+        assert_eq!(recovered.hard_state, hard_state(2, 2));
+        assert_eq!(recovered.entries, vec![entry(1, 1, 10), entry(2, 1, 3 * PART_LEN_MAX), entry(3, 2, 0)]);
+        assert_eq!(store.separate_files().unwrap(), 0);
+    }
+
+    #[test]
+    fn store_can_be_opened_as_soon_as_it_is_closed() {
+        let directory = TempDir::new().unwrap();
+        drop(filled(&directory));
+        for _ in 0..20 {
+            let (mut store, recovered) = open(&directory);
+            assert_eq!(recovered.entries.len(), 3);
+            write(&mut store, vec![Change::HardState(hard_state(2, 2))]);
+        }
+    }
+
+    #[test]
+    fn checkpoint_that_was_interrupted_is_no_obstacle() {
+        let directory = TempDir::new().unwrap();
+        drop(filled(&directory));
+        fs::write(directory.path().join("snap.FFFFFFFFFFFFFF00.generating"), b"half").unwrap();
+        assert_eq!(open(&directory).1.entries.len(), 3);
+    }
+
+    #[test]
+    fn append_replaces_a_conflicting_tail() {
+        let directory = TempDir::new().unwrap();
+        let mut store = filled(&directory);
+        write(&mut store, vec![Change::HardState(hard_state(3, 1)), Change::Append(vec![entry(2, 3, 5)])]);
+        drop(store);
+        let (mut store, recovered) = open(&directory);
+        assert_eq!(recovered.entries, vec![entry(1, 1, 10), entry(2, 3, 5)]);
+        write(&mut store, vec![Change::Append(vec![entry(3, 3, 7)])]);
+        drop(store);
+        assert_eq!(open(&directory).1.entries.len(), 3);
+    }
+
+    #[test]
+    fn append_can_replace_the_whole_log() {
+        let directory = TempDir::new().unwrap();
+        let mut store = filled(&directory);
+        let hard_state = |term| Change::HardState(hard_state(term, 0));
+        write(
+            &mut store,
+            vec![hard_state(3), Change::Append(vec![entry(1, 3, PART_LEN_MAX + 1), entry(2, 3, 0)])],
+        );
+        write(&mut store, vec![hard_state(4), Change::Append(vec![entry(1, 4, 5)])]);
+        drop(store);
+        assert_eq!(open(&directory).1.entries, vec![entry(1, 4, 5)]);
+    }
+
+    #[test]
+    fn compaction_and_snapshot_survive_reopening() {
+        let directory = TempDir::new().unwrap();
+        let mut store = filled(&directory);
+        let meta = SnapshotMeta {
+            generation: 5,
+            position: LogPosition { index: 2, term: 1 },
+            voters: vec![1, 2, 3],
+            parts: 1,
+            total_bytes: 4,
+            crc32c: 0,
+        };
+        let data = Bytes::from_static(b"part");
+        write(
+            &mut store,
+            vec![
+                Change::SnapshotPart { generation: 4, part: 0, data: data.clone() },
+                Change::SnapshotPart { generation: 5, part: 0, data: data.clone() },
+                Change::Snapshot(meta.clone()),
+                Change::Compact(meta.position),
+            ],
+        );
+        drop(store);
+        let (mut store, recovered) = open(&directory);
+        assert_eq!(recovered.snapshot, Some(meta.clone()));
+        assert_eq!(recovered.compacted, meta.position);
+        assert_eq!(recovered.entries, vec![entry(3, 2, 0)]);
+        assert_eq!(store.snapshots().part(5, 0).unwrap(), Some(data));
+        assert_eq!(store.snapshots().part(4, 0).unwrap(), None, "never became the newest one");
+
+        let installed = SnapshotMeta { generation: 6, position: LogPosition { index: 90, term: 2 }, ..meta };
+        write(&mut store, vec![Change::Install(installed.clone()), Change::Append(vec![entry(91, 2, 1)])]);
+        drop(store);
+        let (_, recovered) = open(&directory);
+        assert_eq!(recovered.compacted, installed.position);
+        assert_eq!(recovered.entries, vec![entry(91, 2, 1)]);
+    }
+
+    #[test]
+    fn damaged_store_is_refused() {
+        type Damage = fn(&sled::Db);
+        let cases: [(&str, Damage); 6] = [
+            ("a flipped bit", |db| {
+                let key = record::log_key(2, 1);
+                let mut value = db.get(&key).unwrap().unwrap().to_vec();
+                value[100] ^= 1;
+                db.insert(key, value).unwrap();
+            }),
+            ("a lost part", |db| drop(db.remove(record::log_key(2, 2)).unwrap())),
+            ("a lost entry", |db| drop(db.remove(record::log_key(1, 0)).unwrap())),
+            ("a lost committed tail", |db| {
+                (0..3).for_each(|part| drop(db.remove(record::log_key(2, part)).unwrap()));
+                db.remove(record::log_key(3, 0)).unwrap();
+            }),
+            ("a lost vote", |db| drop(db.remove(record::HARD_STATE).unwrap())),
+            ("a lost identity", |db| drop(db.remove(record::IDENTITY).unwrap())),
+        ];
+        for (name, damage) in cases {
+            let directory = TempDir::new().unwrap();
+            let store = filled(&directory);
+            damage(&store.snapshots.db);
+            store.snapshots.db.flush().unwrap();
+            drop(store);
+            let error = SledStore::open(directory.path()).expect_err(name);
+            assert!(matches!(error, StoreError::Damaged { .. }), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn steady_appending_and_compaction_never_spill_into_separate_files() {
+        let directory = TempDir::new().unwrap();
+        let (mut store, _) = open(&directory);
+        write(&mut store, vec![Change::Identity(identity()), Change::HardState(hard_state(1, 0))]);
+        for index in 1..=200 {
+            store.stage(Change::Append(vec![entry(index, 1, 2 * PART_LEN_MAX)]));
+            if index > 20 {
+                store.stage(Change::Compact(LogPosition { index: index - 20, term: 1 }));
+            }
+            store.sync().unwrap();
+        }
+        assert_eq!(store.separate_files().unwrap(), 0);
+    }
+}

@@ -1,0 +1,251 @@
+//! Servers that start, stop and come back on the addresses and directories that they had.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process,
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tonic::{Code, Request, Response, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+use xdpfs_meta_server::{Config, ConsensusConfig, Listeners, Member, Server, Times};
+use xdpfs_proto::{
+    meta::v1::{GetClusterStatusRequest, GetClusterStatusResponse, meta_service_client::MetaServiceClient},
+    node::v1::node_service_client::NodeServiceClient,
+};
+
+use super::reason;
+
+/// How long anything may take that has to happen.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub type Meta = MetaServiceClient<Channel>;
+pub type Node = NodeServiceClient<Channel>;
+
+type Configure = fn(&mut Config);
+
+/// A cluster of servers, by their ids from one on.
+pub struct Cluster {
+    directory: TempDir,
+    members: Vec<Member>,
+    servers: BTreeMap<u64, Server>,
+    configure: Configure,
+}
+
+impl Cluster {
+    /// Three servers, ready.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Three servers with a configuration of their own, ready.
+    pub async fn start_with(configure: Configure) -> Self {
+        let mut cluster = Self::prepare(3, configure);
+        for id in cluster.ids() {
+            let config = Config { bootstrap: true, ..cluster.config(id) };
+            cluster.start_server(config).await;
+        }
+        cluster.ready().await;
+        cluster
+    }
+
+    fn prepare(count: u64, configure: Configure) -> Self {
+        let address = own_address();
+        let free = || TcpListener::bind((address, 0)).unwrap();
+        // All are held until the last one is found, so that none is found twice.
+        let ports: Vec<_> = (0..count).map(|_| (free(), free())).collect();
+        let text = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
+        let members = ports.iter().zip(1..).map(|((peer, client), id)| Member {
+            id,
+            peer_address: text(peer),
+            client_address: text(client),
+        });
+        let members = members.collect();
+        Self { directory: TempDir::new().unwrap(), members, servers: BTreeMap::new(), configure }
+    }
+
+    pub fn ids(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+
+    pub fn running(&self) -> Vec<u64> {
+        self.servers.keys().copied().collect()
+    }
+
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.directory.path().join(id.to_string())
+    }
+
+    /// What the server is started with, the first time aside.
+    pub fn config(&self, id: u64) -> Config {
+        let mut config = Config::new(id, self.members.clone(), self.data_dir(id));
+        config.consensus = ConsensusConfig {
+            tick: Duration::from_millis(25),
+            election_ticks: 12,
+            heartbeat_ticks: 2,
+            ..ConsensusConfig::default()
+        };
+        // Nobody sends heartbeats for the nodes of most tests.
+        config.times = Times { node_silent_after: Duration::from_secs(600), ..Times::default() };
+        config.shutdown_timeout = Duration::from_secs(4);
+        (self.configure)(&mut config);
+        config
+    }
+
+    async fn start_server(&mut self, config: Config) {
+        let id = config.id;
+        let member = &self.members[id as usize - 1];
+        // One that was killed has let go of its addresses only once its runtime has looked at it again.
+        let bind = async |address: &str| eventually(address, async || TcpListener::bind(address).ok()).await;
+        let listeners =
+            Listeners { client: bind(&member.client_address).await, peer: bind(&member.peer_address).await };
+        let server = Server::start_on(config, listeners).await.unwrap();
+        assert_eq!(server.client_address().to_string(), member.client_address);
+        self.servers.insert(id, server);
+    }
+
+    /// The server comes back with what it had.
+    pub async fn restart(&mut self, id: u64) {
+        self.start_server(self.config(id)).await;
+    }
+
+    /// The server ends without a word.
+    pub fn kill(&mut self, id: u64) {
+        drop(self.servers.remove(&id).unwrap());
+    }
+
+    pub async fn stop(&mut self, id: u64) {
+        self.servers.remove(&id).unwrap().shutdown().await;
+    }
+
+    pub async fn ready(&self) {
+        let all = async {
+            for server in self.servers.values() {
+                server.ready().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, all).await.expect("the cluster is ready in time");
+    }
+
+    pub fn endpoint(&self, id: u64) -> String {
+        self.members[id as usize - 1].client_address.clone()
+    }
+
+    /// Where other servers reach it.
+    pub fn peer_channel(&self, id: u64) -> Channel {
+        let address = &self.members[id as usize - 1].peer_address;
+        Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+    }
+
+    pub fn channel(&self, id: u64) -> Channel {
+        Channel::from_shared(format!("http://{}", self.endpoint(id))).unwrap().connect_lazy()
+    }
+
+    pub fn meta(&self, id: u64) -> Meta {
+        MetaServiceClient::new(self.channel(id))
+    }
+
+    pub async fn status_of(&self, id: u64) -> GetClusterStatusResponse {
+        self.meta(id).get_cluster_status(GetClusterStatusRequest {}).await.unwrap().into_inner()
+    }
+
+    /// The server that leads and serves, waited for.
+    pub async fn leader(&self) -> u64 {
+        eventually("a leader that serves", async || {
+            for id in self.running() {
+                let status = self.status_of(id).await;
+                if status.leader_id == id && self.serves(id).await {
+                    return Some(id);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    async fn serves(&self, id: u64) -> bool {
+        let request = xdpfs_proto::meta::v1::ListBucketsRequest::default();
+        self.meta(id).list_buckets(request).await.is_ok()
+    }
+
+    pub async fn follower(&self) -> u64 {
+        let leader = self.leader().await;
+        self.running().into_iter().find(|id| *id != leader).unwrap()
+    }
+
+    /// Asks the leader until it answers yes or no: what is said of leadership and of load is only a reason to ask
+    /// again, under the same request id.
+    pub async fn call<Req: Clone, Res>(
+        &self,
+        request: Req,
+        send: impl AsyncFn(Meta, Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Status> {
+        self.insist(request, async |channel, request| send(Meta::new(channel), request).await).await
+    }
+
+    /// The same for the calls of data nodes.
+    pub async fn node_call<Req: Clone, Res>(
+        &self,
+        request: Req,
+        send: impl AsyncFn(Node, Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Status> {
+        self.insist(request, async |channel, request| send(Node::new(channel), request).await).await
+    }
+
+    async fn insist<Req: Clone, Res>(
+        &self,
+        request: Req,
+        send: impl AsyncFn(Channel, Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Status> {
+        let mut hint: Option<String> = None;
+        eventually("an answer of the leader", async || {
+            for id in self.running() {
+                let endpoint = hint.take().unwrap_or_else(|| self.endpoint(id));
+                let channel = Channel::from_shared(format!("http://{endpoint}")).unwrap().connect_lazy();
+                match send(channel, Request::new(request.clone())).await {
+                    Ok(response) => return Some(Ok(response.into_inner())),
+                    Err(status) if asks_again(&status) => {
+                        let info = status.get_details_error_info();
+                        hint = info.and_then(|info| info.metadata.get("leaderEndpoint").cloned());
+                    }
+                    Err(status) => return Some(Err(status)),
+                }
+            }
+            None
+        })
+        .await
+    }
+}
+
+fn asks_again(status: &Status) -> bool {
+    let is_final = ["NOT_ENOUGH_NODES"].contains(&reason(status).as_str());
+    !is_final
+        && matches!(
+            status.code(),
+            Code::Unavailable | Code::ResourceExhausted | Code::Unknown | Code::Cancelled
+        )
+}
+
+/// Looks until there is something to see.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A loopback address of this test's own: ports of outgoing connections are taken elsewhere, so one that is free here
+/// stays free while its server is down.
+fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = process::id().to_be_bytes();
+    Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}

@@ -1,0 +1,16 @@
+//! Whole clusters of metadata servers in one process, over loopback, as clients and data nodes see them.
+#![allow(missing_docs, unreachable_pub, reason = "a test has no users")]
+#![allow(clippy::unwrap_used, reason = "what fails here is a failed test")]
+
+mod buckets;
+mod failover;
+mod harness;
+mod idempotency;
+mod listing;
+mod load;
+mod nodes;
+mod objects;
+mod observation;
+mod peers;
+mod puts;
+mod start;
