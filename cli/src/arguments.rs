@@ -1,0 +1,269 @@
+//! The command line: what all commands share. The arguments of each command are in its own file.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use xdpfs_client::{ClientConfig, Endpoints, Precondition};
+
+use crate::{
+    commands::{cat, completions, dev, du, get, ls, man, mb, put, rb, rm, stat, status},
+    failure::{EXIT_CODES_HELP, Failure},
+};
+
+/// The most transfers at once: more only wait for each other.
+const PARALLEL_MAX: usize = 256;
+
+const EXAMPLES: &str = "\
+Addresses: BUCKET/KEY, xdp://BUCKET/KEY or s3://BUCKET/KEY
+
+Examples:
+  xdpfs-cli dev --data-dir /tmp/xdpfs            start a cluster on this machine
+  export XDPFS_ENDPOINT=...                      as the line above printed it
+  xdpfs-cli mb photos                            make a bucket
+  xdpfs-cli put cat.jpg photos/2026/             put a file
+  xdpfs-cli put -r ./album photos/album/         put a tree of files
+  xdpfs-cli ls photos                            list
+  xdpfs-cli get photos/2026/cat.jpg              get a file
+  tar c . | xdpfs-cli put - photos/all.tar       put a stream
+  xdpfs-cli cat photos/all.tar | tar t           read a stream";
+
+/// Objects of an xdpfs cluster from the command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "xdpfs-cli",
+    version,
+    max_term_width = 100,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES_HELP}"),
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Common {
+    /// The metadata servers, separated by commas.
+    #[arg(long, global = true, env = "XDPFS_ENDPOINT", value_name = "HOST:PORT,...")]
+    endpoint: Option<String>,
+    /// How long one request is retried before it fails.
+    #[arg(
+        long,
+        global = true,
+        env = "XDPFS_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = parse_timeout
+    )]
+    timeout: Duration,
+    /// Print results as JSON, one object per line; errors too, on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but what was asked for, and errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Cat(cat::CatArguments),
+    Completions(completions::CompletionsArguments),
+    Dev(dev::DevArguments),
+    Du(du::DuArguments),
+    Get(get::GetArguments),
+    Ls(ls::LsArguments),
+    Man(man::ManArguments),
+    Mb(mb::MbArguments),
+    Put(put::PutArguments),
+    Rb(rb::RbArguments),
+    Rm(rm::RmArguments),
+    Stat(stat::StatArguments),
+    Status(status::StatusArguments),
+}
+
+/// What the object must be for the command to take effect.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Conditions {
+    /// Only if the key holds the object with this etag.
+    #[arg(long, value_name = "ETAG", value_parser = parse_if_match)]
+    if_match: Option<Precondition>,
+    /// Only if the key does not hold the object with this etag; with *, only if it holds nothing.
+    #[arg(long, value_name = "ETAG|*", conflicts_with = "if_match", value_parser = parse_if_none_match)]
+    if_none_match: Option<Precondition>,
+}
+
+/// How much is done at once.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Parallel {
+    /// How many objects are worked on at once.
+    #[arg(short = 'j', long, value_name = "COUNT", default_value = "4", value_parser = parse_parallel)]
+    pub(crate) parallel: NonZeroUsize,
+}
+
+impl Common {
+    /// How the client is to behave.
+    pub(crate) fn client_config(&self) -> Result<ClientConfig, Failure> {
+        let hint = "give --endpoint HOST:PORT or set XDPFS_ENDPOINT; \
+            xdpfs-cli dev --data-dir DIR starts a cluster on this machine";
+        let endpoint = self.endpoint.as_deref();
+        let endpoint =
+            endpoint.ok_or_else(|| Failure::usage("no metadata server is named").with_hint(hint))?;
+        let endpoints: Endpoints =
+            endpoint.parse().map_err(|error| Failure::usage(format!("{error}")).with_hint(hint))?;
+        let config = ClientConfig::new(endpoints);
+        Ok(ClientConfig {
+            deadline: self.timeout,
+            first_contact: config.first_contact.min(self.timeout),
+            attempt_timeout: config.attempt_timeout.min(self.timeout),
+            ..config
+        })
+    }
+}
+
+impl Conditions {
+    /// What they come to.
+    pub(crate) fn precondition(&self) -> Option<Precondition> {
+        self.if_match.clone().or_else(|| self.if_none_match.clone())
+    }
+}
+
+/// The words about an object, from `key=value` each.
+pub(crate) fn user_metadata(pairs: &[(String, String)]) -> BTreeMap<String, String> {
+    pairs.iter().cloned().collect()
+}
+
+/// Reads `key=value`.
+pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout =
+        humantime::parse_duration(text).map_err(|error| format!("{error}: write 30s, 500ms or 2m"))?;
+    if timeout.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(timeout) }
+}
+
+fn parse_parallel(text: &str) -> Result<NonZeroUsize, String> {
+    let parallel = text.parse().ok().filter(|parallel: &NonZeroUsize| parallel.get() <= PARALLEL_MAX);
+    parallel.ok_or_else(|| format!("write a number from 1 to {PARALLEL_MAX}"))
+}
+
+fn parse_if_match(text: &str) -> Result<Precondition, String> {
+    Precondition::if_match(text).map_err(|error| error.to_string())
+}
+
+fn parse_if_none_match(text: &str) -> Result<Precondition, String> {
+    Precondition::if_none_match(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(["xdpfs-cli"].into_iter().chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_and_behind_the_command() {
+        for line in ["--endpoint a:1 --timeout 2m --json -q ls", "ls --json -q --timeout 2m --endpoint a:1"] {
+            let common = parse(line).unwrap().common;
+            assert!(common.json && common.quiet, "{line}");
+            let config = common.client_config().unwrap();
+            assert_eq!(config.deadline, Duration::from_secs(120));
+            assert_eq!(config.endpoints.to_string(), "a:1");
+        }
+    }
+
+    #[test]
+    fn a_short_timeout_bounds_everything() {
+        let config = parse("--endpoint a:1 --timeout 1s ls").unwrap().common.client_config().unwrap();
+        assert_eq!(
+            (config.first_contact, config.attempt_timeout),
+            (Duration::from_secs(1), Duration::from_secs(1))
+        );
+    }
+
+    #[test]
+    fn a_missing_or_bad_endpoint_is_a_usage_error_with_a_hint() {
+        for endpoint in [None, Some("localhost"), Some("")] {
+            let common = Common {
+                endpoint: endpoint.map(str::to_owned),
+                timeout: Duration::from_secs(1),
+                json: false,
+                quiet: false,
+            };
+            let failure = common.client_config().unwrap_err();
+            assert!(failure.hint.unwrap().contains("XDPFS_ENDPOINT"), "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn nonsense_on_the_command_line_is_refused() {
+        for bad in [
+            "",
+            "frobnicate",
+            "ls --timeout 0s",
+            "ls --timeout fast",
+            "put a b/c -j 0",
+            "put a b/c -j 257",
+            "put a b/c --metadata novalue",
+            "put a b/c --if-match x,y",
+            "put a b/c --if-match 1f --if-none-match *",
+            "get b/c --range 5",
+            "get b/c --range 5-3",
+            "get -r b/c --range 5-",
+            "put b/c",
+            "stat",
+            "rm",
+            "cat",
+            "mb b --chunk-size lots",
+            "dev",
+            "completions tcl",
+        ] {
+            let error = parse(bad).expect_err(bad);
+            assert_eq!(error.exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_all_forms_pass_the_command_line() {
+        for good in ["get b/c --range 0-4", "get b/c --range 5-", "get b/c --range -5", "cat b/c --range=-5"]
+        {
+            parse(good).expect(good);
+        }
+    }
+
+    #[test]
+    fn conditions_become_a_precondition() {
+        let check = |line: &str, expect| match parse(line).unwrap().command {
+            Command::Put(put) => assert_eq!(put.conditions.precondition(), expect, "{line}"),
+            other => panic!("{other:?}"),
+        };
+        check("put a b/c", None);
+        check("put a b/c --if-none-match *", Some(Precondition::IfNoneMatchAny));
+        check("put a b/c --if-match 1f-0a", Some(Precondition::IfMatch("1f-0a".into())));
+    }
+
+    #[test]
+    fn pairs_are_cut_at_the_first_equals_sign() {
+        assert_eq!(parse_pair("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(parse_pair("a="), Ok(("a".into(), String::new())));
+        assert!(parse_pair("=b").is_err());
+    }
+}

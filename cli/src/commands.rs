@@ -1,0 +1,49 @@
+//! One command per file: its arguments and what it prints. What they do is the client's business.
+
+pub(crate) mod cat;
+pub(crate) mod completions;
+pub(crate) mod dev;
+pub(crate) mod du;
+pub(crate) mod get;
+pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod mb;
+pub(crate) mod put;
+pub(crate) mod rb;
+pub(crate) mod rm;
+pub(crate) mod stat;
+pub(crate) mod status;
+
+use xdpfs_client::ObjectClient;
+
+use crate::{
+    arguments::Command,
+    console::Console,
+    failure::{Exit, Failure},
+};
+
+/// Runs a command that speaks to a cluster. The others need no client: they are run by the caller.
+pub(crate) async fn run<C: ObjectClient>(
+    command: &Command,
+    client: &C,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    match command {
+        Command::Cat(arguments) => cat::run(arguments, client, console).await,
+        Command::Du(arguments) => du::run(arguments, client, console).await,
+        Command::Get(arguments) => get::run(arguments, client, console).await,
+        Command::Ls(arguments) => ls::run(arguments, client, console).await,
+        Command::Mb(arguments) => mb::run(arguments, client, console).await,
+        Command::Put(arguments) => put::run(arguments, client, console).await,
+        Command::Rb(arguments) => rb::run(arguments, client, console).await,
+        Command::Rm(arguments) => rm::run(arguments, client, console).await,
+        Command::Stat(arguments) => stat::run(arguments, client, console).await,
+        Command::Status(_) => status::run(client, console).await,
+        Command::Completions(_) | Command::Dev(_) | Command::Man(_) => {
+            Err(Failure::usage("this command speaks to no cluster"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! `mb`: makes a bucket.
+
+use clap::Args;
+use xdpfs_client::{BucketOptions, ObjectClient};
+
+use crate::{
+    address::Address,
+    console::Console,
+    failure::{Exit, Failure},
+    record::BucketRecord,
+    units::parse_bytes,
+};
+
+/// Make a bucket.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xdpfs-cli mb photos
+  xdpfs-cli mb logs --chunk-size 1MiB --replicas 2 --min-replicas 1")]
+pub(crate) struct MbArguments {
+    /// The bucket: 3 to 63 of a-z, 0-9, '.' and '-'.
+    bucket: Address,
+    /// Bytes in every chunk but an object's last one: 64KiB to 16MiB [default: 4MiB].
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    chunk_size: Option<u32>,
+    /// Copies of each chunk that a put asks for: 1 to 7 [default: 3].
+    #[arg(long, value_name = "COUNT")]
+    replicas: Option<u32>,
+    /// Copies of each chunk without which a put fails [default: 2, or replicas if that is less].
+    #[arg(long, value_name = "COUNT")]
+    min_replicas: Option<u32>,
+}
+
+/// Makes the bucket.
+pub(crate) async fn run<C: ObjectClient>(
+    arguments: &MbArguments,
+    client: &C,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    arguments.bucket.check_bucket()?;
+    let options = BucketOptions {
+        chunk_size: arguments.chunk_size,
+        replicas: arguments.replicas,
+        min_replicas: arguments.min_replicas,
+    };
+    let made = client.create_bucket(&arguments.bucket.bucket, options).await;
+    let bucket = made.map_err(|error| Failure::from(error).about(&arguments.bucket))?;
+    console.confirm(&BucketRecord::from(&bucket), || format!("made bucket {}", bucket.name))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,229 @@
+//! `status`: the cluster as its leader sees it, or as the server sees it that could be reached.
+
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use xdpfs_client::{ClusterStatus, DataNode, ObjectClient};
+
+use crate::{
+    console::Console,
+    failure::{Exit, Failure},
+    record::StatusRecord,
+    units::{count, human_bytes},
+};
+
+/// Show the state of the cluster.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+If the metadata servers have no leader, the view of one that answers is shown, and the exit code
+is 5.
+
+Examples:
+  xdpfs-cli status
+  xdpfs-cli status --json | jq .replica_debt")]
+pub(crate) struct StatusArguments {}
+
+/// Blanks between two columns.
+const COLUMN_GAP: u16 = 2;
+
+/// Shows the state.
+pub(crate) async fn run<C: ObjectClient>(client: &C, console: &mut Console) -> Result<Exit, Failure> {
+    show(&client.cluster_status().await?, console)
+}
+
+fn show(status: &ClusterStatus, console: &mut Console) -> Result<Exit, Failure> {
+    console.answer(&StatusRecord::from(status), || status_text(status))?;
+    console.flush()?;
+    if status.leader_id.is_some() {
+        return Ok(Exit::Done);
+    }
+    let failure =
+        Failure::unavailable("the metadata servers have no leader: nothing can be put, got or listed");
+    Err(failure.with_hint("more than half of them must run and reach each other: see their logs"))
+}
+
+fn status_text(status: &ClusterStatus) -> String {
+    let leader = match status.leader_id {
+        Some(leader) if leader == status.server_id => format!("server {leader} leads"),
+        Some(leader) => format!("server {leader} leads, as server {} sees it", status.server_id),
+        None => format!("no leader, as server {} sees it", status.server_id),
+    };
+    let debt = match status.replica_debt {
+        0 => "all replicas are there".to_owned(),
+        debt => format!("{} missing", count(debt, "replica")),
+    };
+    let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
+    format!(
+        "cluster {id}: {leader}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}\n",
+        count(status.buckets, "bucket"),
+        count(status.objects, "object"),
+        human_bytes(status.bytes),
+        count(status.open_uploads, "open upload"),
+        count(status.pending_deletes, "replica") + " to remove",
+        meta_servers(status),
+        data_nodes(status),
+    )
+}
+
+fn meta_servers(status: &ClusterStatus) -> String {
+    let mut table = table(&["META SERVER", "ENDPOINT", "ROLE", "LOG"]);
+    for server in &status.meta_servers {
+        let log = if server.matched_index == 0 { "-".to_owned() } else { server.matched_index.to_string() };
+        table.add_row([server.id.to_string(), server.endpoint.clone(), server.role.label().to_owned(), log]);
+    }
+    lay_out(&mut table, &[3]);
+    trimmed(&table)
+}
+
+fn data_nodes(status: &ClusterStatus) -> String {
+    if status.data_nodes.is_empty() {
+        return "no data nodes".to_owned();
+    }
+    let mut table =
+        table(&["DATA NODE", "ADDRESS", "STATE", "USED", "FREE", "CHUNKS", "REFUSED", "HEARD", "DOMAIN"]);
+    for node in &status.data_nodes {
+        table.add_row([
+            node.id.to_string(),
+            node.address.clone(),
+            node.state.label().to_owned(),
+            human_bytes(node.used_bytes),
+            human_bytes(node.free_bytes),
+            node.chunks.to_string(),
+            refused(node),
+            format!("{} ago", rounded(node.last_heartbeat_age)),
+            node.failure_domain.clone(),
+        ]);
+    }
+    lay_out(&mut table, &[3, 4, 5]);
+    trimmed(&table)
+}
+
+/// Datagrams refused, and for which reasons.
+fn refused(node: &DataNode) -> String {
+    let reasons = node.rejects.iter().filter(|(_, refused)| **refused > 0);
+    let reasons: Vec<_> = reasons.map(|(reason, refused)| format!("{reason}={refused}")).collect();
+    if reasons.is_empty() { "0".to_owned() } else { reasons.join(" ") }
+}
+
+/// Whole seconds, and milliseconds below one.
+fn rounded(time: Duration) -> humantime::FormattedDuration {
+    let time = if time < Duration::from_secs(1) {
+        Duration::from_millis(u64::from(time.subsec_millis()))
+    } else {
+        Duration::from_secs(time.as_secs())
+    };
+    humantime::format_duration(time)
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table
+}
+
+fn lay_out(table: &mut Table, right_aligned: &[usize]) {
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, COLUMN_GAP));
+        if right_aligned.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// The table without the blanks at the ends of its lines.
+fn trimmed(table: &Table) -> String {
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpfs_client::{DataNodeState, MetaRole, MetaServer};
+
+    use super::*;
+    use crate::console::{Look, tests::Printed};
+
+    fn status(leader_id: Option<u64>) -> ClusterStatus {
+        let role = |id| match leader_id {
+            Some(leader) if leader == id => MetaRole::Leader,
+            Some(_) => MetaRole::Unreachable,
+            None => MetaRole::Unknown,
+        };
+        let server =
+            |id: u64| MetaServer { id, endpoint: format!("m{id}:1"), role: role(id), matched_index: id - 1 };
+        let node = DataNode {
+            id: 7,
+            epoch: 2,
+            address: "n7:1".into(),
+            state: DataNodeState::Silent,
+            capacity_bytes: 3 << 20,
+            used_bytes: 1 << 20,
+            free_bytes: 2 << 20,
+            chunks: 5,
+            rejects: [("bad_tag".to_owned(), 3), ("expired".to_owned(), 0)].into(),
+            failure_domain: "rack-1".into(),
+            last_heartbeat_age: Duration::from_millis(4321),
+        };
+        ClusterStatus {
+            cluster_id: "c".into(),
+            meta_servers: vec![server(1), server(2)],
+            data_nodes: vec![node],
+            server_id: 2,
+            leader_id,
+            term: 3,
+            commit_index: 9,
+            applied_index: 8,
+            buckets: 1,
+            objects: 2,
+            bytes: 1536,
+            open_uploads: 0,
+            replica_debt: 4,
+            pending_deletes: 1,
+        }
+    }
+
+    #[test]
+    fn people_get_a_table() {
+        let (mut console, printed) = Printed::console(Look::default());
+        assert_eq!(show(&status(Some(2)), &mut console), Ok(Exit::Done));
+        let expect = "\
+cluster c: server 2 leads
+  1 bucket, 2 objects, 1.5 KiB
+  4 replicas missing; 0 open uploads, 1 replica to remove
+
+META SERVER  ENDPOINT  ROLE         LOG
+1            m1:1      unreachable    -
+2            m2:1      leader         1
+
+DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    HEARD   DOMAIN
+7          n7:1     silent  1.0 MiB  2.0 MiB       5  bad_tag=3  4s ago  rack-1
+";
+        assert_eq!(printed.out(), expect);
+    }
+
+    #[test]
+    fn scripts_get_one_line() {
+        let (mut console, printed) = Printed::console(Look { json: true, quiet: false });
+        assert_eq!(show(&status(Some(2)), &mut console), Ok(Exit::Done));
+        let expect = concat!(
+            r#"{"cluster_id":"c","leader_id":2,"term":3,"commit_index":9,"applied_index":8,"buckets":1,"objects":2,"#,
+            r#""bytes":1536,"open_uploads":0,"replica_debt":4,"pending_deletes":1,"answered_by":2,"meta_servers":["#,
+            r#"{"id":1,"endpoint":"m1:1","role":"unreachable","matched_index":0},"#,
+            r#"{"id":2,"endpoint":"m2:1","role":"leader","matched_index":1}],"data_nodes":["#,
+            r#"{"id":7,"epoch":2,"address":"n7:1","state":"silent","capacity_bytes":3145728,"used_bytes":1048576,"#,
+            r#""free_bytes":2097152,"chunks":5,"rejects":{"bad_tag":3,"expired":0},"failure_domain":"rack-1","#,
+            r#""last_heartbeat_age_ms":4321}]}"#,
+            "\n",
+        );
+        assert_eq!(printed.out(), expect);
+    }
+
+    #[test]
+    fn a_cluster_without_a_leader_is_shown_and_is_unavailable() {
+        let (mut console, printed) = Printed::console(Look::default());
+        let failure = show(&status(None), &mut console).unwrap_err();
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(printed.out().contains("no leader, as server 2 sees it"), "{}", printed.out());
+    }
+}

@@ -1,0 +1,296 @@
+//! Whole command lines against a cluster in memory. The JSON lines are a promise to scripts: change them with care.
+
+use std::{ffi::OsString, fs, path::Path};
+
+use clap::Parser as _;
+use tempfile::TempDir;
+use xdpfs_client::{ObjectClient as _, PutOptions, mock::MockClient};
+
+use crate::{
+    arguments::Arguments,
+    console::{Look, tests::Printed},
+    failure::Exit,
+};
+
+/// A cluster, and a directory that `@` stands for in command lines.
+struct Fixture {
+    client: MockClient,
+    directory: TempDir,
+}
+
+/// What a run has come to.
+#[derive(Debug)]
+struct Run {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+impl Fixture {
+    /// With a bucket `demo`, and files in the directory.
+    async fn new() -> Self {
+        let fixture = Self { client: MockClient::new(), directory: tempfile::tempdir().unwrap() };
+        for (path, text) in [("hello", "hello"), ("tree/a", "a"), ("tree/b/c", "ccc"), ("tree/b/d", "")] {
+            let path = fixture.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        fixture.done("mb demo").await;
+        fixture
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.directory.path().join(path)
+    }
+
+    async fn run(&self, line: &str) -> Run {
+        let expand = |word: &str| match word.strip_prefix('@') {
+            Some(path) => self.path(path).into_os_string(),
+            None => OsString::from(word),
+        };
+        let words = ["xdpfs-cli"].into_iter().chain(line.split_whitespace()).map(expand);
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        let look = Look { json: arguments.common.json, quiet: arguments.common.quiet };
+        let (mut console, printed) = Printed::console(look);
+        let exit =
+            super::run(&arguments.command, &self.client, &mut console).await.unwrap_or_else(|failure| {
+                console.failure(&failure);
+                failure.exit
+            });
+        let directory = self.directory.path().display().to_string();
+        let tidy = |text: String| without_times(&text.replace(&directory, "@"));
+        Run { exit, out: tidy(printed.out()), err: tidy(printed.err()) }
+    }
+
+    async fn done(&self, line: &str) -> String {
+        let run = self.run(line).await;
+        assert_eq!((run.exit, run.err.as_str()), (Exit::Done, ""), "{line}: {run:?}");
+        run.out
+    }
+
+    async fn fails(&self, line: &str, exit: Exit, said: &str) {
+        let run = self.run(line).await;
+        assert_eq!(run.exit, exit, "{line}: {run:?}");
+        assert!(run.err.contains(said), "{line}: {run:?}");
+    }
+}
+
+/// Times differ from run to run.
+fn without_times(text: &str) -> String {
+    let mut pieces = text.split(r#""created":""#);
+    let mut tidy = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        tidy.push_str(r#""created":"TIME"#);
+        tidy.push_str(&piece[piece.find('"').unwrap_or(0)..]);
+    }
+    tidy
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.lines().collect()
+}
+
+#[tokio::test]
+async fn json_lines_have_the_promised_fields() {
+    let fixture = Fixture::new().await;
+    let check = async |line: &str, expect: &[&str]| {
+        assert_eq!(lines(&fixture.done(&format!("--json {line}")).await), expect, "{line}");
+    };
+    let object = concat!(
+        r#""bucket":"demo","key":"p/hello","size":5,"etag":"2-9a71bb4c","version":2,"crc32c":"9a71bb4c","#,
+        r#""durable_replicas":3,"created":"TIME","content_type":"text/plain","metadata":{"who":"me"}"#,
+    );
+    let bucket = concat!(
+        r#""bucket":"demo","chunk_size":4194304,"replicas":3,"min_replicas":2,"created":"TIME","#,
+        r#""objects":1,"bytes":5"#,
+    );
+    let put = format!(r#"{{{object},"chunks_in_debt":0,"source":"@/hello"}}"#);
+    check("put @hello demo/p/ --metadata who=me --content-type text/plain", &[&put]).await;
+    check("stat demo/p/hello", &[&format!("{{{object}}}")]).await;
+    check("ls -r demo", &[&format!("{{{object}}}")]).await;
+    check("ls demo", &[r#"{"bucket":"demo","prefix":"p/"}"#]).await;
+    check("ls", &[&format!("{{{bucket}}}")]).await;
+    check("stat demo", &[&format!("{{{bucket}}}")]).await;
+    check("du demo/p", &[r#"{"bucket":"demo","prefix":"p","objects":1,"bytes":5}"#]).await;
+    check("du", &[r#"{"bucket":"demo","prefix":"","objects":1,"bytes":5}"#]).await;
+    let got = format!(r#"{{{object},"bytes":2,"target":"@/part"}}"#);
+    check("get demo/p/hello @part --range 0-1", &[&got]).await;
+    check("rm demo/p/hello", &[&format!(r#"{{{object},"removed":true}}"#)]).await;
+    check("rb demo", &[r#"{"bucket":"demo","removed":true,"objects_removed":0}"#]).await;
+}
+
+#[tokio::test]
+async fn json_tells_where_chunks_lie() {
+    let fixture = Fixture::new().await;
+    fixture.done("put @hello demo").await;
+    let out = fixture.done("--json stat --chunks demo/hello").await;
+    let record: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let chunk = &record["chunks"][0];
+    assert_eq!(
+        (&chunk["offset"], &chunk["length"], &chunk["crc32c"]),
+        (&0.into(), &5.into(), &"9a71bb4c".into())
+    );
+    assert_eq!(chunk["nodes"].as_array().map(Vec::len), Some(3), "{out}");
+}
+
+#[tokio::test]
+async fn errors_are_json_lines_on_standard_error() {
+    let fixture = Fixture::new().await;
+    let run = fixture.run("--json rm demo/a demo/b").await;
+    assert_eq!((run.exit, run.out.as_str()), (Exit::NotFound, ""));
+    let expect = concat!(
+        r#"{"error":{"kind":"not_found","message":"there is no object \"a\" in bucket \"demo\"","#,
+        r#""hint":"see what is there: xdpfs-cli ls -r demo","bucket":"demo","key":"a"}}"#,
+    );
+    assert_eq!((lines(&run.err).len(), lines(&run.err)[0]), (2, expect), "{run:?}");
+}
+
+#[tokio::test]
+async fn a_tree_comes_back_as_it_went() {
+    let fixture = Fixture::new().await;
+    fixture.done("put -q -r @tree demo/t").await;
+    assert_eq!(fixture.done("get -q -r demo/t/ @back").await, "");
+    for path in ["a", "b/c", "b/d"] {
+        let read = |root: &str| fs::read(fixture.path(root).join(path)).unwrap();
+        assert_eq!(read("tree"), read("back"), "{path}");
+    }
+    assert_eq!(names(&fixture.path("back")), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn keys_that_make_no_path_are_refused_and_the_others_come() {
+    let fixture = Fixture::new().await;
+    for key in ["good", "../bad", "/bad", "a//b", "c/../d", "e/"] {
+        // A key with a slash at its end is more than the command line gives.
+        fixture.client.put_bytes("demo", key, "x".into(), PutOptions::default()).await.expect(key);
+    }
+    let run = fixture.run("get -r demo/ @out/in").await;
+    assert_eq!(run.exit, Exit::Partial, "{run:?}");
+    assert_eq!(run.err.matches("makes no file name").count(), 5, "{run:?}");
+    assert_eq!(names(&fixture.path("out")), ["in"]);
+    assert_eq!(names(&fixture.path("out/in")), ["good"]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_file_and_directory_fails_alone() {
+    let fixture = Fixture::new().await;
+    for key in ["a", "a/b", "c"] {
+        fixture.done(&format!("put @hello demo/{key}")).await;
+    }
+    let run = fixture.run("get -r demo/ @out").await;
+    assert_eq!(run.exit, Exit::Partial, "{run:?}");
+    assert!(run.err.contains("1 of 3 failed"), "{run:?}");
+    assert_eq!(names(&fixture.path("out")), ["a", "c"]);
+}
+
+#[tokio::test]
+async fn listings_look_as_hands_know_them() {
+    let fixture = Fixture::new().await;
+    fixture.done("put -r @tree demo/t").await;
+    fixture.done("put @hello demo/s").await;
+    fixture.done("put @hello demo/u").await;
+    let check = async |line: &str, expect: &[&str]| {
+        let out = fixture.done(line).await;
+        let shown: Vec<_> = lines(&out).into_iter().map(|line| line.split_at(20).1).collect();
+        assert_eq!(shown, expect, "{line}");
+    };
+    check("ls", &["demo"]).await;
+    check("ls demo", &["         5 s", "       PRE t/", "         5 u"]).await;
+    check("ls demo/t", &["       PRE t/"]).await;
+    check("ls demo/t/", &["         1 a", "       PRE b/"]).await;
+    check("ls demo/t/b", &["       PRE b/"]).await;
+    check("ls -r demo/t/b", &["         3 t/b/c", "         0 t/b/d"]).await;
+    check("ls --human demo/t/b/c", &["       3 B c"]).await;
+    fixture.fails("ls demo/none", Exit::NotFound, "no key starts with").await;
+    fixture.fails("ls none-such", Exit::NotFound, "no bucket").await;
+    fixture.done("mb empty").await;
+    assert_eq!(fixture.done("ls -r empty").await, "");
+}
+
+#[tokio::test]
+async fn a_recursive_removal_takes_what_is_below_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    for key in ["a", "a/1", "a/2", "ab", "b/1"] {
+        fixture.done(&format!("put @hello demo/{key}")).await;
+    }
+    assert_eq!(lines(&fixture.done("rm -r demo/a").await).len(), 3);
+    fixture.fails("rm -r demo/a", Exit::NotFound, "nothing to remove").await;
+    fixture.fails("rm -r demo", Exit::Usage, "demo/").await;
+    fixture.fails("rm demo/", Exit::Usage, "rm -r demo/").await;
+    fixture.fails("rm demo/none", Exit::NotFound, "no object").await;
+    fixture.fails("rm demo/none demo/ab", Exit::Partial, "1 of 2 failed").await;
+    assert_eq!(lines(&fixture.done("rm -r demo/").await), ["removed demo/b/1"]);
+    fixture.fails("rm -r demo/", Exit::NotFound, "nothing to remove").await;
+    fixture.done("rb demo").await;
+}
+
+#[tokio::test]
+async fn buckets_are_removed_empty_or_by_force() {
+    let fixture = Fixture::new().await;
+    fixture.done("put -r @tree demo").await;
+    fixture.fails("mb demo", Exit::Precondition, "exists already").await;
+    fixture.fails("mb NO", Exit::Usage, "not a bucket name").await;
+    fixture.fails("mb demo/key", Exit::Usage, "not a bucket").await;
+    fixture.fails("rb demo", Exit::Precondition, "--force").await;
+    let out = fixture.done("--json rb --force demo").await;
+    assert_eq!(lines(&out).last(), Some(&r#"{"bucket":"demo","removed":true,"objects_removed":3}"#));
+    fixture.fails("rb demo", Exit::NotFound, "no bucket").await;
+}
+
+#[tokio::test]
+async fn preconditions_decide_and_the_hint_names_the_key() {
+    let fixture = Fixture::new().await;
+    fixture.done("put @hello demo/once --if-none-match *").await;
+    fixture
+        .fails("put @hello demo/once --if-none-match *", Exit::Precondition, "xdpfs-cli stat demo/once")
+        .await;
+    fixture.fails("get demo/once @x --if-match 0-0", Exit::Precondition, "demo/once").await;
+    fixture.fails("rm demo/once --if-match 0-0", Exit::Precondition, "demo/once").await;
+    assert!(!fixture.path("x").exists());
+}
+
+#[tokio::test]
+async fn a_failed_file_does_not_stop_the_others() {
+    let fixture = Fixture::new().await;
+    let run = fixture.run("put @hello @missing demo/").await;
+    assert_eq!(
+        (run.exit, run.out.as_str()),
+        (Exit::Partial, "put demo/hello (5 B, 3 replicas)\n"),
+        "{run:?}"
+    );
+    assert!(run.err.contains("cannot open @/missing") && run.err.contains("1 of 2 failed"), "{run:?}");
+    // It can be opened, but its first byte cannot be read.
+    fixture.fails("put /proc/self/mem demo", Exit::Partial, "cannot read /proc/self/mem").await;
+    fixture.fails("put @missing demo", Exit::NotFound, "cannot open").await;
+    fixture.fails("put @hello none-such", Exit::NotFound, "no bucket").await;
+    fs::create_dir(fixture.path("empty")).unwrap();
+    fixture.fails("put -r @empty demo", Exit::NotFound, "no file").await;
+    fixture.fails("put @tree demo", Exit::Usage, "-r").await;
+}
+
+#[tokio::test]
+async fn single_objects_become_files() {
+    let fixture = Fixture::new().await;
+    fixture.done("put @hello demo/p/hello").await;
+    assert_eq!(fixture.done("get demo/p/hello @new/").await, "got demo/p/hello as @/new/hello (5 B)\n");
+    fixture.done("get demo/p/hello @new/x --range 1-2").await;
+    assert_eq!(fs::read(fixture.path("new/x")).unwrap(), b"el");
+    fixture.fails("get demo/p/hello @new/y --range 5-", Exit::Usage, "5 bytes").await;
+    fixture.fails("get demo/p/hello @tree/b/c/d", Exit::Partial, "is a file").await;
+    fixture.fails("get demo/none @new/z", Exit::NotFound, "no object").await;
+    fixture.fails("get -r demo/none/ @new/z", Exit::NotFound, "nothing below").await;
+    fixture.fails("get demo/ @new/z", Exit::Usage, "names a bucket").await;
+    assert_eq!(names(&fixture.path("new")), ["hello", "x"]);
+    // What is no directory is an object.
+    fixture.done("get -r demo/p/hello @copy").await;
+    assert_eq!(fs::read(fixture.path("copy")).unwrap(), b"hello");
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}

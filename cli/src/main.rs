@@ -1,0 +1,112 @@
+//! `xdpfs-cli`: objects from the command line, and a whole cluster in one process for trying things out.
+//!
+//! Here is the frame of every run: arguments in, one command, exit code out. Invariant: whatever ends a run, puts that
+//! were not finished are given up, drafts of files are gone, and the exit code says how it went.
+
+mod address;
+mod arguments;
+mod batch;
+mod commands;
+mod console;
+mod draft;
+mod failure;
+mod local_path;
+mod pour;
+mod progress;
+mod record;
+mod signals;
+mod units;
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::{Parser as _, error::ErrorKind};
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+use xdpfs_client::{Client, ObjectClient as _};
+
+use crate::{
+    arguments::{Arguments, Command},
+    commands::{completions, dev, man},
+    console::{Console, Look},
+    failure::{Exit, Failure},
+    signals::Signals,
+};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return tell_usage(&error).into(),
+    };
+    let mut console = Console::standard(Look { json: arguments.common.json, quiet: arguments.common.quiet });
+    let outcome = start_runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(run(&arguments, &mut console));
+        // A thread may wait for standard input for ever.
+        runtime.shutdown_background();
+        outcome
+    });
+    let outcome = outcome.and_then(|exit| console.flush().map(|()| exit));
+    console.finish_progress();
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            console.failure(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(arguments: &Arguments, console: &mut Console) -> Result<Exit, Failure> {
+    start_log(matches!(arguments.command, Command::Dev(_)));
+    match &arguments.command {
+        Command::Completions(arguments) => completions::run(*arguments, console),
+        Command::Dev(arguments) => dev::run(arguments, console).await,
+        Command::Man(arguments) => man::run(arguments, console),
+        command => run_with_client(command, arguments, console).await,
+    }
+}
+
+/// Runs a command that speaks to a cluster, until it ends or a signal does.
+async fn run_with_client(
+    command: &Command,
+    arguments: &Arguments,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    let config = arguments.common.client_config()?;
+    let mut signals = Signals::listen()?;
+    let client = Client::connect(config)?;
+    let outcome = tokio::select! {
+        outcome = commands::run(command, &client, console) => outcome,
+        exit = signals.next() => Err(Failure::signal(exit)),
+    };
+    client.close().await;
+    outcome
+}
+
+fn start_runtime() -> Result<Runtime, Failure> {
+    Runtime::new().map_err(|error| Failure::local("start threads", &error))
+}
+
+/// Logs go to standard error. A cluster in this process may warn; a client's failures are told by the command.
+fn start_log(is_cluster: bool) {
+    let default = if is_cluster { dev::LOG_FILTER } else { "off" };
+    let filter = EnvFilter::try_from_env("XDPFS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let stderr = std::io::stderr;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal());
+    log.with_writer(stderr).init();
+}
+
+/// Tells what clap has to say, which may be the help that was asked for.
+fn tell_usage(error: &clap::Error) -> Exit {
+    let is_json = std::env::args_os().any(|argument| argument == "--json");
+    if is_json && error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let text = error.render().to_string();
+        let first = text.lines().next().unwrap_or_default();
+        let message = first.strip_prefix("error: ").unwrap_or(first);
+        let failure = Failure::usage(message).with_hint("see xdpfs-cli --help");
+        Console::standard(Look { json: true, quiet: false }).failure(&failure);
+        return Exit::Usage;
+    }
+    // Nobody is left to be told if the stream is gone.
+    let _gone = error.print();
+    if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}

@@ -1,0 +1,309 @@
+//! Results as JSON: one struct for each kind of line. Field names are a promise to scripts.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use serde::Serialize;
+use xdpfs_client::{Bucket, ChunkPlacement, ClusterStatus, DataNode, MetaServer, Object, PutResult};
+
+use crate::failure::Failure;
+
+/// A line on standard error.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorRecord<'a> {
+    error: ErrorBody<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorBody<'a> {
+    kind: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+}
+
+/// An object.
+#[derive(Debug, Serialize)]
+pub(crate) struct ObjectRecord<'a> {
+    bucket: &'a str,
+    key: &'a str,
+    size: u64,
+    etag: &'a str,
+    version: u64,
+    /// Eight hexadecimal digits.
+    crc32c: String,
+    durable_replicas: u32,
+    created: String,
+    content_type: &'a str,
+    metadata: &'a BTreeMap<String, String>,
+}
+
+/// An object that was put.
+#[derive(Debug, Serialize)]
+pub(crate) struct PutRecord<'a> {
+    #[serde(flatten)]
+    object: ObjectRecord<'a>,
+    chunks_in_debt: u32,
+    source: &'a str,
+}
+
+/// An object, or a part of one, that was got.
+#[derive(Debug, Serialize)]
+pub(crate) struct GetRecord<'a> {
+    #[serde(flatten)]
+    object: ObjectRecord<'a>,
+    /// Bytes written, which are fewer than `size` for a range.
+    pub(crate) bytes: u64,
+    pub(crate) target: &'a str,
+}
+
+/// An object and where its chunks lie.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatRecord<'a> {
+    #[serde(flatten)]
+    object: ObjectRecord<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chunks: Option<Vec<ChunkRecord>>,
+}
+
+/// Where one chunk lies.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChunkRecord {
+    offset: u64,
+    length: u32,
+    chunk: String,
+    crc32c: String,
+    nodes: Vec<String>,
+}
+
+/// An object that was removed.
+#[derive(Debug, Serialize)]
+pub(crate) struct RemovedRecord<'a> {
+    #[serde(flatten)]
+    object: ObjectRecord<'a>,
+    removed: bool,
+}
+
+/// Keys that go on behind a slash.
+#[derive(Debug, Serialize)]
+pub(crate) struct GroupRecord<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) prefix: &'a str,
+}
+
+/// A bucket.
+#[derive(Debug, Serialize)]
+pub(crate) struct BucketRecord<'a> {
+    bucket: &'a str,
+    chunk_size: u32,
+    replicas: u32,
+    min_replicas: u32,
+    created: String,
+    objects: u64,
+    bytes: u64,
+}
+
+/// A bucket that was removed.
+#[derive(Debug, Serialize)]
+pub(crate) struct RemovedBucketRecord<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) removed: bool,
+    pub(crate) objects_removed: u64,
+}
+
+/// How much there is.
+#[derive(Debug, Serialize)]
+pub(crate) struct UsageRecord<'a> {
+    pub(crate) bucket: &'a str,
+    pub(crate) prefix: &'a str,
+    pub(crate) objects: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The cluster.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusRecord<'a> {
+    cluster_id: &'a str,
+    leader_id: Option<u64>,
+    term: u64,
+    commit_index: u64,
+    applied_index: u64,
+    buckets: u64,
+    objects: u64,
+    bytes: u64,
+    open_uploads: u64,
+    replica_debt: u64,
+    pending_deletes: u64,
+    answered_by: u64,
+    meta_servers: Vec<MetaServerRecord<'a>>,
+    data_nodes: Vec<DataNodeRecord<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct MetaServerRecord<'a> {
+    id: u64,
+    endpoint: &'a str,
+    role: &'static str,
+    matched_index: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct DataNodeRecord<'a> {
+    id: u32,
+    epoch: u32,
+    address: &'a str,
+    state: &'static str,
+    capacity_bytes: u64,
+    used_bytes: u64,
+    free_bytes: u64,
+    chunks: u64,
+    rejects: &'a BTreeMap<String, u64>,
+    failure_domain: &'a str,
+    last_heartbeat_age_ms: u64,
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub(crate) fn timestamp(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// A checksum as everybody writes it.
+pub(crate) fn checksum(crc32c: u32) -> String {
+    format!("{crc32c:08x}")
+}
+
+impl<'a> From<&'a Failure> for ErrorRecord<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        let address = failure.address.as_ref();
+        Self {
+            error: ErrorBody {
+                kind: failure.kind,
+                message: &failure.message,
+                hint: failure.hint.as_deref(),
+                bucket: address.map(|address| address.bucket.as_str()),
+                key: address.map(|address| address.key.as_str()).filter(|key| !key.is_empty()),
+            },
+        }
+    }
+}
+
+impl<'a> From<&'a Object> for ObjectRecord<'a> {
+    fn from(object: &'a Object) -> Self {
+        Self {
+            bucket: &object.bucket,
+            key: &object.key,
+            size: object.size,
+            etag: &object.etag,
+            version: object.version,
+            crc32c: checksum(object.crc32c),
+            durable_replicas: object.durable_replicas,
+            created: timestamp(object.created),
+            content_type: &object.content_type,
+            metadata: &object.user_metadata,
+        }
+    }
+}
+
+impl<'a> PutRecord<'a> {
+    pub(crate) fn new(put: &'a PutResult, source: &'a str) -> Self {
+        Self { object: (&put.object).into(), chunks_in_debt: put.chunks_in_debt, source }
+    }
+}
+
+impl<'a> GetRecord<'a> {
+    pub(crate) fn new(object: &'a Object, bytes: u64, target: &'a str) -> Self {
+        Self { object: object.into(), bytes, target }
+    }
+}
+
+impl<'a> StatRecord<'a> {
+    pub(crate) fn new(object: &'a Object, chunks: Option<&[ChunkPlacement]>) -> Self {
+        let chunks = chunks.map(|chunks| chunks.iter().map(ChunkRecord::from).collect());
+        Self { object: object.into(), chunks }
+    }
+}
+
+impl From<&ChunkPlacement> for ChunkRecord {
+    fn from(chunk: &ChunkPlacement) -> Self {
+        Self {
+            offset: chunk.offset,
+            length: chunk.length,
+            chunk: chunk.chunk.to_string(),
+            crc32c: checksum(chunk.crc32c),
+            nodes: chunk.nodes.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Object> for RemovedRecord<'a> {
+    fn from(object: &'a Object) -> Self {
+        Self { object: object.into(), removed: true }
+    }
+}
+
+impl<'a> From<&'a Bucket> for BucketRecord<'a> {
+    fn from(bucket: &'a Bucket) -> Self {
+        Self {
+            bucket: &bucket.name,
+            chunk_size: bucket.chunk_size,
+            replicas: bucket.replicas,
+            min_replicas: bucket.min_replicas,
+            created: timestamp(bucket.created),
+            objects: bucket.objects,
+            bytes: bucket.bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a ClusterStatus> for StatusRecord<'a> {
+    fn from(status: &'a ClusterStatus) -> Self {
+        Self {
+            cluster_id: &status.cluster_id,
+            leader_id: status.leader_id,
+            term: status.term,
+            commit_index: status.commit_index,
+            applied_index: status.applied_index,
+            buckets: status.buckets,
+            objects: status.objects,
+            bytes: status.bytes,
+            open_uploads: status.open_uploads,
+            replica_debt: status.replica_debt,
+            pending_deletes: status.pending_deletes,
+            answered_by: status.server_id,
+            meta_servers: status.meta_servers.iter().map(MetaServerRecord::from).collect(),
+            data_nodes: status.data_nodes.iter().map(DataNodeRecord::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a MetaServer> for MetaServerRecord<'a> {
+    fn from(server: &'a MetaServer) -> Self {
+        Self {
+            id: server.id,
+            endpoint: &server.endpoint,
+            role: server.role.label(),
+            matched_index: server.matched_index,
+        }
+    }
+}
+
+impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
+    fn from(node: &'a DataNode) -> Self {
+        Self {
+            id: node.id,
+            epoch: node.epoch,
+            address: &node.address,
+            state: node.state.label(),
+            capacity_bytes: node.capacity_bytes,
+            used_bytes: node.used_bytes,
+            free_bytes: node.free_bytes,
+            chunks: node.chunks,
+            rejects: &node.rejects,
+            failure_domain: &node.failure_domain,
+            last_heartbeat_age_ms: u64::try_from(node.last_heartbeat_age.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
