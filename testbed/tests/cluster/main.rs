@@ -1,0 +1,12 @@
+//! What a whole cluster promises, asked of real processes through the command line tool.
+//!
+//! Invariant: nothing here is skipped, and every wait has an end that fails the test.
+#![expect(clippy::print_stdout, reason = "figures are shown with --nocapture, and when a test fails")]
+
+mod bad_input;
+mod hostile;
+mod interrupted;
+mod lossy;
+mod restart;
+mod round_trip;
+mod support;
