@@ -1,0 +1,154 @@
+//! docs/CONFIGURATION.md: what the binaries say of themselves, so that it cannot be out of date.
+
+use std::{collections::BTreeMap, env, fs, path::PathBuf};
+
+use anyhow::{Context as _, ensure};
+
+use crate::sh;
+
+/// Where the page is, from the root.
+pub(crate) const PAGE: &str = "docs/CONFIGURATION.md";
+
+const BINARIES: &[&str] = &["xdpfs-meta-server", "xdpfs-data-node", "xdpfs-cli"];
+
+const HEAD: &str = "\
+# Configuration
+
+Every option of every binary, as the binary itself explains it. An option that names an environment variable can be
+given by it instead; the command line wins. This page is written by `cargo xtask docs` and checked by
+`cargo xtask tidy`: change the binaries' `config.rs`, not this page.
+
+Besides these, every server reads `XDPFS_LOG`, a filter of what is logged: `info` (the default), `debug`, or by
+module, such as `info,xdpfs_meta_server::consensus=debug`.
+";
+
+/// Writes the page anew.
+pub(crate) fn write() -> anyhow::Result<()> {
+    let path = sh::root().join(PAGE);
+    let page = page()?;
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("wrote {PAGE}");
+    Ok(())
+}
+
+/// The page as it should be.
+pub(crate) fn page() -> anyhow::Result<String> {
+    sh::run(&["cargo", "build", "--locked", "--workspace", "--bins"])?;
+    let mut page = HEAD.to_owned();
+    let mut variables = BTreeMap::new();
+    for binary in BINARIES {
+        let help = help(binary, &[])?;
+        note_variables(binary, &help, &mut variables);
+        page += &section(2, binary, &help);
+        for subcommand in subcommands(&help) {
+            let name = format!("{binary} {subcommand}");
+            page += &section(3, &name, &self::help(binary, &[subcommand])?);
+        }
+    }
+    page += "\n## Environment variables\n\n| Variable | Read by | In place of |\n|---|---|---|\n";
+    for (variable, (binary, option)) in variables {
+        page += &format!("| `{variable}` | `{binary}` | `{option}` |\n");
+    }
+    Ok(page)
+}
+
+fn section(level: usize, name: &str, help: &str) -> String {
+    let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+    format!("\n{} {name}\n\n```text\n{}\n```\n", "#".repeat(level), lines.join("\n").trim_end())
+}
+
+/// The long help, the same on every machine: without this machine's settings, and a hundred columns wide.
+fn help(binary: &str, subcommand: &[&str]) -> anyhow::Result<String> {
+    let program: PathBuf = sh::target_dir("debug").join(binary);
+    let program = program.to_str().context("the path of the target directory is not text")?;
+    let mut command = sh::command(&[&[program], subcommand, &["--help"]].concat());
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("XDPFS_")) {
+        command.env_remove(name);
+    }
+    let output = command.env("COLUMNS", "100").env_remove("CLICOLOR_FORCE").output();
+    let output = output.with_context(|| format!("cannot run `{binary} --help`"))?;
+    ensure!(output.status.success(), "`{binary} --help` failed ({})", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("the help of {binary} is not text"))
+}
+
+/// The names in the section `Commands:`.
+fn subcommands(help: &str) -> Vec<&str> {
+    let section = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = section.take_while(|line| !line.is_empty()).filter_map(|line| {
+        let name = line.strip_prefix("  ")?;
+        // Lines that go on with an explanation are indented further.
+        (!name.starts_with(' ')).then(|| name.split(' ').next()).flatten()
+    });
+    names.filter(|name| *name != "help").collect()
+}
+
+/// Which variables stand for which options: each is named in the paragraph below its option.
+fn note_variables(
+    binary: &'static str,
+    help: &str,
+    variables: &mut BTreeMap<String, (&'static str, String)>,
+) {
+    let (mut option, mut is_name) = ("", false);
+    for line in help.lines() {
+        let line = line.trim_start();
+        if line.starts_with('-') {
+            option = line.split("  ").next().unwrap_or(line);
+        }
+        // Word by word, since a line may break in the middle of the note.
+        for word in line.split_whitespace() {
+            if let (true, Some((name, _))) = (is_name, word.split_once('=')) {
+                variables.insert(name.to_owned(), (binary, option.to_owned()));
+            }
+            is_name = word == "[env:";
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELP: &str = "\
+Does things
+
+Usage: tool <COMMAND>
+
+Commands:
+  put   Put
+          and more of it
+  get   Get
+  help  Print this
+
+Options:
+      --endpoint <LIST>
+          Where
+
+          [env: XDPFS_ENDPOINT=]
+
+      --timeout <T>  How long [env:
+                     XDPFS_TIMEOUT=] [default: 30s]
+  -j, --parallel <N>  How many [env: XDPFS_PARALLEL=] [default: 4]
+";
+
+    #[test]
+    fn subcommands_are_found_in_the_help() {
+        assert_eq!(subcommands(HELP), ["put", "get"]);
+    }
+
+    #[test]
+    fn variables_are_found_with_their_options() {
+        let mut variables = BTreeMap::new();
+        note_variables("tool", HELP, &mut variables);
+        let found: Vec<_> =
+            variables.iter().map(|(name, (_, option))| (name.as_str(), option.as_str())).collect();
+        let expected = [
+            ("XDPFS_ENDPOINT", "--endpoint <LIST>"),
+            ("XDPFS_PARALLEL", "-j, --parallel <N>"),
+            ("XDPFS_TIMEOUT", "--timeout <T>"),
+        ];
+        assert_eq!(found, expected);
+    }
+}

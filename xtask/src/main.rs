@@ -1,0 +1,69 @@
+//! Everything that is done to this repository besides compiling it: `cargo xtask --help`.
+//!
+//! Invariant: this is the only scripting. What CI does is a task here, so that anyone can do it.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to the one who runs it")]
+
+mod bench;
+mod demo;
+mod docs;
+mod setup;
+mod sh;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Set-up, checks, demonstration and benchmarks of xdpfs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+enum Task {
+    /// Check the tools that are needed, and install what is missing where that is possible.
+    Setup,
+    /// Everything that must hold before a commit: set-up, format, lints, build, tests, documentation, tidy.
+    Test,
+    /// The same as `test`; what CI calls.
+    Ci,
+    /// Check the rules that no compiler knows: pure cores, links, generated pages, forms.
+    Tidy,
+    /// Write docs/CONFIGURATION.md anew from the binaries' own help.
+    Docs,
+    /// Put a tree of files into a cluster of separate processes and get it back, with a leader and a node killed.
+    Demo {
+        /// The tree; by default the Rust toolchain's own documentation.
+        dir: Option<PathBuf>,
+    },
+    /// Measure against references that are measured in the same minute.
+    Bench {
+        /// Only this group.
+        group: Option<String>,
+        /// Where to write the rows as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// How often each thing is measured; the median counts.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+    },
+    /// The kill loop of the tests, for longer.
+    Soak {
+        /// How many kills.
+        #[arg(long, default_value_t = 500)]
+        kills: u32,
+        /// Decides who is killed and when; by default a new one, which is printed.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Task::parse() {
+        Task::Setup => setup::complete(),
+        Task::Test | Task::Ci => test::run(),
+        Task::Tidy => tidy::run(),
+        Task::Docs => docs::write(),
+        Task::Demo { dir } => demo::run(dir),
+        Task::Bench { group, json, runs } => bench::run(group.as_deref(), json.as_deref(), runs),
+        Task::Soak { kills, seed } => test::soak(kills, seed),
+    }
+}
