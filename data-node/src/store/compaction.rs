@@ -20,6 +20,8 @@ use super::{
 const GARBAGE_USUAL: Ratio = Ratio { numerator: 1, denominator: 2 };
 /// Garbage that makes a segment worth copying when a chunk has been refused for want of room.
 const GARBAGE_UNDER_PRESSURE: Ratio = Ratio { numerator: 1, denominator: 8 };
+/// A segment that is still written to is closed for its garbage from this length on: below it there is little to gain.
+const ACTIVE_LEN_MIN: u64 = 16 << 20;
 /// Bytes copied between two batches of the store's users.
 const STEP_BYTES_MAX: u64 = 4 << 20;
 /// Records copied between two batches of the store's users.
@@ -116,7 +118,8 @@ impl Compactor {
 
     fn choose(&mut self, log: &mut Log) {
         let garbage = if self.pressed { GARBAGE_UNDER_PRESSURE } else { GARBAGE_USUAL };
-        if self.pressed && self.victim(log, garbage).is_none() && self.active_exceeds(log, garbage) {
+        let worth_it = self.pressed || self.active_len(log) >= ACTIVE_LEN_MIN;
+        if worth_it && self.victim(log, garbage).is_none() && self.active_exceeds(log, garbage) {
             // The garbage lies in the segment that is still written to.
             self.starved |= log.roll().is_err();
         }
@@ -133,6 +136,11 @@ impl Compactor {
 
     fn active_exceeds(&self, log: &Log, garbage: Ratio) -> bool {
         log.active_id().is_some_and(|active| self.shared.index().exceeds(active, garbage))
+    }
+
+    fn active_len(&self, log: &Log) -> u64 {
+        let index = self.shared.index();
+        log.active_id().and_then(|active| index.space(active)).map_or(0, |space| space.length)
     }
 
     fn victim(&self, log: &Log, garbage: Ratio) -> Option<Current> {

@@ -54,6 +54,22 @@ fn store_that_is_emptied_shrinks_to_almost_nothing() {
 }
 
 #[test]
+fn garbage_of_the_segment_that_is_written_to_comes_back_too() {
+    let home = fast_dir();
+    let roomy = StoreConfig { capacity_bytes: Some(8 << 30), segment_bytes: 256 << 20, ..config(&home) };
+    let (store, _) = Store::open(&roomy).unwrap();
+    let data = bytes_of(chunk(1), 4 << 20);
+    let chunks: Vec<_> = (1..=8).map(chunk).collect();
+    for id in &chunks {
+        put(&store, *id, &data).unwrap();
+    }
+    assert_eq!(segment_files(&roomy.directory).len(), 1, "all of it fits the first segment");
+    delete(&store, &chunks[1..]).unwrap();
+    until("compaction", || store.usage().used_bytes < 8 << 20);
+    assert!(read(&store, chunks[0]).unwrap() == data);
+}
+
+#[test]
 fn readers_are_not_disturbed() {
     let home = fast_dir();
     let store = open(&home);
