@@ -153,7 +153,7 @@ impl Control {
         });
         let patience = if contacted { self.deadline } else { self.first_contact };
         let give_up = attempts.started.elapsed() >= patience;
-        match verdict {
+        let delay = match verdict {
             Verdict::Final(refusal) => return Err(refusal),
             _ if give_up => return Err(attempts.give_up(status)),
             Verdict::Leader(leader) if attempts.failed.as_deref() != Some(&leader) => {
@@ -161,15 +161,19 @@ impl Control {
                 attempts.failed = None;
                 return Ok(if moved { attempts.backoff.redirected() } else { attempts.backoff.next_delay() });
             }
-            Verdict::Leader(_) | Verdict::Elsewhere => self.with_route(|route| route.pass(endpoint)),
+            Verdict::Leader(_) | Verdict::Elsewhere => {
+                self.with_route(|route| route.pass(endpoint));
+                attempts.backoff.elsewhere()
+            }
             Verdict::NoAnswer => {
                 attempts.failed = Some(endpoint.to_owned());
                 self.with_route(|route| route.pass(endpoint));
+                attempts.backoff.elsewhere()
             }
-            Verdict::Later => {}
-        }
+            Verdict::Later => attempts.backoff.next_delay(),
+        };
         attempts.in_doubt |= is_in_doubt(status);
-        Ok(attempts.backoff.next_delay().max(refusal::retry_delay(status)))
+        Ok(delay.max(refusal::retry_delay(status)))
     }
 
     fn channel(&self, endpoint: &str) -> Result<Meta, Status> {
@@ -200,6 +204,9 @@ impl Attempts {
         let operation = self.operation.label();
         if self.operation.is_visible() && (self.in_doubt || is_in_doubt(last)) {
             return Refusal::Gone(Error::OutcomeUnknown { operation, why: describe(last) });
+        }
+        if refusal::reason(last).as_deref() == Some("NOT_ENOUGH_NODES") {
+            return Refusal::Gone(Error::NotEnoughNodes { message: last.message().to_owned() });
         }
         Refusal::Gone(Error::Unavailable {
             operation,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(20);
 const LONGEST: Duration = Duration::from_secs(1);
+/// Short beside an election, so that little is added to a leader's absence.
+const ELSEWHERE_MAX: Duration = Duration::from_millis(400);
 /// Redirects in a row that are followed without a wait.
 const REDIRECTS_MAX: u32 = 2;
 
@@ -29,6 +31,11 @@ impl Backoff {
         ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 
+    /// The wait before another server is asked: it may lead already.
+    pub(crate) fn elsewhere(&mut self) -> Duration {
+        self.next_delay().min(ELSEWHERE_MAX)
+    }
+
     /// The wait before following a hint: none, unless hints lead in a circle.
     pub(crate) fn redirected(&mut self) -> Duration {
         self.redirects += 1;
@@ -51,6 +58,7 @@ mod tests {
         assert!(delays[0] <= FIRST && delays[0] >= FIRST / 2);
         assert!(delays.iter().all(|delay| *delay <= LONGEST));
         assert!(delays[11] >= LONGEST / 2);
+        assert_eq!(backoff.elsewhere(), ELSEWHERE_MAX);
     }
 
     #[test]
