@@ -225,7 +225,7 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::PreconditionFailed { .. } => format!("see what the key holds with: xdpfs-cli stat {PLACE}"),
         Error::RangeNotSatisfiable { size, .. } => format!("ask for bytes below {size}"),
         Error::ChangedWhileReading => "run it again to read the new version".into(),
-        Error::DataUnavailable { .. } | Error::NotDurable { .. } => {
+        Error::DataUnavailable { .. } | Error::NotDurable { .. } | Error::NotEnoughNodes { .. } => {
             "see which data nodes are alive with: xdpfs-cli status; then run it again".into()
         }
         Error::NoSpace => "see how much is free with: xdpfs-cli status; remove objects or add a data node".into(),
@@ -259,6 +259,7 @@ fn address_in(error: &Error) -> Option<Address> {
         | Error::DataUnavailable { .. }
         | Error::NoSpace
         | Error::NotDurable { .. }
+        | Error::NotEnoughNodes { .. }
         | Error::OutcomeUnknown { .. }
         | Error::Unavailable { .. }
         | Error::UploadExpired
@@ -310,6 +311,7 @@ mod tests {
         check(Error::NoSpace, Exit::Unavailable, "no_space");
         let not_durable = Error::NotDurable { chunk: ChunkId(1), durable: 1, needed: 2, why: why() };
         check(not_durable, Exit::Unavailable, "unavailable");
+        check(Error::NotEnoughNodes { message: why() }, Exit::Unavailable, "unavailable");
         check(Error::OutcomeUnknown { operation, why: why() }, Exit::Unavailable, "unavailable");
         let waited = Duration::from_secs(5);
         check(

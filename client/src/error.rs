@@ -88,6 +88,12 @@ pub enum Error {
         /// What the last failing replica said.
         why: String,
     },
+    /// Too few data nodes are alive and have room for a put.
+    #[error("there are not enough data nodes: {message}")]
+    NotEnoughNodes {
+        /// The metadata server's words.
+        message: String,
+    },
     /// The request was sent, and nobody could say in time whether it took effect.
     #[error("{operation} may or may not have taken effect: {why}")]
     OutcomeUnknown {
@@ -213,6 +219,7 @@ impl Error {
             Self::ChangedWhileReading
             | Self::DataUnavailable { .. }
             | Self::NotDurable { .. }
+            | Self::NotEnoughNodes { .. }
             | Self::OutcomeUnknown { .. }
             | Self::Unavailable { .. }
             | Self::UploadExpired => ErrorKind::Unavailable,

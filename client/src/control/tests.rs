@@ -265,6 +265,18 @@ async fn an_overloaded_cluster_is_asked_ever_more_rarely_until_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn too_few_data_nodes_are_waited_for_and_then_named() {
+    let cluster = FakeCluster::start(3);
+    let refused = refuse(Code::Unavailable, "NOT_ENOUGH_NODES");
+    cluster.meta.answer_always(Some(Answer::Fail(refused)));
+    let started = Instant::now();
+    let failure =
+        cluster.client().put_bytes(BUCKET, "key", "x".into(), Default::default()).await.unwrap_err();
+    assert!(matches!(failure, Error::NotEnoughNodes { .. }), "{failure:?}");
+    assert!(started.elapsed() >= Duration::from_secs(30), "nodes may come back: {:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn preconditions_reach_the_server() {
     let cluster = FakeCluster::start(3);
     cluster.with(|state| state.overwrite("key", b"bytes"));
