@@ -13,8 +13,8 @@ use xdpfs_meta_server::{Arguments, Config, Server};
 
 /// Which messages are logged, as `tracing_subscriber` reads it.
 const LOG_FILTER: &str = "XDPFS_LOG";
-/// raft-rs speaks at length; what matters of it is logged by consensus itself.
-const LOG_FILTER_DEFAULT: &str = "info,raft=warn";
+/// raft-rs, whose words come by slog, speaks at length; what matters of it is logged by consensus itself.
+const LOG_FILTER_DEFAULT: &str = "info,slog=warn";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What is logged unless `XDPFS_LOG` says otherwise: warnings, but not that leadership finds no heir when all stop.
-pub(crate) const LOG_FILTER: &str = "warn,xdpfs_meta_server::server=error";
+pub(crate) const LOG_FILTER: &str = "warn,slog=error,xdpfs_meta_server::server=error";
 
 /// Servers of each kind. Three is the least that outlives the loss of one.
 const SERVERS: usize = 3;

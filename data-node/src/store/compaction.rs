@@ -20,7 +20,8 @@ use super::{
 const GARBAGE_USUAL: Ratio = Ratio { numerator: 1, denominator: 2 };
 /// Garbage that makes a segment worth copying when a chunk has been refused for want of room.
 const GARBAGE_UNDER_PRESSURE: Ratio = Ratio { numerator: 1, denominator: 8 };
-/// A segment that is still written to is closed for its garbage from this length on: below it there is little to gain.
+/// A segment that is still written to is closed for its garbage from this length on, or from half of the usual length
+/// in a small store: below that there is little to gain.
 const ACTIVE_LEN_MIN: u64 = 16 << 20;
 /// Bytes copied between two batches of the store's users.
 const STEP_BYTES_MAX: u64 = 4 << 20;
@@ -118,7 +119,8 @@ impl Compactor {
 
     fn choose(&mut self, log: &mut Log) {
         let garbage = if self.pressed { GARBAGE_UNDER_PRESSURE } else { GARBAGE_USUAL };
-        let worth_it = self.pressed || self.active_len(log) >= ACTIVE_LEN_MIN;
+        let len_min = ACTIVE_LEN_MIN.min(self.shared.limits.segment / 2);
+        let worth_it = self.pressed || self.active_len(log) >= len_min;
         if worth_it && self.victim(log, garbage).is_none() && self.active_exceeds(log, garbage) {
             // The garbage lies in the segment that is still written to.
             self.starved |= log.roll().is_err();
