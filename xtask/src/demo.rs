@@ -59,9 +59,11 @@ pub(crate) fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
     let source = tree.root.to_str().context("the tree's path is not text")?;
     let copy = work.path().join("copy");
     let target = copy.to_str().context("the path of the target directory is not text")?;
-    let put = with_kills(&mut cluster, &["put", "-r", source, PREFIX], &tree, Member::DataNode(0))?;
+    let put =
+        with_kills(&mut cluster, &["put", "-r", "-j", "16", source, PREFIX], &tree, Member::DataNode(0))?;
     let listed = listing(&cluster)?;
-    let get = with_kills(&mut cluster, &["get", "-r", PREFIX, target], &tree, Member::DataNode(1))?;
+    let get =
+        with_kills(&mut cluster, &["get", "-r", "-j", "16", PREFIX, target], &tree, Member::DataNode(1))?;
 
     let mismatches = mismatches(&tree, &copy, &listed)?;
     print_table(&tree, &[&put, &get], &mismatches);

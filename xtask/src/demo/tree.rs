@@ -21,7 +21,7 @@ pub(super) struct Tree {
 /// Fewer files than these are no tree worth showing.
 const FILES_MIN: usize = 50;
 /// More than these take longer than anyone watches. A folder that is asked for by name is sent whole.
-const FILES_MAX: usize = 2000;
+const FILES_MAX: usize = 8000;
 /// Where the toolchain has many files: its documentation, or what a minimal installation has.
 const IN_THE_TOOLCHAIN: &[&str] = &["share/doc", "lib/rustlib"];
 /// Of the second, files beyond this size are left out, so that it stays a tree of many files.
