@@ -53,19 +53,30 @@ pub(crate) fn soak(kills: u32, seed: Option<u64>) -> anyhow::Result<()> {
     sh::run_with(&words, &[("XDPFS_TEST_KILLS", &kills.to_string()), ("XDPFS_TEST_SEED", &seed)])
 }
 
-/// The cores by themselves, so that nobody else's features hide what they lack; `wire` also where there is no std.
+/// The cores by themselves, so that nobody else's features hide what they lack; two also where there is no std.
 fn cores() -> anyhow::Result<()> {
-    sh::run(&["cargo", "check", "--locked", "-p", "xdpfs-wire", "-p", "xdpfs-transport"])?;
+    sh::run(&[
+        "cargo",
+        "check",
+        "--locked",
+        "-p",
+        "xdpfs-wire",
+        "-p",
+        "xdpfs-plane",
+        "-p",
+        "xdpfs-transport",
+    ])?;
     let sysroot = PathBuf::from(sh::output(&["rustc", "--print", "sysroot"])?.trim());
     let is_installed = |target: &&&str| sysroot.join("lib/rustlib").join(target).join("lib").is_dir();
     match WITHOUT_STD.iter().find(is_installed) {
         Some(target) => {
-            sh::run(&["cargo", "check", "--locked", "-p", "xdpfs-wire", "--lib", "--target", target])
+            // `plane` brings `wire` with it.
+            sh::run(&["cargo", "check", "--locked", "-p", "xdpfs-plane", "--lib", "--target", target])
         }
         None => {
             eprintln!("no target without std is installed ({}):", WITHOUT_STD.join(", "));
             eprintln!(
-                "that wire needs none is shown by its #![no_std] and its lack of dependencies, which tidy checks"
+                "that wire and plane need none is shown by #![no_std] and their lack of dependencies, which tidy checks"
             );
             Ok(())
         }

@@ -5,6 +5,8 @@ use crate::sh;
 
 /// The chunk protocol's definition depends on nothing at all: it is compiled for the kernel too.
 const ALONE: &str = "xdpfs-wire";
+/// What the kernel program decides by depends on that only.
+const PLANE: &str = "xdpfs-plane";
 /// The protocol's state machines depend on nothing that does I/O, keeps time or asks for chance.
 const PURE: &str = "xdpfs-transport";
 const IMPURE: &[&str] = &[
@@ -25,6 +27,7 @@ const IMPURE: &[&str] = &[
 /// Files that hold pure code: those whose path begins with the first and not with the second.
 const CORES: &[(&str, Option<&str>)] = &[
     ("wire/src/", None),
+    ("plane/src/", None),
     ("transport/src/", Some("transport/src/shell")),
     ("meta-server/src/state_machine", None),
     ("meta-server/src/placement.rs", None),
@@ -49,6 +52,9 @@ pub(super) fn dependencies() -> anyhow::Result<Vec<String>> {
     for name in tree(ALONE)?.iter().filter(|name| *name != ALONE) {
         complaints.push(format!("{ALONE} depends on {name}"));
     }
+    for name in tree(PLANE)?.iter().filter(|name| ![ALONE, PLANE].contains(&name.as_str())) {
+        complaints.push(format!("{PLANE} depends on {name}"));
+    }
     for name in tree(PURE)?.iter().filter(|name| IMPURE.contains(&name.as_str())) {
         complaints.push(format!("{PURE} without features depends on {name}"));
     }
@@ -67,9 +73,11 @@ pub(super) fn calls(repository: &Repository) -> Vec<String> {
     let mut complaints: Vec<String> =
         repository.with_extension("rs").filter(|file| is_core(file)).flat_map(in_file).collect();
     // Whether it really compiles without std is only known where such a target is installed, so this is asked too.
-    let lib = repository.file("wire/src/lib.rs").map_or("", |file| &file.text);
-    if !lib.contains("#![no_std]") && !lib.contains("#![cfg_attr(not(test), no_std)]") {
-        complaints.push("wire/src/lib.rs is not #![no_std]".to_owned());
+    for path in ["wire/src/lib.rs", "plane/src/lib.rs"] {
+        let lib = repository.file(path).map_or("", |file| &file.text);
+        if !lib.contains("#![no_std]") && !lib.contains("#![cfg_attr(not(test), no_std)]") {
+            complaints.push(format!("{path} is not #![no_std]"));
+        }
     }
     complaints
 }
@@ -106,8 +114,9 @@ mod tests {
     fn shells_and_tests_may_ask_for_the_time() {
         let text = "fn f() {\n    Instant::now();\n}\n";
         let check = |path: &str, text: &str, expect: usize| {
-            let repository =
-                Repository { files: vec![file(path, text), file("wire/src/lib.rs", "#![no_std]\n")] };
+            let lib = |path| file(path, "#![no_std]\n");
+            let files = vec![file(path, text), lib("wire/src/lib.rs"), lib("plane/src/lib.rs")];
+            let repository = Repository { files };
             assert_eq!(calls(&repository).len(), expect, "{path}");
         };
         check("transport/src/client.rs", text, 1);
