@@ -6,6 +6,7 @@
 mod bench;
 mod demo;
 mod docs;
+mod ebpf;
 mod setup;
 mod sh;
 mod test;
@@ -29,6 +30,8 @@ enum Task {
     Tidy,
     /// Write docs/CONFIGURATION.md anew from the binaries' own help.
     Docs,
+    /// Build the kernel program to target/bpf/xdpfs-ebpf.o; says how to get the tools if they are missing.
+    BuildEbpf,
     /// Put a tree of files into a cluster of separate processes and get it back, with a leader and a node killed.
     Demo {
         /// The tree; by default the Rust toolchain's own documentation.
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test | Task::Ci => test::run(),
         Task::Tidy => tidy::run(),
         Task::Docs => docs::write(),
+        Task::BuildEbpf => ebpf::build(),
         Task::Demo { dir } => demo::run(dir),
         Task::Bench { group, json, runs } => bench::run(group.as_deref(), json.as_deref(), runs),
         Task::Soak { kills, seed } => test::soak(kills, seed),

@@ -2,59 +2,84 @@
 
 use anyhow::ensure;
 
-use crate::sh;
+use crate::{ebpf, sh};
 
 struct Tool {
     name: &'static str,
-    /// Succeeds if it is there.
-    probe: &'static [&'static str],
+    is_there: fn() -> bool,
     /// Brings it, if anything can.
-    install: Option<&'static [&'static str]>,
+    bring: Option<fn() -> anyhow::Result<()>>,
     /// What to do by hand.
     hint: &'static str,
-    is_required: bool,
+    need: Need,
+}
+
+/// What cannot be done without a tool.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Need {
+    /// Anything.
+    Everything,
+    /// The kernel program; everything else can.
+    KernelProgram,
+    /// Nothing; it is only convenient.
+    Nothing,
 }
 
 const TOOLS: &[Tool] = &[
     Tool {
         name: "rustc",
-        probe: &["rustc", "--version"],
-        install: None,
+        is_there: || sh::succeeds(&["rustc", "--version"]),
+        bring: None,
         hint: "install Rust by https://rustup.rs; the version is pinned in rust-toolchain.toml",
-        is_required: true,
+        need: Need::Everything,
     },
     Tool {
         name: "rustfmt",
-        probe: &["cargo", "fmt", "--version"],
-        install: Some(&["rustup", "component", "add", "rustfmt"]),
+        is_there: || sh::succeeds(&["cargo", "fmt", "--version"]),
+        bring: Some(|| sh::run(&["rustup", "component", "add", "rustfmt"])),
         hint: "rustup component add rustfmt",
-        is_required: true,
+        need: Need::Everything,
     },
     Tool {
         name: "clippy",
-        probe: &["cargo", "clippy", "--version"],
-        install: Some(&["rustup", "component", "add", "clippy"]),
+        is_there: || sh::succeeds(&["cargo", "clippy", "--version"]),
+        bring: Some(|| sh::run(&["rustup", "component", "add", "clippy"])),
         hint: "rustup component add clippy",
-        is_required: true,
+        need: Need::Everything,
     },
     Tool {
         name: "cargo-nextest",
-        probe: &["cargo", "nextest", "--version"],
-        install: Some(&["cargo", "install", "cargo-nextest", "--locked"]),
+        is_there: || sh::succeeds(&["cargo", "nextest", "--version"]),
+        bring: Some(|| sh::run(&["cargo", "install", "cargo-nextest", "--locked"])),
         hint: "cargo install cargo-nextest --locked; without it the tests run by `cargo test`",
-        is_required: false,
+        need: Need::Nothing,
+    },
+    Tool {
+        name: "rustc for BPF",
+        is_there: ebpf::has_compiler,
+        bring: Some(ebpf::bring_compiler),
+        hint: "on Debian, as root: apt-get update && apt-get install rustc-web cargo-web rust-web-src",
+        need: Need::KernelProgram,
+    },
+    Tool {
+        name: "bpf-linker",
+        is_there: ebpf::has_linker,
+        bring: Some(ebpf::bring_linker),
+        hint: "cargo install bpf-linker, for the LLVM that `/usr/bin/rustc -vV` tells",
+        need: Need::KernelProgram,
     },
 ];
 
 /// Brings everything, what is only convenient too.
 pub(crate) fn complete() -> anyhow::Result<()> {
-    set_up(TOOLS.iter())
+    set_up(TOOLS.iter(), &[Need::Everything])
 }
 
 /// Brings what the checks cannot do without. Installing cargo-nextest compiles for minutes, so that is left to
 /// `setup`: `cargo test` runs the same tests.
 pub(crate) fn required() -> anyhow::Result<()> {
-    set_up(TOOLS.iter().filter(|tool| tool.is_required))
+    let needs = &[Need::Everything];
+    set_up(TOOLS.iter().filter(|tool| needs.contains(&tool.need)), needs)
 }
 
 /// Whether the tests can run by nextest.
@@ -62,20 +87,27 @@ pub(crate) fn has_nextest() -> bool {
     sh::succeeds(&["cargo", "nextest", "--version"])
 }
 
-fn set_up<'a>(tools: impl Iterator<Item = &'a Tool>) -> anyhow::Result<()> {
+/// Fails if a tool is missing that one of `needs` cannot do without.
+fn set_up<'a>(tools: impl Iterator<Item = &'a Tool>, needs: &[Need]) -> anyhow::Result<()> {
     let mut missing = Vec::new();
     for tool in tools {
-        let is_there = sh::succeeds(tool.probe) || tool.install.is_some_and(|install| bring(tool, install));
+        let is_there = (tool.is_there)() || tool.bring.is_some_and(|bring| is_brought(tool, bring));
         eprintln!("{} {}", if is_there { "found  " } else { "MISSING" }, tool.name);
         if !is_there {
             eprintln!("        {}", tool.hint);
-            missing.extend(tool.is_required.then_some(tool.name));
+            missing.extend(needs.contains(&tool.need).then_some(tool.name));
         }
     }
     ensure!(missing.is_empty(), "missing: {}", missing.join(", "));
     Ok(())
 }
 
-fn bring(tool: &Tool, install: &[&str]) -> bool {
-    sh::run(install).is_ok() && sh::succeeds(tool.probe)
+fn is_brought(tool: &Tool, bring: fn() -> anyhow::Result<()>) -> bool {
+    match bring() {
+        Ok(()) => (tool.is_there)(),
+        Err(error) => {
+            eprintln!("{}: {error:#}", tool.name);
+            false
+        }
+    }
 }

@@ -62,3 +62,8 @@ pub(crate) fn output(words: &[&str]) -> anyhow::Result<String> {
 pub(crate) fn succeeds(words: &[&str]) -> bool {
     command(words).output().is_ok_and(|output| output.status.success())
 }
+
+/// Whether we may do everything.
+pub(crate) fn is_root() -> bool {
+    output(&["id", "-u"]).is_ok_and(|id| id.trim() == "0")
+}

@@ -1,0 +1,56 @@
+//! Validate, filter, route: what is to be done with a datagram, before anything is done to it.
+
+use xdpfs_plane::{
+    Decision, Envelope, Fate, Frame as _,
+    maps::{Place, Settings},
+};
+use xdpfs_wire::{Accepted, Expiry, HEADER_LEN, NodeEpoch, Reject, TargetNode, validate_request};
+
+use crate::{GENERIC, TICK_NS, maps, packet::Packet};
+
+/// Judges the datagram in `envelope`, and counts and samples refusals.
+#[inline(always)]
+pub(crate) fn judge(packet: &Packet, envelope: &Envelope) -> Decision {
+    let Some(settings) = maps::settings() else { return Decision::End(Fate::Fault) };
+    let now_ns = maps::ticks() * TICK_NS.load();
+    let decision = decide(packet, envelope, settings, now_ns).unwrap_or(Decision::End(Fate::Fault));
+    if let Decision::Answer(reject) | Decision::Refuse(reject) = decision {
+        let counter = Fate::reject_counter(reject);
+        let count = maps::count(counter);
+        if count & settings.event_mask == 0 {
+            maps::keep_event(counter, packet, envelope, now_ns);
+        }
+    }
+    match decision {
+        Decision::Answer(_) if !maps::may_answer(settings, now_ns) => Decision::End(Fate::AnswerWithheld),
+        decision => decision,
+    }
+}
+
+/// `None` if the packet isn't what it seemed.
+#[inline(always)]
+fn decide(packet: &Packet, envelope: &Envelope, settings: &Settings, now_ns: u64) -> Option<Decision> {
+    let Some(payload_len) = envelope.datagram_len.checked_sub(HEADER_LEN) else {
+        return Some(Decision::Refuse(Reject::TooShort));
+    };
+    let bytes = packet.at::<HEADER_LEN>(envelope.datagram_at())?;
+    let now = Expiry(settings.unix_s(now_ns));
+    let Accepted { header, .. } = match validate_request(bytes, payload_len, &maps::Keys, now) {
+        Ok(request) => request,
+        Err((reject, Some(_))) => return Some(Decision::Answer(reject)),
+        Err((Reject::BadLength, None)) if GENERIC.load() != 0 => {
+            return Some(Decision::End(Fate::SuperPacket));
+        }
+        Err((reject, None)) => return Some(Decision::Refuse(reject)),
+    };
+    if let Err(fate) = maps::filter(settings, envelope.source(packet)?, now_ns) {
+        return Some(Decision::End(fate));
+    }
+    let Some(route) = maps::route(header.node) else { return Some(Decision::Answer(Reject::WrongNode)) };
+    let target = TargetNode { node: header.node, epoch: NodeEpoch(route.node_epoch) };
+    Some(match target.check(&header) {
+        Err(reject) => Decision::Answer(reject),
+        Ok(()) if route.place == Place::HERE => Decision::End(Fate::Local),
+        Ok(()) => Decision::Forward(header.node),
+    })
+}

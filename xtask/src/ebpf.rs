@@ -1,0 +1,123 @@
+//! The kernel program's object, and the tools that it takes.
+//!
+//! The program is built by Debian's pair of rustc and cargo, for which Debian has the source of `core` too, and linked
+//! by bpf-linker with the LLVM of that rustc. The pinned toolchain builds everything else and never needs these.
+
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, ensure};
+
+use crate::sh;
+
+const RUSTC: &str = "/usr/bin/rustc";
+const CARGO: &str = "/usr/bin/cargo";
+/// Where Debian puts the source of `core`.
+const CORE: &str = "/usr/lib/rustlib/src/rust/library/core/Cargo.toml";
+const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+/// Below this, LLVM knows no unaligned access for BPF, and every field of a header would be put together bytewise.
+const LLVM_MIN: u32 = 22;
+/// What has no name but `xdpfs-ebpf` is embedded in the data node.
+const TARGET: &str = "bpfel-unknown-none";
+const FLAGS: &[&str] =
+    &["-Clink-arg=--btf", "-Ctarget-cpu=v3", "-Ctarget-feature=+allows-misaligned-mem-access"];
+
+/// What `--version` of the tools is called in messages.
+pub(crate) const HINT: &str = "on Debian, as root: cargo xtask setup";
+
+/// Builds the object, with BTF and without debug information.
+pub(crate) fn build() -> anyhow::Result<()> {
+    ensure!(has_compiler(), "the compiler for the kernel program is missing; {HINT}");
+    ensure!(has_linker(), "bpf-linker is missing; {HINT}");
+    let dir = directory();
+    let dir = dir.to_str().context("the path of the target directory is not text")?;
+    let words = [
+        &[CARGO, "build", "--locked", "--package", "xdpfs-ebpf", "--profile", "kernel", "-Zbuild-std=core"],
+        &["--target", TARGET, "--target-dir", dir][..],
+    ];
+    let flags = FLAGS.join("\x1f");
+    let env = [("RUSTC", RUSTC), ("RUSTC_BOOTSTRAP", "1"), ("CARGO_ENCODED_RUSTFLAGS", &flags)];
+    sh::run_with(&words.concat(), &env)?;
+    strip(&format!("{dir}/{TARGET}/kernel/xdpfs-ebpf"), &object())?;
+    eprintln!("built {}", object().display());
+    Ok(())
+}
+
+/// Where the object is, once it is built.
+pub(crate) fn object() -> PathBuf {
+    directory().join("xdpfs-ebpf.o")
+}
+
+fn directory() -> PathBuf {
+    sh::target_dir("bpf")
+}
+
+/// The debug information has become BTF and would only make the data node larger.
+fn strip(from: &str, to: &Path) -> anyhow::Result<()> {
+    let sysroot = sh::output(&["rustc", "--print", "sysroot"])?;
+    let objcopy = format!("{}/lib/rustlib/{ARCH}-unknown-linux-gnu/bin/rust-objcopy", sysroot.trim());
+    // Not in place: whoever loads the object meanwhile finds the old one or the new one.
+    let half = to.with_extension("half");
+    let half_path = half.to_str().context("the path of the target directory is not text")?;
+    sh::run(&[&objcopy, "--strip-debug", from, half_path])?;
+    fs::rename(&half, to).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// Whether Debian's pair is there, new enough, and with the source of `core`.
+pub(crate) fn has_compiler() -> bool {
+    sh::succeeds(&[CARGO, "--version"])
+        && Path::new(CORE).exists()
+        && llvm_major().is_ok_and(|major| major >= LLVM_MIN)
+}
+
+pub(crate) fn has_linker() -> bool {
+    sh::succeeds(&["bpf-linker", "--version"])
+}
+
+pub(crate) fn bring_compiler() -> anyhow::Result<()> {
+    ensure!(sh::succeeds(&["apt-get", "--version"]), "there is no apt-get to bring {}", PACKAGES.join(", "));
+    ensure!(sh::is_root(), "only root can install {}", PACKAGES.join(", "));
+    sh::run(&["apt-get", "update"])?;
+    let install = [&["apt-get", "install", "--yes", "--no-install-recommends"], PACKAGES].concat();
+    sh::run_with(&install, &[("DEBIAN_FRONTEND", "noninteractive")])
+}
+
+/// Compiles bpf-linker against the LLVM library that rustc itself uses, so that no development package is needed.
+pub(crate) fn bring_linker() -> anyhow::Result<()> {
+    let major = llvm_major().context("bpf-linker needs the LLVM of the compiler for BPF")?;
+    let link = format!("-Clink-arg={}", llvm_library(major)?.display());
+    let features = format!("llvm-{major},no-llvm-linking");
+    let words = [
+        &["cargo", "install", "bpf-linker", "--version", "0.13.0", "--locked", "--force"],
+        &["--no-default-features", "--features", &features][..],
+    ];
+    let env = [
+        ("CARGO_ENCODED_RUSTFLAGS", link.as_str()),
+        // It works for a second at a time, and LLVM for most of that.
+        ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
+        ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+        ("CARGO_PROFILE_RELEASE_STRIP", "true"),
+    ];
+    sh::run_with(&words.concat(), &env)
+}
+
+fn llvm_major() -> anyhow::Result<u32> {
+    let about = sh::output(&[RUSTC, "-vV"])?;
+    let version = about.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+    let major = version.and_then(|version| version.split('.').next());
+    major.and_then(|major| major.parse().ok()).with_context(|| format!("{RUSTC} tells no LLVM version"))
+}
+
+fn llvm_library(major: u32) -> anyhow::Result<PathBuf> {
+    let dir = format!("/usr/lib/{ARCH}-linux-gnu");
+    let prefix = format!("libLLVM.so.{major}.");
+    let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {dir}"))?;
+    let mut found = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let fits = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&prefix))
+    };
+    found.find(fits).with_context(|| format!("there is no {prefix}* in {dir}"))
+}
