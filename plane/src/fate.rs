@@ -113,3 +113,30 @@ pub fn counter_label(index: u32) -> Option<&'static str> {
         None => Reject::ALL.get(index - Fate::ALL.len()).map(|reject| reject.label()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_has_a_name_of_its_own() {
+        let label = |at| counter_label(at).unwrap_or("nameless");
+        for at in 0..COUNTERS {
+            assert_ne!(label(at), "nameless", "{at}");
+            assert!((0..at).all(|other| label(other) != label(at)), "{} twice", label(at));
+        }
+        assert_eq!(counter_label(COUNTERS), None);
+    }
+
+    #[test]
+    fn fates_and_reasons_are_counted_apart() {
+        for fate in Fate::ALL {
+            assert_eq!(Fate::from_counter(fate.counter()), *fate);
+            assert_eq!(counter_label(fate.counter()), Some(fate.label()));
+        }
+        for reject in Reject::ALL {
+            assert_eq!(counter_label(Fate::reject_counter(*reject)), Some(reject.label()));
+        }
+        assert_eq!(Fate::from_counter(COUNTERS), Fate::Fault);
+    }
+}

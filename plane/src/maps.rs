@@ -129,3 +129,22 @@ pub struct Event {
 }
 
 const _: () = assert!(size_of::<Settings>() == 64 && size_of::<Route>() == 44 && size_of::<Event>() == 96);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_runs_from_when_the_settings_were_made() {
+        let settings = Settings { made_ns: 5_000_000_000, made_unix_s: 1000, ..Settings::default() };
+        let check = |after_ns: u64, expect: u32| {
+            assert_eq!(settings.unix_s(settings.made_ns + after_ns), 1000 + expect, "{after_ns} ns later");
+        };
+        check(0, 0);
+        check(999_000_000, 0);
+        check(1_001_000_000, 1);
+        check(60_002_000_000, 60);
+        // A day without user space costs less than a second.
+        check(86_400_000_000_000, 86_399);
+    }
+}
