@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::sh;
+use crate::{setup, sh};
 
 const RUSTC: &str = "/usr/bin/rustc";
 const CARGO: &str = "/usr/bin/cargo";
@@ -20,13 +20,13 @@ const CORE: &str = "/usr/lib/rustlib/src/rust/library/core/Cargo.toml";
 const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 /// Below this, LLVM knows no unaligned access for BPF, and every field of a header would be put together bytewise.
 const LLVM_MIN: u32 = 22;
-/// What has no name but `xdpfs-ebpf` is embedded in the data node.
 const TARGET: &str = "bpfel-unknown-none";
 const FLAGS: &[&str] =
     &["-Clink-arg=--btf", "-Ctarget-cpu=v3", "-Ctarget-feature=+allows-misaligned-mem-access"];
 
-/// What `--version` of the tools is called in messages.
-pub(crate) const HINT: &str = "on Debian, as root: cargo xtask setup";
+/// There where the kernel has BPF.
+const BPF_SETTING: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
+const HINT: &str = "on Debian, as root: cargo xtask setup";
 
 /// Builds the object, with BTF and without debug information.
 pub(crate) fn build() -> anyhow::Result<()> {
@@ -46,8 +46,20 @@ pub(crate) fn build() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Builds the program and runs it packet by packet. Whatever that needs and is missing is a failure.
+pub(crate) fn test() -> anyhow::Result<()> {
+    ensure!(sh::is_root(), "only root can load the kernel program, so only root can test it");
+    ensure!(Path::new(BPF_SETTING).exists(), "this kernel has no BPF");
+    setup::for_kernel_program()?;
+    build()?;
+    let object = object();
+    let object = object.to_str().context("the path of the target directory is not text")?;
+    let words = ["cargo", "test", "--locked", "-p", "xdpfs-testrun", "--features", "kernel"];
+    sh::run_with(&[&words[..], &["--", "--nocapture"]].concat(), &[("XDPFS_EBPF_OBJECT", object)])
+}
+
 /// Where the object is, once it is built.
-pub(crate) fn object() -> PathBuf {
+fn object() -> PathBuf {
     directory().join("xdpfs-ebpf.o")
 }
 
@@ -90,6 +102,7 @@ pub(crate) fn bring_linker() -> anyhow::Result<()> {
     let major = llvm_major().context("bpf-linker needs the LLVM of the compiler for BPF")?;
     let link = format!("-Clink-arg={}", llvm_library(major)?.display());
     let features = format!("llvm-{major},no-llvm-linking");
+    // Forced, because one that no longer starts for want of its LLVM counts as installed.
     let words = [
         &["cargo", "install", "bpf-linker", "--version", "0.13.0", "--locked", "--force"],
         &["--no-default-features", "--features", &features][..],

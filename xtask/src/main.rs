@@ -26,6 +26,8 @@ enum Task {
     Test,
     /// The same as `test`; what CI calls.
     Ci,
+    /// Run the kernel program packet by packet beside a model of it; needs root and BPF, and fails without them.
+    TestXdp,
     /// Check the rules that no compiler knows: pure cores, links, generated pages, forms.
     Tidy,
     /// Write docs/CONFIGURATION.md anew from the binaries' own help.
@@ -63,6 +65,7 @@ fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Setup => setup::complete(),
         Task::Test | Task::Ci => test::run(),
+        Task::TestXdp => ebpf::test(),
         Task::Tidy => tidy::run(),
         Task::Docs => docs::write(),
         Task::BuildEbpf => ebpf::build(),

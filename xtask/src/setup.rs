@@ -78,13 +78,21 @@ pub(crate) fn complete() -> anyhow::Result<()> {
 /// Brings what the checks cannot do without. Installing cargo-nextest compiles for minutes, so that is left to
 /// `setup`: `cargo test` runs the same tests.
 pub(crate) fn required() -> anyhow::Result<()> {
-    let needs = &[Need::Everything];
-    set_up(TOOLS.iter().filter(|tool| needs.contains(&tool.need)), needs)
+    bring_for(&[Need::Everything])
+}
+
+/// Brings what the kernel program cannot do without either.
+pub(crate) fn for_kernel_program() -> anyhow::Result<()> {
+    bring_for(&[Need::Everything, Need::KernelProgram])
 }
 
 /// Whether the tests can run by nextest.
 pub(crate) fn has_nextest() -> bool {
     sh::succeeds(&["cargo", "nextest", "--version"])
+}
+
+fn bring_for(needs: &[Need]) -> anyhow::Result<()> {
+    set_up(TOOLS.iter().filter(|tool| needs.contains(&tool.need)), needs)
 }
 
 /// Fails if a tool is missing that one of `needs` cannot do without.

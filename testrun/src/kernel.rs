@@ -1,0 +1,209 @@
+//! The loaded program with its maps.
+
+use std::{env, fs, net::IpAddr, path::Path};
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, DevMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
+};
+use rustix::time::{ClockId, clock_getres};
+use xdpfs_plane::{
+    COUNTERS, PORTS_MAX, Rate, SourceAddress, counter_label,
+    maps::{Event, KeyEpochSlot, Route, Settings, SourceRule},
+};
+use xdpfs_wire::{NodeId, SipKey};
+
+use crate::fixture::{HERE, NODE, NOW, PORT, SECRETS};
+
+/// Names the object; set by `cargo xtask test-xdp`.
+const OBJECT: &str = "XDPFS_EBPF_OBJECT";
+/// The loopback device: it exists in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// What the program made of one packet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    pub action: u32,
+    /// Names of the counters that rose, in their order.
+    pub counted: Vec<&'static str>,
+    pub packet: Vec<u8>,
+}
+
+/// What the loader fixes for the life of the program.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fixed {
+    pub generic: bool,
+    pub answer_by_redirect: bool,
+    /// The kernel's clock runs; without it, it is always the fixture's second.
+    pub clock_runs: bool,
+}
+
+/// The program in the kernel, with its maps.
+#[derive(Debug)]
+pub struct Kernel {
+    ebpf: Ebpf,
+    tick_ns: u64,
+    counts: Vec<u64>,
+}
+
+/// A value as the maps hold it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Raw<T>(T);
+// SAFETY: used for the types of `xdpfs_plane::maps` only, which are plain words without padding.
+unsafe impl<T: Copy + 'static> Pod for Raw<T> {}
+
+impl Kernel {
+    /// Loads the program with the fixture's secrets and its node as the local one.
+    pub fn load(fixed: Fixed) -> anyhow::Result<Self> {
+        let path = env::var_os(OBJECT).with_context(|| format!("{OBJECT} is not set"))?;
+        let object =
+            fs::read(&path).with_context(|| format!("cannot read {}", Path::new(&path).display()))?;
+        let mut loader = EbpfLoader::new();
+        let mut ports = [0; PORTS_MAX];
+        ports[0] = PORT;
+        let generic = u8::from(fixed.generic);
+        let answer_by_redirect = u8::from(fixed.answer_by_redirect);
+        loader.override_global("PORTS", &ports, true);
+        loader.override_global("GENERIC", &generic, true);
+        loader.override_global("ANSWER_BY_REDIRECT", &answer_by_redirect, true);
+        let tick_ns = if fixed.clock_runs { tick_ns() } else { 0 };
+        loader.override_global("TICK_NS", &tick_ns, true);
+        let mut ebpf = loader.load(&object)?;
+        for (_, program) in ebpf.programs_mut() {
+            <&mut Xdp>::try_from(program)?.load().map_err(shortened)?;
+        }
+        let mut kernel = Self { ebpf, tick_ns, counts: vec![0; COUNTERS as usize] };
+        for (epoch, bytes) in SECRETS {
+            let SipKey { k0, k1 } = SipKey::from_bytes(bytes);
+            kernel.set("KEY_EPOCHS", u32::from(epoch.0), KeyEpochSlot { k0, k1, live: 1 })?;
+        }
+        kernel.settings(QUIET)?;
+        kernel.route(NODE.node, HERE)?;
+        Ok(kernel)
+    }
+
+    /// Puts settings in force; it is the fixture's time then.
+    pub fn settings(&mut self, settings: Settings) -> anyhow::Result<()> {
+        self.settings_made(settings, 0)
+    }
+
+    /// Puts settings in force that were made some time ago.
+    pub fn settings_made(&mut self, settings: Settings, ago_ns: u64) -> anyhow::Result<()> {
+        let made_ns = (self.ticks()? * self.tick_ns).saturating_sub(ago_ns);
+        self.set("SETTINGS", 0, Settings { made_ns, made_unix_s: NOW.0, ..settings })
+    }
+
+    fn ticks(&mut self) -> anyhow::Result<u64> {
+        let mut out = [0; 64];
+        let options =
+            TestRunOptions { data_in: Some(&[0; 64]), data_out: Some(&mut out), ..TestRunOptions::new() };
+        self.program("xdpfs_ticks")?.test_run(options)?;
+        Ok(u64::from_ne_bytes(*out.first_chunk().context("no ticks")?))
+    }
+
+    pub fn route(&mut self, node: NodeId, route: Route) -> anyhow::Result<()> {
+        self.set("ROUTES", u32::from(node.0), route)
+    }
+
+    /// Makes an entry of the device map lead to the loopback device.
+    pub fn device(&mut self, index: u32) -> anyhow::Result<()> {
+        let mut devices: DevMap<_> = self.ebpf.map_mut("DEVICES").context("DEVICES")?.try_into()?;
+        Ok(devices.set(index, LOOPBACK, None, 0)?)
+    }
+
+    pub fn source_rule(&mut self, prefix: IpAddr, prefix_len: u32, rule: SourceRule) -> anyhow::Result<()> {
+        let mapped_len = if prefix.is_ipv4() { prefix_len + 96 } else { prefix_len };
+        let mut rules: LpmTrie<_, SourceAddress, Raw<SourceRule>> =
+            self.ebpf.map_mut("SOURCE_RULES").context("SOURCE_RULES")?.try_into()?;
+        Ok(rules.insert(&Key::new(mapped_len, mapped(prefix)), Raw(rule), 0)?)
+    }
+
+    pub fn events(&mut self) -> anyhow::Result<Vec<Event>> {
+        let mut ring: RingBuf<_> = self.ebpf.map_mut("EVENTS").context("EVENTS")?.try_into()?;
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            assert_eq!(item.len(), size_of::<Event>());
+            // SAFETY: the program writes one whole `Event` per item, and any bytes are one.
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+        }
+        Ok(events)
+    }
+
+    /// Runs one packet.
+    pub fn run(&mut self, packet: &[u8]) -> anyhow::Result<Outcome> {
+        let mut out = vec![0; packet.len() + 256];
+        let options =
+            TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = self.program("xdpfs_ingress")?.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        let counts = self.counts()?;
+        let counted = (0..COUNTERS)
+            .filter(|at| counts[*at as usize] != self.counts[*at as usize])
+            .map(|at| counter_label(at).unwrap_or("nameless"))
+            .collect();
+        self.counts = counts;
+        Ok(Outcome { action: result.return_value, counted, packet: out })
+    }
+
+    /// Runs one packet without looking at the counters.
+    pub fn act(&mut self, packet: &[u8], out: &mut Vec<u8>) -> anyhow::Result<u32> {
+        out.resize(packet.len() + 256, 0);
+        let options =
+            TestRunOptions { data_in: Some(packet), data_out: Some(&mut out[..]), ..TestRunOptions::new() };
+        let result = self.program("xdpfs_ingress")?.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        Ok(result.return_value)
+    }
+
+    pub fn counts(&self) -> anyhow::Result<Vec<u64>> {
+        let counts: PerCpuArray<_, u64> = self.ebpf.map("COUNTS").context("COUNTS")?.try_into()?;
+        (0..COUNTERS).map(|at| Ok(counts.get(&at, 0)?.iter().sum())).collect()
+    }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<&mut Xdp> {
+        Ok(self.ebpf.program_mut(name).context("no such program")?.try_into()?)
+    }
+
+    fn set<T: Copy + 'static>(&mut self, map: &'static str, index: u32, value: T) -> anyhow::Result<()> {
+        let mut array: Array<_, Raw<T>> = self.ebpf.map_mut(map).context(map)?.try_into()?;
+        Ok(array.set(index, Raw(value), 0)?)
+    }
+}
+
+/// No limits and no events.
+pub const QUIET: Settings = Settings {
+    made_ns: 0,
+    source_rate: Rate { interval_ns: 0, burst_ns: 0 },
+    answer_rate: Rate { interval_ns: 0, burst_ns: 0 },
+    event_mask: u64::MAX,
+    unlisted_source: SourceRule::ALLOW,
+    sources_listed: 0,
+    made_unix_s: 0,
+    reserved: 0,
+};
+
+/// No limit but a tiny one, for tests.
+pub const ONE_AT_ONCE: Rate = Rate { interval_ns: 3_600_000_000_000, burst_ns: 0 };
+
+pub fn mapped(address: IpAddr) -> SourceAddress {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// Nanoseconds in a tick: the resolution of the coarse clocks is just that.
+fn tick_ns() -> u64 {
+    let resolution = clock_getres(ClockId::MonotonicCoarse);
+    u64::try_from(resolution.tv_nsec).expect("a resolution is not negative")
+}
+
+/// The verifier says thousands of lines; the first and last ones count.
+fn shortened(error: ProgramError) -> anyhow::Error {
+    let text = error.to_string();
+    let tail = text.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
+    anyhow::anyhow!("{} ... {}", text.lines().next().unwrap_or_default(), &text[tail..])
+}

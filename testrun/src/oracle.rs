@@ -1,0 +1,260 @@
+//! What the program must do, told independently: frames are read as slices with lengths, checksums are summed in
+//! big-endian words, and the verdict on the datagram is the user-space validator's.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use xdpfs_plane::maps::{Place, Route, SourceRule};
+use xdpfs_wire::{
+    Accepted, Capability, Flags, HEADER_LEN, Header, KeyEpochs as _, NodeEpoch, Opcode, PieceClass, Reject,
+    Status, TargetNode, validate_request,
+};
+
+use crate::{
+    fixture::{NOW, PORT, Secrets},
+    frames::{fold, sum},
+};
+
+const DROP: u32 = 1;
+const PASS: u32 = 2;
+const TX: u32 = 3;
+const REDIRECT: u32 = 4;
+
+/// What must come of one packet.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Expected {
+    pub action: u32,
+    /// The counters that must rise, in any order.
+    pub counted: Vec<&'static str>,
+    pub packet: Vec<u8>,
+}
+
+/// The maps, as far as they decide anything.
+#[derive(Debug, Default)]
+pub struct Model {
+    pub routes: HashMap<u16, Route>,
+    /// Whether each device is there.
+    pub devices: HashMap<u32, bool>,
+    /// The first rule that fits counts; no rules, no filter.
+    pub source_rules: Vec<(IpAddr, u32, SourceRule)>,
+    pub unlisted_source: SourceRule,
+    pub generic: bool,
+}
+
+struct Found<'a> {
+    is_v4: bool,
+    ip_at: usize,
+    datagram: &'a [u8],
+}
+
+impl Model {
+    pub fn expect(&self, frame: &[u8]) -> Expected {
+        let as_it_was = |action, counted| Expected { action, counted, packet: frame.to_vec() };
+        let Some(found) = find(frame) else { return as_it_was(PASS, vec!["foreign"]) };
+        if found.datagram.len() > PieceClass::Jumbo.datagram_len() {
+            return as_it_was(PASS, vec!["super_packet"]);
+        }
+        let answered = |reject: Reject, asker: &Accepted| match reject.reply() {
+            Some(status) => Expected {
+                action: TX,
+                counted: vec!["answered", reject.label()],
+                packet: answer(frame, &found, asker, status),
+            },
+            None => as_it_was(DROP, vec!["refused", reject.label()]),
+        };
+        let Some((header, payload)) = found.datagram.split_first_chunk::<HEADER_LEN>() else {
+            return as_it_was(DROP, vec!["refused", "too_short"]);
+        };
+        let accepted = match validate_request(header, payload.len(), &Secrets, NOW) {
+            Ok(accepted) => accepted,
+            Err((reject, Some(asker))) => return answered(reject, &asker),
+            Err((Reject::BadLength, None)) if self.generic => {
+                return as_it_was(PASS, vec!["super_packet"]);
+            }
+            Err((reject, None)) => return as_it_was(DROP, vec!["refused", reject.label()]),
+        };
+        if self.is_denied(source(frame, &found)) {
+            return as_it_was(DROP, vec!["source_denied"]);
+        }
+        let Some(route) = self.routes.get(&accepted.header.node.0) else {
+            return answered(Reject::WrongNode, &accepted);
+        };
+        let target = TargetNode { node: accepted.header.node, epoch: NodeEpoch(route.node_epoch) };
+        if let Err(reject) = target.check(&accepted.header) {
+            return answered(reject, &accepted);
+        }
+        if route.place == Place::HERE {
+            return as_it_was(PASS, vec!["local"]);
+        }
+        let hops = frame[found.ip_at + if found.is_v4 { 8 } else { 7 }];
+        if hops <= 1 {
+            return as_it_was(PASS, vec!["hop_limit"]);
+        }
+        if found.is_v4 && route.v4 == [0; 4] || !found.is_v4 && route.v6 == [0; 16] {
+            return as_it_was(DROP, vec!["no_address"]);
+        }
+        let packet = forwarded(frame, &found, route, self.generic);
+        if self.devices.get(&route.device).copied().unwrap_or(false) {
+            Expected { action: REDIRECT, counted: vec!["routed"], packet }
+        } else {
+            Expected { action: DROP, counted: vec!["no_device"], packet }
+        }
+    }
+
+    fn is_denied(&self, source: IpAddr) -> bool {
+        if self.source_rules.is_empty() {
+            return false;
+        }
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let fits = |(prefix, len, _): &&(IpAddr, u32, SourceRule)| {
+            prefix.is_ipv4() == source.is_ipv4()
+                && (*len == 0 || (bits(*prefix) ^ bits(source)) >> (128 - len) == 0)
+        };
+        let longest = self.source_rules.iter().filter(fits).max_by_key(|(_, len, _)| *len);
+        longest.map_or(self.unlisted_source, |(_, _, rule)| *rule) == SourceRule::DENY
+    }
+}
+
+fn find(frame: &[u8]) -> Option<Found<'_>> {
+    let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let mut at = 12;
+    let mut tags = 0;
+    let mut ethertype = word(at)?;
+    while (ethertype == 0x8100 || ethertype == 0x88a8) && tags < 2 {
+        tags += 1;
+        at += 4;
+        ethertype = word(at)?;
+    }
+    let ip_at = at + 2;
+    let (is_v4, udp_at, ip_payload_len) = match ethertype {
+        0x0800 => {
+            let udp_at = ip_at + 20;
+            let plain = *frame.get(ip_at)? == 0x45;
+            let whole = word(ip_at + 6)? & 0x3fff == 0;
+            let len = usize::from(word(ip_at + 2)?);
+            if !plain || !whole || *frame.get(ip_at + 9)? != 17 || len < 20 {
+                return None;
+            }
+            (true, udp_at, len - 20)
+        }
+        0x86dd => {
+            if *frame.get(ip_at)? >> 4 != 6 || *frame.get(ip_at + 6)? != 17 {
+                return None;
+            }
+            (false, ip_at + 40, usize::from(word(ip_at + 4)?))
+        }
+        _ => return None,
+    };
+    let udp_len = usize::from(word(udp_at + 4)?);
+    if word(udp_at + 2)? != PORT || udp_len < 8 || udp_len > ip_payload_len {
+        return None;
+    }
+    Some(Found { is_v4, ip_at, datagram: frame.get(udp_at + 8..udp_at + udp_len)? })
+}
+
+fn source(frame: &[u8], found: &Found<'_>) -> IpAddr {
+    if found.is_v4 {
+        IpAddr::from(<[u8; 4]>::try_from(&frame[found.ip_at + 12..][..4]).expect("four bytes"))
+    } else {
+        IpAddr::from(<[u8; 16]>::try_from(&frame[found.ip_at + 8..][..16]).expect("sixteen bytes"))
+    }
+}
+
+fn answer(frame: &[u8], found: &Found<'_>, asker: &Accepted, status: Status) -> Vec<u8> {
+    let header = Header {
+        opcode: Opcode::Error,
+        flags: Flags::NONE,
+        status,
+        length: 0,
+        payload_crc: 0,
+        ..asker.header
+    };
+    assert_eq!(
+        Capability::claimed_by(&header).key(Secrets.secret(header.key_epoch).expect("a live epoch")),
+        asker.key
+    );
+    let ip = found.ip_at;
+    let udp = ip + if found.is_v4 { 20 } else { 40 };
+    let mut out = [&frame[6..12], &frame[..6], &frame[12..udp + 8], &asker.key.seal(&header)].concat();
+    let udp_len = (8 + HEADER_LEN) as u16;
+    let address_len = if found.is_v4 { 4 } else { 16 };
+    let addresses = ip + if found.is_v4 { 12 } else { 8 };
+    let (from, to) = out[addresses..addresses + 2 * address_len].split_at_mut(address_len);
+    from.swap_with_slice(to);
+    let (from, to) = out[udp..udp + 4].split_at_mut(2);
+    from.swap_with_slice(to);
+    out[udp + 4..udp + 6].copy_from_slice(&udp_len.to_be_bytes());
+    if found.is_v4 {
+        out[ip + 2..ip + 4].copy_from_slice(&(20 + udp_len).to_be_bytes());
+        out[ip + 8] = 64;
+        out[ip + 10..ip + 12].fill(0);
+        let check = !fold(sum(&out[ip..ip + 20]));
+        out[ip + 10..ip + 12].copy_from_slice(&check.to_be_bytes());
+    } else {
+        out[ip + 4..ip + 6].copy_from_slice(&udp_len.to_be_bytes());
+        out[ip + 7] = 64;
+    }
+    let check = udp_check(&out, found, udp, usize::from(udp_len));
+    out[udp + 6..udp + 8].copy_from_slice(&check.to_be_bytes());
+    out
+}
+
+fn forwarded(frame: &[u8], found: &Found<'_>, route: &Route, generic: bool) -> Vec<u8> {
+    let ip = found.ip_at;
+    let udp = ip + if found.is_v4 { 20 } else { 40 };
+    let udp_len = 8 + found.datagram.len();
+    let old = frame.to_vec();
+    let mut new = frame.to_vec();
+    if found.is_v4 {
+        new[ip + 8] -= 1;
+        new[ip + 16..ip + 20].copy_from_slice(&route.v4);
+        let check = updated(&old, &new, ip + 10, &[(ip + 8, 2), (ip + 16, 4)]);
+        new[ip + 10..ip + 12].copy_from_slice(&check.to_be_bytes());
+    } else {
+        new[ip + 7] -= 1;
+        new[ip + 24..ip + 40].copy_from_slice(&route.v6);
+    }
+    new[udp + 2..udp + 4].copy_from_slice(&route.port);
+    let check = u16::from_be_bytes([old[udp + 6], old[udp + 7]]);
+    let address = if found.is_v4 { (ip + 16, 4) } else { (ip + 24, 16) };
+    let check = if check == 0 && found.is_v4 {
+        0
+    } else if check == fold(pseudo_sum(&old, found, udp_len)) {
+        if generic { fold(pseudo_sum(&new, found, udp_len)) } else { udp_check(&new, found, udp, udp_len) }
+    } else {
+        match updated(&old, &new, udp + 6, &[address, (udp + 2, 2)]) {
+            0 => 0xffff,
+            check => check,
+        }
+    };
+    new[udp + 6..udp + 8].copy_from_slice(&check.to_be_bytes());
+    [&route.destination_mac[..], &route.source_mac, &new[ip - 2..]].concat()
+}
+
+/// A checksum after the words at some places have changed (RFC 1624, equation 3).
+fn updated(old: &[u8], new: &[u8], check_at: usize, changed: &[(usize, usize)]) -> u16 {
+    let word = |bytes: &[u8], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    let mut total = u64::from(!word(old, check_at));
+    for (start, len) in changed {
+        for at in (*start..start + len).step_by(2) {
+            total += u64::from(!word(old, at)) + u64::from(word(new, at));
+        }
+    }
+    !fold(total)
+}
+
+fn udp_check(frame: &[u8], found: &Found<'_>, udp: usize, udp_len: usize) -> u16 {
+    let mut bytes = frame[udp..udp + udp_len].to_vec();
+    bytes[6..8].fill(0);
+    match !fold(pseudo_sum(frame, found, udp_len) + sum(&bytes)) {
+        0 => 0xffff,
+        check => check,
+    }
+}
+
+fn pseudo_sum(frame: &[u8], found: &Found<'_>, udp_len: usize) -> u64 {
+    let addresses = if found.is_v4 { 12..20 } else { 8..40 };
+    sum(&frame[found.ip_at..][addresses]) + 17 + udp_len as u64
+}
