@@ -75,6 +75,24 @@ fn checksums_left_to_the_card_are_finished() {
     }
 }
 
+/// Chance meets the one whose update is zero, which would mean that there is none, once in 65536 packets.
+#[test]
+fn every_checksum_is_updated_as_its_words_change() {
+    let (mut kernel, model) = set_up(Fixed::default(), &[(NODE.node.0, THERE)]);
+    let get = datagram("get_piece_of_one_byte");
+    let mut out = Vec::new();
+    for wrapping in [V4, V6] {
+        let mut packet = wrapping.frame(PORT, &get);
+        let at = wrapping.udp_at() + 6;
+        for check in 0..=u16::MAX {
+            packet[at..at + 2].copy_from_slice(&check.to_be_bytes());
+            let action = kernel.act(&packet, &mut out).unwrap();
+            let expect = model.expect(&packet);
+            assert!(action == expect.action && out == expect.packet, "{wrapping:?}: {check:#06x}");
+        }
+    }
+}
+
 #[test]
 fn what_is_not_plainly_ours_passes_untouched() {
     let (mut kernel, model) = set_up(Fixed::default(), &[(NODE.node.0, HERE)]);
