@@ -17,8 +17,10 @@ use xdpfs_wire::{NodeId, SipKey};
 
 use crate::fixture::{HERE, NODE, NOW, PORT, SECRETS};
 
-/// Names the object; set by `cargo xtask test-xdp`.
+/// Names the object; set by `cargo xtask`.
 const OBJECT: &str = "XDPFS_EBPF_OBJECT";
+/// Names the object of the programs that it is measured against.
+const REFERENCES: &str = "XDPFS_EBPF_REFERENCES";
 /// The loopback device: it exists in every network namespace.
 const LOOPBACK: u32 = 1;
 
@@ -58,9 +60,7 @@ unsafe impl<T: Copy + 'static> Pod for Raw<T> {}
 impl Kernel {
     /// Loads the program with the fixture's secrets and its node as the local one.
     pub fn load(fixed: Fixed) -> anyhow::Result<Self> {
-        let path = env::var_os(OBJECT).with_context(|| format!("{OBJECT} is not set"))?;
-        let object =
-            fs::read(&path).with_context(|| format!("cannot read {}", Path::new(&path).display()))?;
+        let object = object(OBJECT)?;
         let mut loader = EbpfLoader::new();
         let mut ports = [0; PORTS_MAX];
         ports[0] = PORT;
@@ -158,6 +158,16 @@ impl Kernel {
         Ok(result.return_value)
     }
 
+    /// Mean time of one run, of many on the same packet.
+    pub fn mean_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+        mean_ns(self.program("xdpfs_ingress")?, packet, repeat)
+    }
+
+    /// Median time of one run, each on the packet as it was.
+    pub fn median_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+        median_ns(self.program("xdpfs_ingress")?, packet, repeat)
+    }
+
     pub fn counts(&self) -> anyhow::Result<Vec<u64>> {
         let counts: PerCpuArray<_, u64> = self.ebpf.map("COUNTS").context("COUNTS")?.try_into()?;
         (0..COUNTERS).map(|at| Ok(counts.get(&at, 0)?.iter().sum())).collect()
@@ -171,6 +181,48 @@ impl Kernel {
         let mut array: Array<_, Raw<T>> = self.ebpf.map_mut(map).context(map)?.try_into()?;
         Ok(array.set(index, Raw(value), 0)?)
     }
+}
+
+/// The program that does nothing.
+#[derive(Debug)]
+pub struct Reference(Ebpf);
+
+impl Reference {
+    pub fn load() -> anyhow::Result<Self> {
+        let mut reference = Self(EbpfLoader::new().load(&object(REFERENCES)?)?);
+        reference.program()?.load()?;
+        Ok(reference)
+    }
+
+    /// As of [`Kernel::mean_ns`].
+    pub fn mean_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+        mean_ns(self.program()?, packet, repeat)
+    }
+
+    /// As of [`Kernel::median_ns`].
+    pub fn median_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+        median_ns(self.program()?, packet, repeat)
+    }
+
+    fn program(&mut self) -> anyhow::Result<&mut Xdp> {
+        Ok(self.0.program_mut("xdpfs_empty").context("no such program")?.try_into()?)
+    }
+}
+
+fn object(variable: &str) -> anyhow::Result<Vec<u8>> {
+    let path = env::var_os(variable).with_context(|| format!("{variable} is not set"))?;
+    fs::read(&path).with_context(|| format!("cannot read {}", Path::new(&path).display()))
+}
+
+fn mean_ns(program: &Xdp, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+    let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
+    Ok(program.test_run(options)?.duration.as_nanos() as f64)
+}
+
+fn median_ns(program: &Xdp, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+    let mut all: Vec<f64> = (0..repeat).map(|_| mean_ns(program, packet, 1)).collect::<Result<_, _>>()?;
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().context("no runs")
 }
 
 /// No limits and no events.

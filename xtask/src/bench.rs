@@ -7,29 +7,49 @@ mod bed;
 mod object;
 mod reference;
 mod row;
+mod xdp;
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
 
 use self::{bed::Bed, row::Row};
+use crate::ebpf;
 
 /// What is measured together.
 struct Group {
     /// Dotted lower case; asked for whole or by its first parts.
     name: &'static str,
     about: &'static str,
-    measure: fn(&Bed, u32) -> anyhow::Result<Vec<Row>>,
+    measure: Measure,
+}
+
+/// How a group is measured, each thing so many times.
+#[derive(Clone, Copy)]
+enum Measure {
+    /// On a cluster.
+    OnBed(fn(&Bed, u32) -> anyhow::Result<Vec<Row>>),
+    /// In the kernel.
+    InKernel(fn(u32) -> anyhow::Result<Vec<Row>>),
 }
 
 const GROUPS: &[Group] = &[
     Group {
         name: "object.put",
         about: "one large object from a file, three durable replicas",
-        measure: object::put,
+        measure: Measure::OnBed(object::put),
     },
-    Group { name: "object.get", about: "the same object into a pipe", measure: object::get },
-    Group { name: "object.small", about: "a tree of small files, put and got", measure: object::small },
+    Group { name: "object.get", about: "the same object into a pipe", measure: Measure::OnBed(object::get) },
+    Group {
+        name: "object.small",
+        about: "a tree of small files, put and got",
+        measure: Measure::OnBed(object::small),
+    },
+    Group {
+        name: "xdp.cost",
+        about: "the kernel program on one packet, by its own clock",
+        measure: Measure::InKernel(xdp::cost),
+    },
 ];
 
 /// Measures all groups, or those that `wanted` names; prints a table, and writes the rows to `json`.
@@ -38,11 +58,22 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
     let groups: Vec<&Group> = GROUPS.iter().filter(is_wanted).collect();
     let known: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
     ensure!(!groups.is_empty(), "there is no such group; there are {}", known.join(", "));
-    let bed = Bed::prepare()?;
+    let needs_bed = groups.iter().any(|group| matches!(group.measure, Measure::OnBed(_)));
+    let bed = needs_bed.then(Bed::prepare).transpose()?;
     let mut rows = Vec::new();
     for group in groups {
         eprintln!("{}: {}", group.name, group.about);
-        rows.extend((group.measure)(&bed, runs)?);
+        rows.extend(match (group.measure, &bed) {
+            (Measure::OnBed(measure), Some(bed)) => measure(bed, runs)?,
+            (Measure::OnBed(_), None) => unreachable!("the bed is prepared for whoever needs it"),
+            (Measure::InKernel(measure), _) => match (ebpf::can_load(), wanted) {
+                (Err(why), None) => {
+                    eprintln!("  LEFT OUT: {why}");
+                    Vec::new()
+                }
+                (can, _) => can.and_then(|()| measure(runs))?,
+            },
+        });
     }
     row::print(&rows);
     if let Some(path) = json {

@@ -7,6 +7,7 @@ use std::{
     env::consts::ARCH,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, ensure};
@@ -20,6 +21,10 @@ const CORE: &str = "/usr/lib/rustlib/src/rust/library/core/Cargo.toml";
 const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 /// Below this, LLVM knows no unaligned access for BPF, and every field of a header would be put together bytewise.
 const LLVM_MIN: u32 = 22;
+/// What a data node loads.
+const OBJECT: &str = "xdpfs-ebpf";
+/// What it is measured against.
+const REFERENCES: &str = "xdpfs-ebpf-references";
 const TARGET: &str = "bpfel-unknown-none";
 const FLAGS: &[&str] =
     &["-Clink-arg=--btf", "-Ctarget-cpu=v3", "-Ctarget-feature=+allows-misaligned-mem-access"];
@@ -41,26 +46,50 @@ pub(crate) fn build() -> anyhow::Result<()> {
     let flags = FLAGS.join("\x1f");
     let env = [("RUSTC", RUSTC), ("RUSTC_BOOTSTRAP", "1"), ("CARGO_ENCODED_RUSTFLAGS", &flags)];
     sh::run_with(&words.concat(), &env)?;
-    strip(&format!("{dir}/{TARGET}/kernel/xdpfs-ebpf"), &object())?;
-    eprintln!("built {}", object().display());
+    for object in [OBJECT, REFERENCES] {
+        let path = directory().join(format!("{object}.o"));
+        strip(&format!("{dir}/{TARGET}/kernel/{object}"), &path)?;
+        eprintln!("built {}", path.display());
+    }
     Ok(())
 }
 
 /// Builds the program and runs it packet by packet. Whatever that needs and is missing is a failure.
 pub(crate) fn test() -> anyhow::Result<()> {
-    ensure!(sh::is_root(), "only root can load the kernel program, so only root can test it");
-    ensure!(Path::new(BPF_SETTING).exists(), "this kernel has no BPF");
+    can_load()?;
     setup::for_kernel_program()?;
     build()?;
-    let object = object();
-    let object = object.to_str().context("the path of the target directory is not text")?;
+    let object = object(OBJECT)?;
     let words = ["cargo", "test", "--locked", "-p", "xdpfs-testrun", "--features", "kernel"];
-    sh::run_with(&[&words[..], &["--", "--nocapture"]].concat(), &[("XDPFS_EBPF_OBJECT", object)])
+    sh::run_with(&[&words[..], &["--", "--nocapture"]].concat(), &[("XDPFS_EBPF_OBJECT", &object)])
 }
 
-/// Where the object is, once it is built.
-fn object() -> PathBuf {
-    directory().join("xdpfs-ebpf.o")
+/// Builds the programs and the tool that times them; returns how it is called.
+pub(crate) fn stopwatch() -> anyhow::Result<impl Fn(&str, u32) -> anyhow::Result<f64>> {
+    can_load()?;
+    setup::for_kernel_program()?;
+    build()?;
+    sh::run(&["cargo", "build", "--locked", "--release", "-p", "xdpfs-testrun", "--bin", "xdpfs-cost"])?;
+    let tool = sh::target_dir("release").join("xdpfs-cost");
+    let env = [("XDPFS_EBPF_OBJECT", object(OBJECT)?), ("XDPFS_EBPF_REFERENCES", object(REFERENCES)?)];
+    Ok(move |case: &str, repeat: u32| {
+        let output = Command::new(&tool).arg(case).arg(repeat.to_string()).envs(env.clone()).output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`xdpfs-cost {case}` failed: {errors}");
+        Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+    })
+}
+
+/// Whether a program can be loaded into the kernel at all.
+pub(crate) fn can_load() -> anyhow::Result<()> {
+    ensure!(sh::is_root(), "only root can load the kernel program");
+    ensure!(Path::new(BPF_SETTING).exists(), "this kernel has no BPF");
+    Ok(())
+}
+
+fn object(name: &str) -> anyhow::Result<String> {
+    let path = directory().join(format!("{name}.o")).into_os_string();
+    path.into_string().ok().context("the path of the target directory is not text")
 }
 
 fn directory() -> PathBuf {

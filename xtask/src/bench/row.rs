@@ -91,12 +91,12 @@ impl Row {
 }
 
 pub(super) fn print(rows: &[Row]) {
-    println!("{:<14}{:<12}{:>10} {:<11}{:>7}  reference", "bench", "metric", "value", "unit", "ratio");
+    println!("{:<14}{:<24}{:>10} {:<14}{:>7}  reference", "bench", "metric", "value", "unit", "ratio");
     for row in rows {
         let Row { bench, metric, value, unit, reference, reference_value, runs, .. } = row;
         let ratio = row.ratio();
         println!(
-            "{bench:<14}{metric:<12}{value:>10.1} {unit:<11}{ratio:>7.3}  {reference_value:.1} {reference} ({runs} runs)"
+            "{bench:<14}{metric:<24}{value:>10.1} {unit:<14}{ratio:>7.3}  {reference_value:.1} {reference} ({runs} runs)"
         );
     }
 }
