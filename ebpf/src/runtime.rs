@@ -5,7 +5,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// Several helpers are for programs under the GPL only; the kernel reads this line.
+/// The kernel wants to know. No helper that is used here is for programs under the GPL only.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 18] = *b"Apache-2.0 OR MIT\0";
