@@ -20,7 +20,12 @@ mod route;
 use std::sync::Arc;
 
 pub(crate) use self::registration::Identity;
-use self::{chunk_report::ChunkReports, heartbeat::Heartbeats, leader::Leader, registration::Registrar};
+use self::{
+    chunk_report::ChunkReports,
+    heartbeat::{Heartbeats, Vitals},
+    leader::Leader,
+    registration::Registrar,
+};
 use crate::{
     cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory,
     node_failure::NodeFailure, node_state::NodeState, store::Store,
@@ -45,18 +50,19 @@ impl Control {
         store: Store,
     ) -> Result<Self, NodeFailure> {
         let leader = Arc::new(Leader::new(endpoints));
-        let registrar = Registrar::new(Arc::clone(&leader), identity, directory);
+        let registrar = Registrar::new(Arc::clone(&leader), identity, Arc::clone(&directory));
         let registered = registrar.register().await?;
+        // For life: the directory has joined it.
+        let cluster_id = directory.cluster_id().unwrap_or_default();
         let clock = ClusterClock::starting_at(registered.leader_time);
         let state = Arc::new(NodeState::new(registered.registration, registered.key_epochs, clock));
         let heartbeats = Heartbeats::new(
             Arc::clone(&leader),
             registrar,
-            store.clone(),
-            Arc::clone(&state),
+            Vitals { cluster_id: cluster_id.clone(), store: store.clone(), state: Arc::clone(&state) },
             registered.heartbeat_interval,
         );
-        let reports = ChunkReports::new(leader, store, Arc::clone(&state));
+        let reports = ChunkReports::new(leader, cluster_id, store, Arc::clone(&state));
         Ok(Self { state, heartbeats, reports })
     }
 

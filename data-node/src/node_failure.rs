@@ -29,6 +29,10 @@ pub enum NodeFailure {
     /// Datagrams can't be received any more.
     #[error("no datagrams can be received any more: {0}")]
     Socket(Arc<io::Error>),
+    /// Another node registers with the uuid of this one, again and again: each takes the other's place, and half of what
+    /// is asked of either is asked of the wrong one.
+    #[error("another data node runs under the uuid of this one: its data directory was copied")]
+    Superseded,
     /// The directory belongs to one cluster, the metadata servers to another.
     #[error("the data directory belongs to another cluster: {message}")]
     WrongCluster {

@@ -22,6 +22,7 @@ const FIRST_ROUND_INTERVAL: Duration = Duration::from_millis(10);
 /// Sends chunk reports.
 pub(super) struct ChunkReports {
     leader: Arc<Leader>,
+    cluster_id: String,
     store: Store,
     state: Arc<NodeState>,
     round: Round,
@@ -65,9 +66,9 @@ impl Round {
 }
 
 impl ChunkReports {
-    pub(super) fn new(leader: Arc<Leader>, store: Store, state: Arc<NodeState>) -> Self {
+    pub(super) fn new(leader: Arc<Leader>, cluster_id: String, store: Store, state: Arc<NodeState>) -> Self {
         let round = Round::of(state.registration().number);
-        Self { leader, store, state, round }
+        Self { leader, cluster_id, store, state, round }
     }
 
     /// Sends them for ever.
@@ -88,7 +89,7 @@ impl ChunkReports {
         let page = self.round.page(chunks, PAGE_CHUNKS_MAX);
         let sent = self.leader.call(
             REPORT,
-            || request(&registration, &page),
+            || request(&self.cluster_id, &registration, &page),
             |mut service, request| async move { service.report_chunks(request).await },
         );
         match sent.await {
@@ -105,7 +106,7 @@ impl ChunkReports {
     }
 }
 
-fn request(registration: &Registration, page: &Page) -> ReportChunksRequest {
+fn request(cluster_id: &str, registration: &Registration, page: &Page) -> ReportChunksRequest {
     let id = |chunk: &ChunkId| chunk.0.to_be_bytes().to_vec();
     ReportChunksRequest {
         node_id: registration.target.node.0.into(),
@@ -113,6 +114,7 @@ fn request(registration: &Registration, page: &Page) -> ReportChunksRequest {
         first: id(&page.first),
         last: id(&page.last),
         chunk_ids: page.chunks.iter().map(id).collect(),
+        cluster_id: cluster_id.to_owned(),
     }
 }
 

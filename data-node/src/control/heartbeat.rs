@@ -23,6 +23,10 @@ use crate::{
 /// Short enough that a node finds a new leader before the cluster takes it for dead.
 const HEARTBEAT: Call = Call { name: "heartbeat", patience: Duration::from_millis(1500) };
 
+/// Registrations in a row that were out of date by their first heartbeat. One or two are a matter of messages that were
+/// late; so many are the work of another node.
+const SUPERSEDED_MAX: u32 = 8;
+
 type Deletion = BoxFuture<'static, (Vec<ChunkId>, Result<(), DeleteError>)>;
 
 /// Sends heartbeats.
@@ -31,26 +35,24 @@ pub(super) struct Heartbeats {
     registrar: Registrar,
     vitals: Vitals,
     interval: Duration,
+    /// Registrations since the last heartbeat that found its registration in place.
+    superseded: u32,
     deletions: Deletions,
     deletion: Option<Deletion>,
 }
 
 /// What a heartbeat speaks of.
-struct Vitals {
-    store: Store,
-    state: Arc<NodeState>,
+pub(super) struct Vitals {
+    /// Whose orders the node obeys.
+    pub(super) cluster_id: String,
+    pub(super) store: Store,
+    pub(super) state: Arc<NodeState>,
 }
 
 impl Heartbeats {
-    pub(super) fn new(
-        leader: Arc<Leader>,
-        registrar: Registrar,
-        store: Store,
-        state: Arc<NodeState>,
-        interval: Duration,
-    ) -> Self {
-        let vitals = Vitals { store, state };
-        Self { leader, registrar, vitals, interval, deletions: Deletions::default(), deletion: None }
+    pub(super) fn new(leader: Arc<Leader>, registrar: Registrar, vitals: Vitals, interval: Duration) -> Self {
+        let deletions = Deletions::default();
+        Self { leader, registrar, vitals, interval, superseded: 0, deletions, deletion: None }
     }
 
     /// Sends them for ever. A heartbeat that isn't answered is repeated at once, elsewhere if need be, so a new leader
@@ -104,6 +106,7 @@ impl Heartbeats {
         if message.register_again {
             return self.register_again().await;
         }
+        self.superseded = 0;
         let ordered = message.delete_chunk_ids.iter().filter_map(|id| parse_chunk_id(id));
         let chunks = self.deletions.ordered(ordered);
         if !chunks.is_empty() {
@@ -115,6 +118,10 @@ impl Heartbeats {
     }
 
     async fn register_again(&mut self) -> Result<(), NodeFailure> {
+        if self.superseded >= SUPERSEDED_MAX {
+            return Err(NodeFailure::Superseded);
+        }
+        self.superseded += 1;
         tracing::info!("the leader wants this node to register again");
         let registered = self.registrar.register().await?;
         // Secrets before the registration: whoever learns of the new epoch may use any of them.
@@ -152,6 +159,7 @@ impl Vitals {
             chunks: usage.chunks,
             rejects: self.state.counters().by_label().into_iter().collect(),
             deleted_chunk_ids: deleted.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
+            cluster_id: self.cluster_id.clone(),
         }
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Heard {
     pub(crate) key_epochs: BTreeMap<u8, EpochSecret>,
     pub(crate) to_delete: BTreeSet<ChunkId>,
     pub(crate) register_again: bool,
+    /// As if another node with the same uuid registered after each registration of this one.
+    pub(crate) register_again_always: bool,
     /// Heartbeats are refused until the node has registered.
     pub(crate) node_unknown: bool,
     epoch: u16,
@@ -126,6 +128,7 @@ impl Heard {
             key_epochs: BTreeMap::from([(1, secret(1)), (2, secret(2))]),
             to_delete: BTreeSet::new(),
             register_again: false,
+            register_again_always: false,
             node_unknown: false,
             epoch: 0,
         }
@@ -170,7 +173,7 @@ impl Heard {
         }
         self.heartbeats.push(request);
         HeartbeatResponse {
-            register_again: self.register_again,
+            register_again: self.register_again || self.register_again_always,
             key_epochs: self.told_key_epochs(),
             leader_time_ms: now_ms(),
             delete_chunk_ids: self.to_delete.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),

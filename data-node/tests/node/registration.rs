@@ -10,7 +10,7 @@ use xdpfs_wire::{NodeId, Status};
 
 use crate::{
     config,
-    fake_meta::{FakeMeta, NODE_ID, Role},
+    fake_meta::{CLUSTER_ID, FakeMeta, NODE_ID, Role},
     start,
     writer::{Writer, bytes_of, chunk},
 };
@@ -174,6 +174,26 @@ async fn running_node_fails_when_the_cluster_turns_out_to_be_another() {
     meta.heard().role = Role::Refusing("WRONG_CLUSTER");
     let failure = node.failed().await;
     assert!(matches!(failure, NodeFailure::WrongCluster { .. }), "{failure:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_says_whose_orders_it_obeys() {
+    let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
+    let node = start(&home, &meta).await;
+    assert_eq!(meta.next_heartbeat().await.cluster_id, CLUSTER_ID);
+    let report = meta.until("a report", |heard| heard.reports.first().cloned()).await;
+    assert_eq!(report.cluster_id, CLUSTER_ID);
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_whose_registration_is_always_taken_over_fails() {
+    let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
+    meta.heard().register_again_always = true;
+    let node = start(&home, &meta).await;
+    let failure = node.failed().await;
+    assert!(matches!(failure, NodeFailure::Superseded), "{failure:?}");
     node.shutdown().await;
 }
 

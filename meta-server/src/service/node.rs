@@ -71,7 +71,10 @@ impl Gateway {
         let request_id = RequestId::parse(&request.request_id)?;
         let register = parse_registration(&request)?;
         let term = self.read_barrier(call.deadline).await?;
-        self.check_cluster(&request.cluster_id)?;
+        self.check_begun()?;
+        if !request.cluster_id.is_empty() {
+            self.check_member(&request.cluster_id)?;
+        }
         let registered =
             self.propose(call.deadline, request_id, command::Kind::RegisterNode(register)).await?;
         let outcome::Kind::Registered(registered) = registered else { return Err(reused_request_id()) };
@@ -92,13 +95,20 @@ impl Gateway {
         })
     }
 
-    /// A node of another cluster would be told to remove everything that it holds.
-    fn check_cluster(&self, theirs: &str) -> Result<(), Refusal> {
+    /// Whether the cluster has what a node is told when it registers.
+    fn check_begun(&self) -> Result<(), Refusal> {
         let state = self.state();
         if state.cluster_id().is_empty() || state.key_epochs().live().is_empty() {
             return Err(Refusal::new(Reason::Overloaded, "the leader has only just begun its work"));
         }
-        if !theirs.is_empty() && theirs != state.cluster_id() {
+        Ok(())
+    }
+
+    /// A node of another cluster may have the id and the epoch of one of this cluster, and hold chunks of the same ids:
+    /// it would be told to remove what its own cluster refers to.
+    fn check_member(&self, theirs: &str) -> Result<(), Refusal> {
+        self.check_begun()?;
+        if theirs != self.state().cluster_id() {
             return Err(Refusal::new(Reason::WrongCluster, "the data node belongs to another cluster"));
         }
         Ok(())
@@ -108,6 +118,7 @@ impl Gateway {
         let request = call.message;
         let deleted = parse_deleted(&request.deleted_chunk_ids)?;
         let term = self.read_barrier(call.deadline).await?;
+        self.check_member(&request.cluster_id)?;
         let Some(node) = registered(&self.state(), request.node_id, request.node_epoch) else {
             return Ok(HeartbeatResponse { register_again: true, ..Default::default() });
         };
@@ -150,6 +161,7 @@ impl Gateway {
         let request = call.message;
         let page = Page::parse(&request)?;
         self.read_barrier(call.deadline).await?;
+        self.check_member(&request.cluster_id)?;
         let state = self.state();
         let node = registered(&state, request.node_id, request.node_epoch).ok_or_else(|| {
             Refusal::new(Reason::NodeUnknown, "the node is not registered, or has registered anew")

@@ -109,6 +109,22 @@ async fn chunks_nobody_refers_to_are_removed_after_their_grace() {
 }
 
 #[tokio::test]
+async fn node_of_another_cluster_is_given_no_orders() {
+    let cluster = Cluster::start().await;
+    let node = FakeNode::register(&cluster, "node-1:9000").await;
+    let leader = cluster.leader().await;
+    // Ids and epochs of all clusters begin at one, so everything else about the stranger is right.
+    for cluster_id in [request_id(), String::new()] {
+        let foreign = HeartbeatRequest { cluster_id, free_bytes: 7, ..node.heartbeat() };
+        let send = async |mut node: Node, request| node.heartbeat(request).await;
+        let answer = cluster.node_call(foreign, send).await;
+        assert_refused(answer, Code::FailedPrecondition, "WRONG_CLUSTER");
+    }
+    let seen = cluster.status_of(leader).await.data_nodes;
+    assert_ne!(seen[0].free_bytes, 7, "the member is not taken for the stranger");
+}
+
+#[tokio::test]
 async fn silent_node_gets_no_new_chunks_until_it_speaks() {
     let cluster = Cluster::start_with(|config| {
         config.times.heartbeat_interval = Duration::from_millis(50);
@@ -178,6 +194,7 @@ async fn report_counts_what_is_missing_and_what_is_unknown() {
         first: vec![0; 16],
         last: vec![255; 16],
         chunk_ids,
+        cluster_id: nodes[0].registered.cluster_id.clone(),
     };
     let counted = async |chunk_ids| {
         let ReportChunksResponse { unknown, missing } = report(&cluster, page(chunk_ids)).await.unwrap();
@@ -192,6 +209,8 @@ async fn report_counts_what_is_missing_and_what_is_unknown() {
     let leader = cluster.leader().await;
     assert_eq!(cluster.status_of(leader).await.pending_deletes, 6, "a report removes nothing");
 
+    let foreign = ReportChunksRequest { cluster_id: request_id(), ..page(Vec::new()) };
+    assert_refused(report(&cluster, foreign).await, Code::FailedPrecondition, "WRONG_CLUSTER");
     let old = ReportChunksRequest { node_epoch: 7, ..page(Vec::new()) };
     assert_refused(report(&cluster, old).await, Code::FailedPrecondition, "NODE_UNKNOWN");
     let unordered = page(vec![held[1].clone(), held[0].clone()]);

@@ -68,6 +68,7 @@ impl FakeNode {
             node_epoch: self.registered.node_epoch,
             capacity_bytes: CAPACITY,
             free_bytes: CAPACITY,
+            cluster_id: self.registered.cluster_id.clone(),
             ..Default::default()
         }
     }
