@@ -40,6 +40,9 @@ pub(crate) type Meta = MetaServiceClient<Channel>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a silent connection is trusted, and then how long its peer has to answer a ping.
 const KEEPALIVE: Duration = Duration::from_secs(2);
+/// How long a change is repeated that may have taken effect already: its first answer is kept for longer than this and
+/// one more attempt, and no longer than that by a busy cluster (`docs/protocol.md §10`).
+const REPEATED_FOR: Duration = Duration::from_secs(40);
 /// The largest reply: a manifest of 32,768 chunks has less than 3 MiB.
 const REPLY_BYTES_MAX: usize = 16 << 20;
 
@@ -152,9 +155,9 @@ impl Control {
             route.contacted
         });
         let patience = if contacted { self.deadline } else { self.first_contact };
-        let give_up = attempts.started.elapsed() >= patience;
+        let give_up = attempts.started.elapsed() >= attempts.limit(patience);
         let delay = match verdict {
-            Verdict::Final(refusal) => return Err(refusal),
+            Verdict::Final(refusal) => return Err(attempts.conclude(refusal, status)),
             _ if give_up => return Err(attempts.give_up(status)),
             Verdict::Leader(leader) if attempts.failed.as_deref() != Some(&leader) => {
                 let moved = self.with_route(|route| route.follow(&leader));
@@ -198,6 +201,22 @@ impl Attempts {
     fn new(operation: Operation) -> Self {
         let backoff = Backoff::default();
         Self { operation, started: Instant::now(), count: 0, backoff, in_doubt: false, failed: None }
+    }
+
+    fn limit(&self, patience: Duration) -> Duration {
+        if self.in_doubt && self.operation.is_visible() { patience.min(REPEATED_FOR) } else { patience }
+    }
+
+    /// A commit ends its upload. If its answer was lost, and then forgotten, there is nothing left but an upload that is
+    /// not there: whether an earlier attempt ended it, nobody can tell.
+    fn conclude(&self, refusal: Refusal, last: &Status) -> Refusal {
+        if self.in_doubt && self.operation == Operation::CommitPut && refusal.is(&Reason::UploadNotFound) {
+            return Refusal::Gone(Error::OutcomeUnknown {
+                operation: self.operation.label(),
+                why: describe(last),
+            });
+        }
+        refusal
     }
 
     fn give_up(&self, last: &Status) -> Refusal {

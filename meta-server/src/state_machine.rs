@@ -38,7 +38,10 @@ pub use self::{
     snapshot::SnapshotError,
     uploads::{CHUNKS_PER_OBJECT_MAX, GRANTS_MAX, UPLOADS_MAX, Upload},
 };
-use self::{chunks::ChunkOwners, reject::Reject};
+use self::{
+    chunks::ChunkOwners,
+    reject::{Reject, TOO_MANY_ANSWERS},
+};
 
 /// A key in a bucket.
 pub type ObjectName = (BucketId, Arc<str>);
@@ -91,12 +94,16 @@ struct Context {
 impl State {
     /// Applies the command at `index` of the log.
     ///
-    /// A command with the request id of an earlier one changes nothing and gives the earlier answer.
+    /// A command with the request id of an earlier one changes nothing and gives the earlier answer. One whose answer
+    /// could not be kept is not taken.
     pub fn apply(&mut self, index: u64, command: &pb::Command) -> pb::Outcome {
         self.time_ms = self.time_ms.max(command.time_ms);
         self.answered.forget_old(self.time_ms);
         if let Some(outcome) = self.answered.outcome(&command.request_id) {
             return outcome;
+        }
+        if !command.request_id.is_empty() && !self.answered.has_room(self.time_ms) {
+            return pb::Outcome { kind: Some(TOO_MANY_ANSWERS.into_outcome()) };
         }
         let context = Context { index, removable_ms: self.time_ms.saturating_add(command.deletion_grace_ms) };
         let result = self.apply_kind(context, command);

@@ -94,6 +94,7 @@ impl Refusal {
             (Self::Answer { reason: Reason::StaleReceipts, .. }, Reason::StaleReceipts)
                 | (Self::Answer { reason: Reason::PreconditionFailed, .. }, Reason::PreconditionFailed)
                 | (Self::Answer { reason: Reason::ObjectNotFound, .. }, Reason::ObjectNotFound)
+                | (Self::Answer { reason: Reason::UploadNotFound, .. }, Reason::UploadNotFound)
         )
     }
 }

@@ -151,6 +151,37 @@ async fn doubt_stays_when_the_last_answer_has_none() {
 }
 
 #[tokio::test]
+async fn a_commit_whose_answer_was_forgotten_leaves_a_doubt() {
+    let servers = Servers::start(1).await;
+    let control = servers.control();
+    let commit = async || {
+        let request =
+            proto::CommitPutRequest { request_id: crate::client::request_id(), ..Default::default() };
+        let send = |mut meta: Meta, request| async move { meta.commit_put(request).await };
+        error(control.call(Operation::CommitPut, request, send).await.unwrap_err())
+    };
+    let ended = || Answer::Fail(refuse(Code::NotFound, "UPLOAD_NOT_FOUND"));
+    servers.metas[0].answer([Answer::Fail(refuse(Code::Unavailable, "OUTCOME_UNKNOWN")), ended()]);
+    let doubt = commit().await;
+    assert!(matches!(doubt, Error::OutcomeUnknown { operation: "CommitPut", .. }), "{doubt:?}");
+    servers.metas[0].answer([ended()]);
+    let failure = commit().await;
+    assert!(matches!(failure, Error::UploadExpired), "the first answer is the truth: {failure:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_in_doubt_is_not_repeated_for_longer_than_its_answer_is_kept() {
+    let cluster = FakeCluster::start(3);
+    cluster.meta.answer([Answer::Fail(refuse(Code::Unavailable, "OUTCOME_UNKNOWN"))]);
+    cluster.meta.answer_always(Some(Answer::Fail(refuse(Code::ResourceExhausted, "OVERLOADED"))));
+    let client = cluster.client_with(|config| config.deadline = Duration::from_secs(3600));
+    let started = Instant::now();
+    let doubt = client.delete(BUCKET, "key", None).await.unwrap_err();
+    assert!(matches!(doubt, Error::OutcomeUnknown { .. }), "{doubt:?}");
+    assert!((40..43).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn a_request_that_was_only_ever_refused_leaves_no_doubt() {
     let servers = Servers::start(1).await;
     servers.metas[0].answer_always(Some(Answer::Fail(refuse(Code::ResourceExhausted, "OVERLOADED"))));

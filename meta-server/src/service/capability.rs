@@ -21,17 +21,19 @@ pub(super) struct Grantee {
     client: ClientId,
     bucket: BucketId,
     rights: Rights,
+    /// What its time is counted from; none is now.
+    since_ms: Option<u64>,
 }
 
 impl Grantee {
-    /// A client that writes in the upload whose number it was given.
-    pub(super) const fn writer(client: ClientId, bucket: BucketId) -> Self {
-        Self { client, bucket, rights: Rights::WRITE }
+    /// A client that writes in the upload whose number it was given, in chunks that were granted at `since_ms`.
+    pub(super) const fn writer(client: ClientId, bucket: BucketId, since_ms: u64) -> Self {
+        Self { client, bucket, rights: Rights::WRITE, since_ms: Some(since_ms) }
     }
 
     /// A client that reads. Two of them may get the same id by chance: it does not matter, they have the same rights.
     pub(super) const fn reader(random: u32, bucket: BucketId) -> Self {
-        Self { client: ClientId(random | READER), bucket, rights: Rights::READ }
+        Self { client: ClientId(random | READER), bucket, rights: Rights::READ, since_ms: None }
     }
 }
 
@@ -45,9 +47,9 @@ pub(super) fn grant(
     let epoch = key_epochs
         .for_signing(now_ms, millis(times.key_epoch_settle))
         .ok_or(Refusal::new(Reason::Overloaded, "the leader has only just begun its work"))?;
-    let Grantee { client, bucket, rights } = grantee;
+    let Grantee { client, bucket, rights, since_ms } = grantee;
     let lasts = if rights.contains(Rights::WRITE) { times.write_capability } else { times.read_capability };
-    let expiry = expiry(now_ms, lasts);
+    let expiry = expiry(since_ms.unwrap_or(now_ms), lasts);
     let key = Capability { client, bucket, rights, expiry, key_epoch: epoch.wire_number() }.key(epoch.secret);
     Ok(proto::Capability {
         client_id: client.0,
@@ -61,8 +63,8 @@ pub(super) fn grant(
 }
 
 /// Whole seconds, rounded down: never longer than configured.
-fn expiry(now_ms: u64, lasts: Duration) -> Expiry {
-    Expiry(u32::try_from(now_ms.saturating_add(millis(lasts)) / 1000).unwrap_or(u32::MAX))
+fn expiry(since_ms: u64, lasts: Duration) -> Expiry {
+    Expiry(u32::try_from(since_ms.saturating_add(millis(lasts)) / 1000).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -91,8 +93,8 @@ mod tests {
     fn key_proves_what_the_capability_says() {
         let times = Times { key_epoch_settle: Duration::ZERO, ..Times::default() };
         let state = state(1);
-        let given =
-            grant(state.key_epochs(), &times, NOW_MS, Grantee::writer(ClientId(7), BucketId(3))).unwrap();
+        let writer = Grantee::writer(ClientId(7), BucketId(3), NOW_MS);
+        let given = grant(state.key_epochs(), &times, NOW_MS, writer).unwrap();
         let claimed = Capability {
             client: ClientId(7),
             bucket: BucketId(3),
@@ -104,6 +106,23 @@ mod tests {
         let key = CapabilityKey(SipKey::from_bytes(given.key.try_into().unwrap()));
         assert_eq!(key, claimed.key(secret));
         assert_eq!((given.expiry_s, given.valid_for_ms), (1_700_000_120, 119_100));
+    }
+
+    #[test]
+    fn writers_time_runs_from_the_grant_however_late_it_is_answered() {
+        let (times, state) = (Times::default(), state(1));
+        let grant = |now_ms| {
+            let writer = Grantee::writer(ClientId(7), BucketId(3), NOW_MS);
+            let given = grant(state.key_epochs(), &times, now_ms, writer).unwrap();
+            (given.expiry_s, given.valid_for_ms)
+        };
+        assert_eq!(grant(NOW_MS), (1_700_000_120, 119_100));
+        assert_eq!(grant(NOW_MS + 60_000), (1_700_000_120, 59_100));
+        assert_eq!(
+            grant(NOW_MS + millis(times.deletion_grace)),
+            (1_700_000_120, 0),
+            "the chunks may be gone"
+        );
     }
 
     #[test]

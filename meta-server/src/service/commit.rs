@@ -7,16 +7,14 @@ use xdpfs_proto::{
     meta::v1 as proto,
     state::v1::{self as pb, command, outcome},
 };
-use xdpfs_wire::BucketId;
 
 use super::{
     Gateway, Refusal,
-    buckets::bucket_not_found,
     gateway::{Call, RequestId, reused_request_id},
     objects::{head_to_proto, parse_precondition},
 };
 use crate::{
-    state_machine::{Bucket, CHUNKS_PER_OBJECT_MAX, REPLICAS_MAX, Reason, State, parse_chunk_id},
+    state_machine::{CHUNKS_PER_OBJECT_MAX, REPLICAS_MAX, Reason, parse_chunk_id},
     storage::{crc32c, crc32c_combine},
 };
 
@@ -44,28 +42,15 @@ impl Gateway {
             user_metadata: request.user_metadata,
         };
         let committed = self.propose(call.deadline, request_id, command::Kind::CommitPut(commit)).await?;
-        let outcome::Kind::Committed(pb::Committed { object: Some(object), chunks_in_debt }) = committed
+        let outcome::Kind::Committed(committed) = committed else { return Err(reused_request_id()) };
+        let pb::Committed { object: Some(object), chunks_in_debt, bucket, durable_replicas } = committed
         else {
-            return Err(reused_request_id());
+            return Err(Refusal::new(Reason::Internal, "the state gave half an answer"));
         };
-        let state = self.state();
-        let bucket = state.bucket_by_id(BucketId(object.bucket_id)).ok_or_else(bucket_not_found)?;
-        let durable_replicas = durable_replicas(&state, bucket, &object, chunks_in_debt);
         Ok(proto::CommitPutResponse {
-            object: Some(head_to_proto(&bucket.name, object, durable_replicas)),
+            object: Some(head_to_proto(&bucket, object, durable_replicas)),
             chunks_in_debt,
         })
-    }
-}
-
-/// The fewest replicas that a chunk has. The answer of the state does not say; if the key has changed since, what the
-/// commit has made sure of is true at least.
-fn durable_replicas(state: &State, bucket: &Bucket, committed: &pb::Object, chunks_in_debt: u32) -> u32 {
-    let held = state.object(bucket.id, &committed.key).filter(|object| object.version == committed.version);
-    match held {
-        Some(object) => object.durable_replicas(bucket.replicas),
-        None if chunks_in_debt == 0 => bucket.replicas,
-        None => bucket.min_replicas,
     }
 }
 

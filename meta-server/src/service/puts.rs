@@ -137,13 +137,16 @@ impl Gateway {
         state.nodes().filter_map(candidate).collect()
     }
 
+    /// Its time is counted from when the chunks were granted, not from now: an upload that has ended since has its chunks
+    /// removed once the grace after its end is over, and nobody may be able to write them by then.
     fn write_capability(
         &self,
         state: &State,
         now_ms: u64,
         begun: &pb::Begun,
     ) -> Result<proto::Capability, Refusal> {
-        let grantee = Grantee::writer(ClientId(begun.client_id), BucketId(begun.bucket_id));
+        let grantee =
+            Grantee::writer(ClientId(begun.client_id), BucketId(begun.bucket_id), begun.grant_time_ms);
         capability::grant(state.key_epochs(), &self.config().times, now_ms, grantee)
     }
 }

@@ -1,6 +1,7 @@
 //! Answers to requests, kept so that repeating a request gives its first answer.
 //!
-//! Invariant: bounded in time, number and bytes, and by constants: a configured bound could differ between servers.
+//! Invariant: bounded in time, number and bytes, and by constants: a configured bound could differ between servers. An
+//! answer that may still be asked for is never forgotten to make room: then no more requests are taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +9,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use xdpfs_proto::state::v1 as pb;
 
-/// How long an answer is kept on the cluster's clock. Clients give up repeating a request long before.
+/// How long an answer is kept on the cluster's clock, if there is room.
 const KEPT_MS: u64 = 15 * 60 * 1000;
-const ANSWERS_MAX: usize = 200_000;
+/// How long it is kept in any case. Clients give up repeating a request before.
+const NEEDED_MS: u64 = 45 * 1000;
+const ANSWERS_MAX: usize = 300_000;
+/// One answer may go beyond it.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
 /// A client's request id.
@@ -41,6 +45,12 @@ impl Answered {
         )
     }
 
+    /// Whether one more answer can be kept without forgetting one that may still be asked for.
+    pub(super) fn has_room(&self, now_ms: u64) -> bool {
+        let is_full = self.by_request.len() >= ANSWERS_MAX || self.bytes >= ANSWERS_BYTES_MAX;
+        !is_full || self.oldest_is_spent(now_ms)
+    }
+
     /// Keeps an answer. Requests without an id cannot be repeated.
     pub(super) fn remember(&mut self, request_id: &[u8], time_ms: u64, outcome: &pb::Outcome) {
         let Ok(request_id) = RequestId::try_from(request_id) else { return };
@@ -48,13 +58,21 @@ impl Answered {
         self.bytes += outcome.len();
         self.by_request.insert(request_id, Answer { time_ms, outcome });
         self.by_time.insert((time_ms, request_id));
-        while self.by_request.len() > ANSWERS_MAX || self.bytes > ANSWERS_BYTES_MAX {
+        while self.is_over() && self.oldest_is_spent(time_ms) {
             self.forget_oldest();
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.by_request.len() > ANSWERS_MAX || self.bytes > ANSWERS_BYTES_MAX
+    }
+
+    fn oldest_is_spent(&self, now_ms: u64) -> bool {
+        self.by_time.first().is_some_and(|(time_ms, _)| time_ms.saturating_add(NEEDED_MS) < now_ms)
+    }
+
     pub(super) fn forget_old(&mut self, now_ms: u64) {
-        while self.by_time.first().is_some_and(|(time_ms, _)| time_ms + KEPT_MS < now_ms) {
+        while self.by_time.first().is_some_and(|(time_ms, _)| time_ms.saturating_add(KEPT_MS) < now_ms) {
             self.forget_oldest();
         }
     }
@@ -100,13 +118,40 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_bounded_in_number() {
+    fn answers_that_may_still_be_asked_for_are_not_forgotten_for_room() {
         let mut answered = Answered::default();
-        for n in 0..ANSWERS_MAX as u128 + 10 {
-            answered.remember(&n.to_be_bytes(), 1, &done());
+        let fill = |answered: &mut Answered, from: u128, time_ms| {
+            let mut number = from;
+            while answered.has_room(time_ms) && number - from < 20 {
+                answered.remember(&number.to_be_bytes(), time_ms, &done());
+                number += 1;
+            }
+            number - from
+        };
+        for number in 0..ANSWERS_MAX as u128 - 10 {
+            answered.remember(&number.to_be_bytes(), 1, &done());
         }
-        assert_eq!(answered.by_request.len(), ANSWERS_MAX);
-        assert_eq!(answered.by_time.len(), ANSWERS_MAX);
+        assert_eq!(fill(&mut answered, 1 << 64, 1), 10);
+        assert_eq!(fill(&mut answered, 2 << 64, 1 + NEEDED_MS), 0);
+        assert_eq!(answered.outcome(&0u128.to_be_bytes()), Some(done()));
+        assert_eq!(fill(&mut answered, 3 << 64, 2 + NEEDED_MS), 20);
         assert_eq!(answered.outcome(&0u128.to_be_bytes()), None, "the oldest goes first");
+        assert_eq!((answered.by_request.len(), answered.by_time.len()), (ANSWERS_MAX, ANSWERS_MAX));
+    }
+
+    #[test]
+    fn answers_are_bounded_in_bytes() {
+        let mut answered = Answered::default();
+        let bucket = pb::Bucket { name: "b".repeat(1 << 20), ..Default::default() };
+        let large = pb::Outcome { kind: Some(pb::outcome::Kind::Bucket(bucket)) };
+        let mut count = 0;
+        while answered.has_room(1) {
+            count += 1;
+            answered.remember(&u128::to_be_bytes(count), 1, &large);
+        }
+        assert!((60..=64).contains(&count), "{count}");
+        assert!(answered.has_room(2 + NEEDED_MS));
+        answered.remember(&[255; 16], 2 + NEEDED_MS, &large);
+        assert!(answered.bytes <= ANSWERS_BYTES_MAX);
     }
 }

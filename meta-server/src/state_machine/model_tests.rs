@@ -245,7 +245,7 @@ impl Model {
 
     fn grant(&mut self, begun: &pb::Begun, placements: &[pb::Placement]) {
         let upload = self.uploads.get_mut(&begun.upload_id).unwrap();
-        assert_eq!(begun.expires_ms, upload.expires_ms);
+        assert_eq!((begun.expires_ms, begun.grant_time_ms), (upload.expires_ms, self.time_ms));
         assert_eq!(begun.chunks.len(), placements.len());
         for (chunk, placement) in begun.chunks.iter().zip(placements) {
             let id = parse_chunk_id(&chunk.chunk_id).unwrap();
@@ -279,6 +279,9 @@ impl Model {
         let in_debt =
             object.chunks.iter().filter(|(_, _, replicas)| (replicas.len() as u32) < wanted).count();
         assert_eq!(committed.chunks_in_debt as usize, in_debt);
+        let fewest = object.chunks.iter().map(|(_, _, replicas)| replicas.len() as u32).min();
+        assert_eq!(committed.durable_replicas, fewest.unwrap_or(wanted));
+        assert_eq!(committed.bucket, upload.bucket);
         self.objects.insert((upload.bucket, upload.key), object);
     }
 

@@ -169,9 +169,14 @@ impl State {
         };
         let lacking = |chunk: &&Chunk| (chunk.replicas.len() as u32) < bucket.replicas;
         let chunks_in_debt = object.chunks.iter().filter(lacking).count() as u32;
-        let head = pb::Committed { object: Some(object.head().record(&name)), chunks_in_debt };
+        let committed = pb::Committed {
+            object: Some(object.head().record(&name)),
+            chunks_in_debt,
+            bucket: bucket.name.clone(),
+            durable_replicas: object.durable_replicas(bucket.replicas),
+        };
         self.flip(context, commit.upload_id, name, object);
-        Ok(outcome::Kind::Committed(head))
+        Ok(outcome::Kind::Committed(committed))
     }
 
     /// Checks everything that the client says about its chunks.

@@ -107,3 +107,5 @@ pub(super) const UPLOAD_NOT_FOUND: Reject = Reject::new(
 );
 pub(super) const PRECONDITION_FAILED: Reject =
     Reject::new(Reason::PreconditionFailed, "the key does not hold what the precondition asks for");
+pub(super) const TOO_MANY_ANSWERS: Reject =
+    Reject::new(Reason::Overloaded, "more requests were answered of late than the cluster can remember");

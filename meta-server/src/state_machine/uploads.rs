@@ -148,6 +148,7 @@ impl State {
             bucket_id: upload.bucket.0,
             chunks,
             expires_ms: upload.expires_ms,
+            grant_time_ms: self.time_ms,
         }))
     }
 

@@ -1,9 +1,12 @@
 use tonic::Code;
 use xdpfs_proto::meta::v1::{
-    AbortPutRequest, CreateBucketRequest, DeleteBucketRequest, DeleteObjectRequest, ExtendPutRequest,
+    AbortPutRequest, BeginPutResponse, CreateBucketRequest, DeleteBucketRequest, DeleteObjectRequest,
+    ExtendPutRequest,
 };
 
-use crate::harness::{Cluster, FakeNode, Meta, Writer, assert_refused, register_nodes, request_id};
+use crate::harness::{
+    Cluster, FakeNode, Meta, Writer, assert_refused, eventually, register_nodes, request_id,
+};
 
 const fn writer_of<'a>(cluster: &'a Cluster, nodes: &'a [FakeNode]) -> Writer<'a> {
     Writer { cluster, nodes, bucket: "photos" }
@@ -71,6 +74,46 @@ async fn repeated_puts_give_their_first_answers() {
     let aborting = AbortPutRequest { request_id: request_id(), upload_id: begun.upload_id };
     abort(aborting.clone()).await.unwrap();
     abort(aborting).await.unwrap();
+}
+
+#[tokio::test]
+async fn repeated_commit_gives_its_first_answer_when_the_bucket_is_gone() {
+    let cluster = Cluster::start().await;
+    let nodes = register_nodes(&cluster, 3).await;
+    let writer = writer_of(&cluster, &nodes);
+    writer.create_bucket().await;
+    let begun = writer.begin(writer.begin_request("cat", 1)).await.unwrap();
+    let committing = writer.commit_request(begun.upload_id, writer.written(&begun.grants, 1));
+    let committed = writer.commit(committing.clone()).await.unwrap();
+    let deleting =
+        DeleteObjectRequest { request_id: request_id(), name: writer.name("cat"), precondition: None };
+    cluster.call(deleting, async |mut meta: Meta, request| meta.delete_object(request).await).await.unwrap();
+    assert_eq!(writer.commit(committing.clone()).await.unwrap(), committed, "the object is gone");
+    let deleting =
+        DeleteBucketRequest { request_id: request_id(), name: format!("buckets/{}", writer.bucket) };
+    cluster.call(deleting, async |mut meta: Meta, request| meta.delete_bucket(request).await).await.unwrap();
+    assert_eq!(writer.commit(committing).await.unwrap(), committed, "the bucket is gone too");
+}
+
+#[tokio::test]
+async fn repeated_grant_gives_no_more_time_to_write() {
+    let cluster = Cluster::start().await;
+    let nodes = register_nodes(&cluster, 3).await;
+    let writer = writer_of(&cluster, &nodes);
+    writer.create_bucket().await;
+    let beginning = writer.begin_request("cat", 1);
+    let expiry = |begun: &BeginPutResponse| begun.capability.as_ref().map(|given| given.expiry_s);
+    let begun = writer.begin(beginning.clone()).await.unwrap();
+    eventually("another put to get more time", async || {
+        let other = writer.begin(writer.begin_request("dog", 1)).await.unwrap();
+        (expiry(&other) > expiry(&begun)).then_some(())
+    })
+    .await;
+    let aborting = AbortPutRequest { request_id: request_id(), upload_id: begun.upload_id };
+    cluster.call(aborting, async |mut meta: Meta, request| meta.abort_put(request).await).await.unwrap();
+    let again = writer.begin(beginning).await.unwrap();
+    assert_eq!(again.grants, begun.grants);
+    assert_eq!(expiry(&again), expiry(&begun), "its chunks go a grace after its end");
 }
 
 #[tokio::test]
