@@ -6,6 +6,7 @@ mod fake_meta;
 mod orders;
 mod program;
 mod refusals;
+mod refused;
 mod registration;
 mod transfers;
 mod writer;
