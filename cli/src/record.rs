@@ -163,6 +163,9 @@ struct DataNodeRecord<'a> {
     rejects: &'a BTreeMap<String, u64>,
     failure_domain: &'a str,
     last_heartbeat_age_ms: u64,
+    xdp_mode: &'a str,
+    xdp_reason: &'a str,
+    xdp_packets: &'a BTreeMap<String, u64>,
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -304,6 +307,9 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             rejects: &node.rejects,
             failure_domain: &node.failure_domain,
             last_heartbeat_age_ms: u64::try_from(node.last_heartbeat_age.as_millis()).unwrap_or(u64::MAX),
+            xdp_mode: &node.xdp_mode,
+            xdp_reason: &node.xdp_reason,
+            xdp_packets: &node.xdp_packets,
         }
     }
 }

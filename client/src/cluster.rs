@@ -88,6 +88,12 @@ pub struct DataNode {
     pub failure_domain: String,
     /// Time since it was last heard of.
     pub last_heartbeat_age: Duration,
+    /// Where its kernel program runs: `native`, `generic` or `off`; empty until it has said.
+    pub xdp_mode: String,
+    /// Why there.
+    pub xdp_reason: String,
+    /// Packets that the program has seen since its start, by how they ended.
+    pub xdp_packets: BTreeMap<String, u64>,
 }
 
 /// Whether a data node is heard of.
@@ -178,6 +184,9 @@ impl From<proto::DataNodeStatus> for DataNode {
             rejects: node.rejects,
             failure_domain: node.failure_domain,
             last_heartbeat_age: Duration::from_millis(node.last_heartbeat_age_ms),
+            xdp_mode: node.xdp_mode,
+            xdp_reason: node.xdp_reason,
+            xdp_packets: node.xdp_packets,
         }
     }
 }

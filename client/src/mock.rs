@@ -168,6 +168,9 @@ fn data_node(id: NodeId) -> DataNode {
         rejects: Default::default(),
         failure_domain: format!("mock-node-{id}"),
         last_heartbeat_age: Default::default(),
+        xdp_mode: "off".to_owned(),
+        xdp_reason: "not asked for".to_owned(),
+        xdp_packets: Default::default(),
     }
 }
 

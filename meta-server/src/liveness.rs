@@ -23,6 +23,12 @@ pub struct Usage {
     pub chunks: u64,
     /// Datagrams that it refused, by reason.
     pub rejects: BTreeMap<String, u64>,
+    /// Where its kernel program runs.
+    pub xdp_mode: String,
+    /// Why there.
+    pub xdp_reason: String,
+    /// Packets that the program has seen, by how they ended.
+    pub xdp_packets: BTreeMap<String, u64>,
 }
 
 /// A node as the leader sees it.
@@ -36,8 +42,10 @@ pub struct Sight {
     pub age: Duration,
 }
 
-/// Reasons of refused datagrams that are kept per node.
-const REJECT_REASONS_MAX: usize = 64;
+/// Counters of one kind that are kept per node.
+const COUNTERS_MAX: usize = 64;
+/// Bytes of a text that are kept per node.
+const TEXT_LEN_MAX: usize = 1024;
 
 /// The leader's view of all nodes.
 #[derive(Debug)]
@@ -64,8 +72,13 @@ impl Liveness {
 
     /// Notes a heartbeat that the leader of `term` got. Only registered nodes may be noted.
     pub fn heartbeat(&self, term: u64, node: NodeId, mut usage: Usage, now: Instant) {
-        while usage.rejects.len() > REJECT_REASONS_MAX {
-            usage.rejects.pop_last();
+        for counters in [&mut usage.rejects, &mut usage.xdp_packets] {
+            while counters.len() > COUNTERS_MAX {
+                counters.pop_last();
+            }
+        }
+        for text in [&mut usage.xdp_mode, &mut usage.xdp_reason] {
+            text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
         }
         self.at_term(term, now, |heard| heard.nodes.insert(node, (now, Some(usage))));
     }

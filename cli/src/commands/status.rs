@@ -26,6 +26,8 @@ pub(crate) struct StatusArguments {}
 
 /// Blanks between two columns.
 const COLUMN_GAP: u16 = 2;
+/// What a node says of its XDP program if it has what it was told to have, or the best.
+const NO_HOPES: [&str; 4] = ["", "asked for", "not asked for", "the driver can"];
 
 /// Shows the state.
 pub(crate) async fn run<C: ObjectClient>(client: &C, console: &mut Console) -> Result<Exit, Failure> {
@@ -80,8 +82,18 @@ fn data_nodes(status: &ClusterStatus) -> String {
     if status.data_nodes.is_empty() {
         return "no data nodes".to_owned();
     }
-    let mut table =
-        table(&["DATA NODE", "ADDRESS", "STATE", "USED", "FREE", "CHUNKS", "REFUSED", "HEARD", "DOMAIN"]);
+    let mut table = table(&[
+        "DATA NODE",
+        "ADDRESS",
+        "STATE",
+        "USED",
+        "FREE",
+        "CHUNKS",
+        "REFUSED",
+        "XDP",
+        "HEARD",
+        "DOMAIN",
+    ]);
     for node in &status.data_nodes {
         table.add_row([
             node.id.to_string(),
@@ -91,12 +103,13 @@ fn data_nodes(status: &ClusterStatus) -> String {
             human_bytes(node.free_bytes),
             node.chunks.to_string(),
             refused(node),
+            xdp_mode(node),
             format!("{} ago", rounded(node.last_heartbeat_age)),
             node.failure_domain.clone(),
         ]);
     }
     lay_out(&mut table, &[3, 4, 5]);
-    trimmed(&table)
+    trimmed(&table) + &xdp_reasons(&status.data_nodes)
 }
 
 /// Datagrams refused, and for which reasons.
@@ -104,6 +117,18 @@ fn refused(node: &DataNode) -> String {
     let reasons = node.rejects.iter().filter(|(_, refused)| **refused > 0);
     let reasons: Vec<_> = reasons.map(|(reason, refused)| format!("{reason}={refused}")).collect();
     if reasons.is_empty() { "0".to_owned() } else { reasons.join(" ") }
+}
+
+/// Where the node's kernel program runs.
+fn xdp_mode(node: &DataNode) -> String {
+    if node.xdp_mode.is_empty() { "-".to_owned() } else { node.xdp_mode.clone() }
+}
+
+/// Why no better place, of the nodes that hoped for one.
+fn xdp_reasons(nodes: &[DataNode]) -> String {
+    let hoped = |node: &&DataNode| !NO_HOPES.contains(&node.xdp_reason.as_str());
+    let told = |node: &DataNode| format!("\n{}: XDP {}, {}", node.id, xdp_mode(node), node.xdp_reason);
+    nodes.iter().filter(hoped).map(told).collect()
 }
 
 /// Whole seconds, and milliseconds below one.
@@ -164,6 +189,9 @@ mod tests {
             rejects: [("bad_tag".to_owned(), 3), ("expired".to_owned(), 0)].into(),
             failure_domain: "rack-1".into(),
             last_heartbeat_age: Duration::from_millis(4321),
+            xdp_mode: "generic".into(),
+            xdp_reason: "native: the driver can't".into(),
+            xdp_packets: [("local".to_owned(), 9)].into(),
         };
         ClusterStatus {
             cluster_id: "c".into(),
@@ -196,8 +224,9 @@ META SERVER  ENDPOINT  ROLE         LOG
 1            m1:1      unreachable    -
 2            m2:1      leader         1
 
-DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    HEARD   DOMAIN
-7          n7:1     silent  1.0 MiB  2.0 MiB       5  bad_tag=3  4s ago  rack-1
+DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    XDP      HEARD   DOMAIN
+7          n7:1     silent  1.0 MiB  2.0 MiB       5  bad_tag=3  generic  4s ago  rack-1
+7: XDP generic, native: the driver can't
 ";
         assert_eq!(printed.out(), expect);
     }
@@ -213,7 +242,8 @@ DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    HEARD   DOMAIN
             r#"{"id":2,"endpoint":"m2:1","role":"leader","matched_index":1}],"data_nodes":["#,
             r#"{"id":7,"epoch":2,"address":"n7:1","state":"silent","capacity_bytes":3145728,"used_bytes":1048576,"#,
             r#""free_bytes":2097152,"chunks":5,"rejects":{"bad_tag":3,"expired":0},"failure_domain":"rack-1","#,
-            r#""last_heartbeat_age_ms":4321}]}"#,
+            r#""last_heartbeat_age_ms":4321,"xdp_mode":"generic","xdp_reason":"native: the driver can't","#,
+            r#""xdp_packets":{"local":9}}]}"#,
             "\n",
         );
         assert_eq!(printed.out(), expect);

@@ -160,6 +160,7 @@ impl Vitals {
             rejects: self.state.counters().by_label().into_iter().collect(),
             deleted_chunk_ids: deleted.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
             cluster_id: self.cluster_id.clone(),
+            ..HeartbeatRequest::default()
         }
     }
 }

@@ -77,6 +77,9 @@ impl Gateway {
             rejects: usage.rejects,
             failure_domain: node.failure_domain.clone(),
             last_heartbeat_age_ms: duration_ms(age),
+            xdp_mode: usage.xdp_mode,
+            xdp_reason: usage.xdp_reason,
+            xdp_packets: usage.xdp_packets,
         }
     }
 }

@@ -128,6 +128,9 @@ impl Gateway {
             free_bytes: request.free_bytes,
             chunks: request.chunks,
             rejects: request.rejects,
+            xdp_mode: request.xdp_mode,
+            xdp_reason: request.xdp_reason,
+            xdp_packets: request.xdp_packets,
         };
         self.liveness().heartbeat(term, node, usage, Instant::now());
         self.forget(call.deadline, node, deleted).await?;
