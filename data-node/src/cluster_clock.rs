@@ -39,8 +39,14 @@ impl ClusterClock {
     /// The time now, in the unit of expiries.
     #[must_use]
     pub(crate) fn now(&self) -> Expiry {
+        Expiry(u32::try_from(self.now_ms().0 / 1000).unwrap_or(u32::MAX))
+    }
+
+    /// The time now, as precisely as it is known.
+    #[must_use]
+    pub(crate) fn now_ms(&self) -> UnixMs {
         let now_ms = self.origin_ms.load(Ordering::Acquire).saturating_add(signed_ms(self.origin.elapsed()));
-        Expiry(u32::try_from(now_ms.max(0) / 1000).unwrap_or(u32::MAX))
+        UnixMs(u64::try_from(now_ms).unwrap_or(0))
     }
 }
 

@@ -6,6 +6,8 @@ use bytesize::ByteSize;
 use clap::Parser;
 use thiserror::Error;
 
+use crate::xdp::{XdpConfig, XdpMode};
+
 const AFTER_HELP: &str = "Prints one line `ready id=N address=HOST:PORT` once a metadata leader has registered the node. \
     Logs go to stderr; XDPFS_LOG sets what is logged (default: info). SIGINT and SIGTERM stop the node: chunks under \
     way are finished first. Exit codes: 0 stopped as told, 1 failed, 2 wrong usage.";
@@ -34,6 +36,13 @@ pub struct Arguments {
     /// How much disk space chunks may take, such as 10GiB. By default all of the file system but a reserve.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CAPACITY")]
     capacity: Option<ByteSize>,
+    /// Whether datagrams are judged in the kernel, before the network stack sees them. By default auto if an interface
+    /// is named, else off. What can't be had is an error, but with auto.
+    #[arg(long, value_name = "MODE", env = "XDPFS_NODE_XDP")]
+    xdp: Option<XdpMode>,
+    /// The interfaces that datagrams come in by, separated by commas.
+    #[arg(long, value_name = "INTERFACE", env = "XDPFS_NODE_XDP_INTERFACE", value_delimiter = ',')]
+    xdp_interface: Vec<String>,
 }
 
 /// Why a configuration can't work.
@@ -51,6 +60,9 @@ pub enum ConfigError {
     /// The node listens on all addresses, and none of them was named for clients.
     #[error("listening on {0} needs an address to advertise")]
     Unspecified(SocketAddr),
+    /// XDP without an interface to put it on.
+    #[error("XDP mode {0} needs an interface: --xdp-interface")]
+    XdpInterface(XdpMode),
 }
 
 /// Where a metadata server listens for clients and nodes.
@@ -102,6 +114,8 @@ pub struct Config {
     pub failure_domain: String,
     /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
     pub capacity_bytes: Option<u64>,
+    /// Whether and where the kernel judges datagrams first.
+    pub xdp: XdpConfig,
 }
 
 impl Config {
@@ -115,6 +129,7 @@ impl Config {
             advertise: None,
             failure_domain: String::new(),
             capacity_bytes: None,
+            xdp: XdpConfig::default(),
         }
     }
 
@@ -125,6 +140,9 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.meta.is_empty() {
             return Err(ConfigError::NoEndpoint);
+        }
+        if self.xdp.mode != XdpMode::Off && self.xdp.interfaces.is_empty() {
+            return Err(ConfigError::XdpInterface(self.xdp.mode));
         }
         match &self.advertise {
             Some(address) if !is_host_and_port(address) => Err(ConfigError::Advertise(address.clone())),
@@ -138,6 +156,8 @@ impl TryFrom<Arguments> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Arguments) -> Result<Self, ConfigError> {
+        let usual_mode = if args.xdp_interface.is_empty() { XdpMode::Off } else { XdpMode::Auto };
+        let xdp = XdpConfig { mode: args.xdp.unwrap_or(usual_mode), interfaces: args.xdp_interface };
         let config = Self {
             data_dir: args.data_dir,
             meta: args.meta,
@@ -145,6 +165,7 @@ impl TryFrom<Arguments> for Config {
             advertise: args.advertise,
             failure_domain: args.failure_domain.unwrap_or_default(),
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
+            xdp,
         };
         config.check().map(|()| config)
     }
@@ -191,6 +212,25 @@ mod tests {
         assert_eq!(config.capacity_bytes, Some(10 << 30));
         assert_eq!(config.failure_domain, "rack-1");
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
+    }
+
+    #[test]
+    fn an_interface_alone_asks_for_the_best_mode() {
+        let check = |line: &str, expect: Result<(XdpMode, &[&str]), ConfigError>| {
+            let line = format!("node --data-dir /d --meta a:1 {line}");
+            let xdp =
+                Config::try_from(Arguments::parse_from(line.split_whitespace())).map(|config| config.xdp);
+            let expect = expect.map(|(mode, interfaces)| XdpConfig {
+                mode,
+                interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            });
+            assert_eq!(xdp, expect, "{line}");
+        };
+        check("", Ok((XdpMode::Off, &[])));
+        check("--xdp-interface eth0,eth1", Ok((XdpMode::Auto, &["eth0", "eth1"])));
+        check("--xdp generic --xdp-interface eth0", Ok((XdpMode::Generic, &["eth0"])));
+        check("--xdp off --xdp-interface eth0", Ok((XdpMode::Off, &["eth0"])));
+        check("--xdp native", Err(ConfigError::XdpInterface(XdpMode::Native)));
     }
 
     #[test]

@@ -13,9 +13,11 @@ mod node;
 mod node_failure;
 mod node_state;
 pub mod store;
+mod xdp;
 
 pub use config::{Arguments, Config, ConfigError, MetaEndpoint};
 pub use data_directory::DirectoryError;
 pub use node::{DataNode, StartError};
 pub use node_failure::NodeFailure;
 pub use store::{Store, StoreConfig};
+pub use xdp::{XdpConfig, XdpError, XdpMode};

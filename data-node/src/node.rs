@@ -21,7 +21,9 @@ use crate::{
     data_directory::{DataDirectory, DirectoryError},
     data_path::DataPath,
     node_failure::NodeFailure,
+    node_state::NodeState,
     store::{OpenError, Recovery, Store, StoreConfig},
+    xdp::{Filter, Xdp, XdpConfig, XdpError},
 };
 
 /// Why a data node did not start.
@@ -51,6 +53,9 @@ pub enum StartError {
     /// The system has no thread or no randomness left.
     #[error("the system lacks resources")]
     System(#[source] io::Error),
+    /// XDP was demanded and can't be had.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
 }
 
 /// A data node that serves. Dropping it ends it without waiting for what is under way; [`DataNode::shutdown`] waits.
@@ -62,6 +67,7 @@ pub struct DataNode {
     failure: watch::Receiver<Option<NodeFailure>>,
     data_path: JoinHandle<()>,
     control: JoinHandle<()>,
+    filter: JoinHandle<()>,
     stop: DropGuard,
 }
 
@@ -75,6 +81,7 @@ impl DataNode {
         config.check()?;
         let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
         let (socket, address) = bind(config.listen)?;
+        let xdp = load_xdp(config.xdp, address).await?;
         let identity = Identity {
             address: config.advertise.unwrap_or_else(|| address.to_string()),
             failure_domain: config.failure_domain,
@@ -83,13 +90,17 @@ impl DataNode {
         let control = Control::register(&config.meta, identity, directory, store.clone()).await?;
         let state = Arc::clone(control.state());
         let node_id = state.registration().target.node;
-        let data_path = DataPath::new(socket, store.clone(), state).map_err(StartError::System)?;
+        let filter = attach_xdp(xdp, Arc::clone(&state)).await?;
+        filter.announce(&state);
+        let data_path =
+            DataPath::new(socket, store.clone(), Arc::clone(&state)).map_err(StartError::System)?;
         tracing::info!(node = %node_id, %address, "serving chunks");
         let stop = CancellationToken::new();
         let (failed, failure) = watch::channel(None);
         let data_path = tokio::spawn(serve(data_path, stop.clone(), failed.clone()));
         let control = tokio::spawn(obey(control, stop.clone(), failed));
-        Ok(Self { node_id, address, store, failure, data_path, control, stop: stop.drop_guard() })
+        let filter = tokio::spawn(filter.run(state, stop.clone()));
+        Ok(Self { node_id, address, store, failure, data_path, control, filter, stop: stop.drop_guard() })
     }
 
     /// The node's id, the same for the life of its data directory.
@@ -116,9 +127,10 @@ impl DataNode {
 
     /// Takes no more requests, finishes the stores that are under way, closes the store and lets go of the directory.
     pub async fn shutdown(self) {
-        let Self { node_id, store, data_path, control, stop, .. } = self;
+        let Self { node_id, store, data_path, control, filter, stop, .. } = self;
         drop(stop);
-        for (part, task) in [("data path", data_path), ("control connection", control)] {
+        let tasks = [("data path", data_path), ("control connection", control), ("kernel program", filter)];
+        for (part, task) in tasks {
             if task.await.is_err() {
                 tracing::error!(part, "a part of the node has died");
             }
@@ -159,6 +171,18 @@ async fn open(path: PathBuf, capacity_bytes: Option<u64>) -> Result<(Arc<DataDir
 fn note_recovery(recovery: &Recovery) {
     let Recovery { chunks, segments, torn_bytes, quarantined, unreadable_segments } = *recovery;
     tracing::info!(chunks, segments, torn_bytes, quarantined, unreadable_segments, "store open");
+}
+
+/// Before the node registers: a node that can't start as it is told should not become known.
+async fn load_xdp(config: XdpConfig, address: SocketAddr) -> Result<Xdp, StartError> {
+    let loaded = tokio::task::spawn_blocking(move || Xdp::load(config, address.port())).await;
+    Ok(loaded.map_err(|error| StartError::System(io::Error::other(error)))??)
+}
+
+/// After the node has registered: until then the program would refuse what belongs to it.
+async fn attach_xdp(xdp: Xdp, state: Arc<NodeState>) -> Result<Filter, StartError> {
+    let attached = tokio::task::spawn_blocking(move || xdp.attach(&state)).await;
+    Ok(attached.map_err(|error| StartError::System(io::Error::other(error)))??)
 }
 
 fn bind(address: SocketAddr) -> Result<(Socket, SocketAddr), StartError> {

@@ -8,15 +8,20 @@ use std::{
     array,
     collections::BTreeMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
+use tokio::sync::Notify;
 use xdpfs_transport::node::NodeCounters;
 use xdpfs_wire::{EpochSecret, KeyEpoch, KeyEpochs, ReceiptKey, Reject, TargetNode};
 
-use crate::cluster_clock::ClusterClock;
+use crate::{
+    cluster_clock::{ClusterClock, UnixMs},
+    xdp::PlaneReport,
+};
 
 /// One registration of this node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +43,12 @@ impl LiveKeyEpochs {
     #[must_use]
     pub(crate) fn new(secrets: Vec<(KeyEpoch, EpochSecret)>) -> Self {
         Self(secrets)
+    }
+
+    /// All of them. If one has been told twice, the first counts, as in a look-up.
+    #[must_use]
+    pub(crate) fn by_epoch(&self) -> BTreeMap<KeyEpoch, EpochSecret> {
+        self.0.iter().rev().copied().collect()
     }
 }
 
@@ -74,12 +85,12 @@ impl RefusalCounters {
         self.reads_put_off.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All counters that aren't zero, by label.
+    /// All counters that aren't zero, by label, with what the kernel program has `refused` before.
     #[must_use]
-    pub(crate) fn by_label(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn by_label(&self, refused: &[u64; Reject::ALL.len()]) -> BTreeMap<String, u64> {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let rejects =
-            Reject::ALL.iter().zip(&self.rejects).map(|(reject, count)| (reject.label(), load(count)));
+        let rejects = Reject::ALL.iter().zip(&self.rejects).zip(refused);
+        let rejects = rejects.map(|((reject, count), refused)| (reject.label(), load(count) + refused));
         let others =
             [("corrupt", load(&self.corrupt)), ("busy", load(&self.busy) + load(&self.reads_put_off))];
         let counts = rejects.chain(others).filter(|(_, count)| *count > 0);
@@ -105,6 +116,8 @@ pub(crate) struct NodeState {
     key_epochs: RwLock<Arc<LiveKeyEpochs>>,
     clock: ClusterClock,
     counters: RefusalCounters,
+    plane: Mutex<PlaneReport>,
+    changed: Notify,
 }
 
 impl NodeState {
@@ -116,6 +129,8 @@ impl NodeState {
             key_epochs: RwLock::new(Arc::new(key_epochs)),
             clock,
             counters: RefusalCounters::default(),
+            plane: Mutex::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -143,14 +158,44 @@ impl NodeState {
         &self.counters
     }
 
+    /// What has been refused since the start, by the kernel program and by the data path, by label.
+    #[must_use]
+    pub(crate) fn refusals(&self) -> BTreeMap<String, u64> {
+        let plane = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counters.by_label(&plane.counts.rejects)
+    }
+
+    /// The kernel program as it last was.
+    #[must_use]
+    pub(crate) fn plane(&self) -> PlaneReport {
+        self.plane.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note_plane(&self, report: PlaneReport) {
+        *self.plane.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    /// Resolves once the leader has told something since it last did. For one waiter.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes over the time from an answer of the leader.
+    pub(crate) fn set_clock(&self, leader_time: UnixMs, round_trip: Duration) {
+        self.clock.set(leader_time, round_trip);
+        self.changed.notify_one();
+    }
+
     pub(crate) fn replace_registration(&self, registration: Registration) {
         *self.registration.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(registration);
+        self.changed.notify_one();
     }
 
     pub(crate) fn replace_key_epochs(&self, key_epochs: LiveKeyEpochs) {
         let mut live = self.key_epochs.write().unwrap_or_else(PoisonError::into_inner);
         if **live != key_epochs {
             *live = Arc::new(key_epochs);
+            self.changed.notify_one();
         }
     }
 }
@@ -173,6 +218,12 @@ mod tests {
     }
 
     #[test]
+    fn first_secret_of_an_epoch_counts_however_it_is_asked_for() {
+        let live = LiveKeyEpochs::new(vec![(KeyEpoch(3), secret(3)), (KeyEpoch(3), secret(4))]);
+        assert_eq!(live.by_epoch()[&KeyEpoch(3)], live.secret(KeyEpoch(3)).unwrap());
+    }
+
+    #[test]
     fn counters_are_told_by_label_and_zeros_are_not() {
         let counters = RefusalCounters::default();
         let mut counted = NodeCounters { corrupt: 7, busy: 2, ..NodeCounters::default() };
@@ -182,9 +233,11 @@ mod tests {
         counters.publish(&counted);
         counters.publish(&counted);
         counters.note_read_put_off();
-        let told = counters.by_label();
+        let mut refused = [0; Reject::ALL.len()];
+        refused[1] = 10;
+        let told = counters.by_label(&refused);
         for (times, reject) in Reject::ALL.iter().enumerate() {
-            let expect = (times > 0).then_some(times as u64);
+            let expect = (times > 0).then_some(times as u64 + refused[times]);
             assert_eq!(told.get(reject.label()).copied(), expect, "{}", reject.label());
         }
         assert_eq!((told["corrupt"], told["busy"]), (7, 3));

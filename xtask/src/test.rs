@@ -17,7 +17,7 @@ const STEPS: &[Step] = &[
     ("lints", || {
         // The feature stands before tests that only run where there is BPF; lints see them everywhere.
         let words = ["cargo", "clippy", "--locked", "--workspace", "--all-targets"];
-        let behind = ["--features", "xdpfs-testrun/kernel", "--", "-D", "warnings"];
+        let behind = ["--features", "xdpfs-testrun/kernel,xdpfs-data-node/kernel", "--", "-D", "warnings"];
         sh::run(&[&words[..], &behind].concat())
     }),
     ("binaries", || sh::run(&["cargo", "build", "--locked", "--workspace", "--bins"])),

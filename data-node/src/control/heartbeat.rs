@@ -95,7 +95,7 @@ impl Heartbeats {
     async fn obey(&mut self, answered: Answered<HeartbeatResponse>) -> Result<(), NodeFailure> {
         let Answered { message, round_trip } = answered;
         if message.leader_time_ms > 0 {
-            self.vitals.state.clock().set(UnixMs(message.leader_time_ms), round_trip);
+            self.vitals.state.set_clock(UnixMs(message.leader_time_ms), round_trip);
         }
         match parse_key_epochs(&message.key_epochs) {
             Some(key_epochs) => self.vitals.state.replace_key_epochs(key_epochs),
@@ -126,7 +126,7 @@ impl Heartbeats {
         let registered = self.registrar.register().await?;
         // Secrets before the registration: whoever learns of the new epoch may use any of them.
         self.vitals.state.replace_key_epochs(registered.key_epochs);
-        self.vitals.state.clock().set(registered.leader_time, Duration::ZERO);
+        self.vitals.state.set_clock(registered.leader_time, Duration::ZERO);
         self.vitals.state.replace_registration(registered.registration);
         self.interval = registered.heartbeat_interval;
         Ok(())
@@ -148,6 +148,8 @@ impl Vitals {
     fn heartbeat(&self, deleted: &[ChunkId]) -> HeartbeatRequest {
         let registration = self.state.registration();
         let usage = self.store.usage();
+        let plane = self.state.plane();
+        let packets = plane.counts.fates.into_iter().map(|(fate, packets)| (fate.to_owned(), packets));
         // A store that takes no more chunks has no room for any.
         let free_bytes = if self.store.is_fenced() { 0 } else { usage.free_bytes };
         HeartbeatRequest {
@@ -157,10 +159,12 @@ impl Vitals {
             used_bytes: usage.used_bytes,
             free_bytes,
             chunks: usage.chunks,
-            rejects: self.state.counters().by_label().into_iter().collect(),
+            rejects: self.state.refusals().into_iter().collect(),
+            xdp_mode: plane.mode.to_string(),
+            xdp_reason: plane.why,
+            xdp_packets: packets.collect(),
             deleted_chunk_ids: deleted.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
             cluster_id: self.cluster_id.clone(),
-            ..HeartbeatRequest::default()
         }
     }
 }

@@ -1,0 +1,215 @@
+//! The kernel program in front of this node: it drops what doesn't belong before the network stack has spent a cycle.
+//!
+//! Invariant: it only takes work off user space. The data path judges every datagram again, whatever is in force here,
+//! and which mode that is, and why, is always said.
+
+mod error;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod linux;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod network_interface;
+#[cfg(not(all(feature = "xdp", target_os = "linux")))]
+mod stub;
+
+use std::{collections::BTreeMap, error::Error as _, fmt, sync::Arc, time::Duration};
+
+use clap::ValueEnum;
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+use xdpfs_wire::Reject;
+
+pub use self::error::XdpError;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+use self::linux::Plane;
+#[cfg(not(all(feature = "xdp", target_os = "linux")))]
+use self::stub::Plane;
+use crate::node_state::NodeState;
+
+/// How long an interface that has come back may be without the program. The program's clock is set as often, whether the
+/// leader speaks or not; left alone, it would lose a second a day.
+const TEND_AFTER: Duration = Duration::from_secs(2);
+
+/// How the kernel program is to be used.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum XdpMode {
+    /// Natively if that works, else generically, else not at all; says which, and why.
+    Auto,
+    /// In the network stack, right behind the driver; works with every driver.
+    Generic,
+    /// In the driver.
+    Native,
+    /// Not at all.
+    #[default]
+    Off,
+}
+
+/// What the node is told of the kernel program.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct XdpConfig {
+    /// How it is to be used.
+    pub mode: XdpMode,
+    /// The interfaces that datagrams come in by. At least one, unless the mode is off.
+    pub interfaces: Vec<String>,
+}
+
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// In the driver.
+    Driver,
+    /// In the network stack.
+    Stack,
+}
+
+/// The kernel program as it is now, for whoever asks.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct PlaneReport {
+    /// What is in force; never [`XdpMode::Auto`].
+    pub(crate) mode: XdpMode,
+    /// Why that, in a sentence.
+    pub(crate) why: String,
+    /// What it has counted since it was loaded.
+    pub(crate) counts: PlaneCounts,
+}
+
+/// What the kernel program has counted, on all CPUs together.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct PlaneCounts {
+    /// Packets by how they ended, without zeros.
+    pub(crate) fates: BTreeMap<&'static str, u64>,
+    /// Refused datagrams by reason.
+    pub(crate) rejects: [u64; Reject::ALL.len()],
+}
+
+/// A kernel program that is loaded, so that what the kernel has against it is known before the node registers.
+pub(crate) struct Xdp {
+    config: XdpConfig,
+    port: u16,
+    plane: Option<Plane>,
+    why: String,
+}
+
+/// A kernel program that filters, or the reason why there is none.
+pub(crate) struct Filter {
+    plane: Option<Plane>,
+    /// The user would like one.
+    hoped: bool,
+    report: PlaneReport,
+}
+
+impl Xdp {
+    /// Loads the program for datagrams to `port`. Blocks.
+    ///
+    /// # Errors
+    /// It can't be loaded, and the configuration demands it.
+    pub(crate) fn load(config: XdpConfig, port: u16) -> Result<Self, XdpError> {
+        let place = match config.mode {
+            XdpMode::Off => None,
+            XdpMode::Generic => Some(Place::Stack),
+            XdpMode::Auto | XdpMode::Native => Some(Place::Driver),
+        };
+        let (plane, why) = match place.map(|place| Plane::load(place, port, &config.interfaces)) {
+            None => (None, "not asked for".to_owned()),
+            Some(Ok(plane)) => (Some(plane), String::new()),
+            Some(Err(error)) if config.mode == XdpMode::Auto => (None, describe(&error)),
+            Some(Err(error)) => return Err(error),
+        };
+        Ok(Self { config, port, plane, why })
+    }
+
+    /// Tells the program what it must know, and then puts it on the interfaces. Blocks.
+    ///
+    /// # Errors
+    /// An interface doesn't take it, and the configuration demands it.
+    pub(crate) fn attach(self, state: &NodeState) -> Result<Filter, XdpError> {
+        let Self { config: XdpConfig { mode, interfaces }, port, plane, why } = self;
+        let hoped = mode == XdpMode::Auto;
+        let filter = |plane, mode, why| {
+            let report = PlaneReport { mode, why, counts: PlaneCounts::default() };
+            Filter { plane, hoped, report }
+        };
+        let Some(plane) = plane else { return Ok(filter(None, XdpMode::Off, why)) };
+        let native = match plane.attached(&interfaces, state) {
+            Ok(plane) if hoped => {
+                return Ok(filter(Some(plane), XdpMode::Native, "the driver can".to_owned()));
+            }
+            Ok(plane) => return Ok(filter(Some(plane), mode, "asked for".to_owned())),
+            Err(error) if hoped => describe(&error),
+            Err(error) => return Err(error),
+        };
+        let generic = Plane::load(Place::Stack, port, &interfaces);
+        Ok(match generic.and_then(|plane| plane.attached(&interfaces, state)) {
+            Ok(plane) => filter(Some(plane), XdpMode::Generic, format!("native: {native}")),
+            Err(error) => {
+                let why = format!("native: {native}; generic: {}", describe(&error));
+                filter(None, XdpMode::Off, why)
+            }
+        })
+    }
+}
+
+impl Filter {
+    /// Says what is in force. That it isn't what was hoped for should be looked at.
+    pub(crate) fn announce(&self, state: &NodeState) {
+        state.note_plane(self.report.clone());
+        let PlaneReport { mode, why, .. } = &self.report;
+        if *mode == XdpMode::Off && self.hoped {
+            tracing::warn!(%mode, why, "datagrams are judged in user space only");
+        } else {
+            tracing::info!(%mode, why, "kernel program");
+        }
+    }
+
+    /// Keeps the program in step with what the leader tells, and its counters known, until `stop`. The program leaves
+    /// the interfaces then, as it does when the process ends in any other way.
+    pub(crate) async fn run(self, state: Arc<NodeState>, stop: CancellationToken) {
+        let Self { plane, mut report, .. } = self;
+        let Some(mut plane) = plane else { return };
+        let reason = report.why.clone();
+        let mut tend = interval(TEND_AFTER);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = state.changed() => {}
+                _ = tend.tick() => {
+                    // Whoever changes an interface holds a lock of the kernel, sometimes for long.
+                    let tended = tokio::task::spawn_blocking(move || (plane.tend(), plane));
+                    let Ok((result, tended)) = tended.await else { return };
+                    plane = tended;
+                    let why = result.map_or_else(|error| describe(&error), |()| reason.clone());
+                    if why != report.why {
+                        tracing::warn!(mode = %report.mode, why, "the kernel program's place has changed");
+                        report.why = why;
+                    }
+                }
+            }
+            match plane.update(&state).and_then(|()| plane.counts()) {
+                Ok(counts) => report.counts = counts,
+                Err(error) => tracing::warn!(error = describe(&error), "the kernel program is out of step"),
+            }
+            state.note_plane(report.clone());
+        }
+    }
+}
+
+impl fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Generic => "generic",
+            Self::Native => "native",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// The error with what caused it.
+fn describe(error: &XdpError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
