@@ -20,4 +20,4 @@ pub use data_directory::DirectoryError;
 pub use node::{DataNode, StartError};
 pub use node_failure::NodeFailure;
 pub use store::{Store, StoreConfig};
-pub use xdp::{XdpConfig, XdpError, XdpMode};
+pub use xdp::{OnExit, Prepare, Replies, SourceConfig, SourcePrefix, XdpConfig, XdpError, XdpMode};

@@ -48,6 +48,16 @@ id! {
     Expiry(u32)
 }
 
+impl NodeEpoch {
+    /// Whether this epoch came earlier, by serial number arithmetic (RFC 1982). Of two epochs that are 2^15 apart
+    /// neither did.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_before(self, other: Self) -> bool {
+        other.0.wrapping_sub(self.0).cast_signed() > 0
+    }
+}
+
 /// An immutable chunk. The high 32 bits are its bucket, so that one datagram can be checked against a capability
 /// without any look-up; the low 96 bits come from ranges reserved through Raft and are never reused.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -121,6 +131,19 @@ mod tests {
         let id = ChunkId::new(BucketId(7), u64::MAX);
         assert_eq!(id.bucket(), BucketId(7));
         assert_eq!(id.offset_by(1).bucket(), BucketId(7), "a sequence never carries into the bucket");
+    }
+
+    #[test]
+    fn epochs_are_ordered_round_the_end_of_their_numbers() {
+        let check = |a, b, expect| assert_eq!(NodeEpoch(a).is_before(NodeEpoch(b)), expect, "{a} before {b}");
+        check(1, 2, true);
+        check(2, 1, false);
+        check(2, 2, false);
+        check(0xffff, 0, true);
+        check(0, 0xffff, false);
+        check(1, 0x8000, true);
+        check(0, 0x8000, false);
+        check(0x8000, 0, false);
     }
 
     #[test]

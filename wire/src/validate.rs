@@ -146,12 +146,33 @@ impl TargetNode {
         if header.node != self.node {
             return Err(Reject::WrongNode);
         }
-        let writes = header.opcode.rights_needed().contains(Rights::WRITE);
-        if writes && header.node_epoch != self.epoch {
+        if is_write(header) && header.node_epoch != self.epoch {
             return Err(Reject::StaleNode);
         }
         Ok(())
     }
+
+    /// Whether an edge that knows this node sends `header` on to it. As [`TargetNode::check`], but a write in a newer
+    /// epoch than the edge knows passes: the node has registered again, the edge has yet to hear of it, and the node
+    /// decides.
+    ///
+    /// # Errors
+    /// [`Reject::WrongNode`] or [`Reject::StaleNode`].
+    #[inline(always)]
+    pub fn route_check(&self, header: &Header) -> Result<(), Reject> {
+        if header.node != self.node {
+            return Err(Reject::WrongNode);
+        }
+        if is_write(header) && header.node_epoch.is_before(self.epoch) {
+            return Err(Reject::StaleNode);
+        }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+const fn is_write(header: &Header) -> bool {
+    header.opcode.rights_needed().contains(Rights::WRITE)
 }
 
 const fn reject_of(error: ParseError) -> Reject {

@@ -266,6 +266,28 @@ fn every_reject_has_a_case() {
 }
 
 #[test]
+fn an_edge_leaves_newer_epochs_to_the_node_and_a_node_does_not() {
+    let check = |opcode, epoch, by_node: Result<(), Reject>, by_edge: Result<(), Reject>| {
+        let header = Header { node_epoch: NodeEpoch(epoch), ..request(opcode, 1) };
+        assert_eq!(NODE.check(&header), by_node, "{opcode:?} in epoch {epoch}, by the node");
+        assert_eq!(NODE.route_check(&header), by_edge, "{opcode:?} in epoch {epoch}, by an edge");
+    };
+    let stale = Err(Reject::StaleNode);
+    for write in [Opcode::PutWhole, Opcode::PutOpen, Opcode::PutData, Opcode::PutCommit, Opcode::PutAbort] {
+        check(write, NODE.epoch.0, Ok(()), Ok(()));
+        check(write, NODE.epoch.0 - 1, stale, stale);
+        check(write, NODE.epoch.0 + 1, stale, Ok(()));
+        check(write, NODE.epoch.0.wrapping_sub(0x7fff), stale, stale);
+    }
+    for other in [Opcode::Ping, Opcode::GetPiece, Opcode::GetBurst, Opcode::Stat] {
+        check(other, NODE.epoch.0 - 1, Ok(()), Ok(()));
+        check(other, NODE.epoch.0 + 1, Ok(()), Ok(()));
+    }
+    let header = Header { node: NodeId(4), ..request(Opcode::PutAbort, 0) };
+    assert_eq!(NODE.route_check(&header), Err(Reject::WrongNode));
+}
+
+#[test]
 fn only_a_genuine_sender_is_told_why() {
     for Case { name, header, payload_len, verdict: expect } in cases() {
         let Some(header): Option<HeaderBytes> = header.try_into().ok() else { continue };
