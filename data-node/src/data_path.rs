@@ -8,7 +8,6 @@ mod view;
 
 use std::{
     io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +15,7 @@ use std::{
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio_util::sync::CancellationToken;
 use xdpfs_transport::{
-    NodeConfig, NodeEndpoint, Transmit,
+    NodeConfig, NodeEndpoint, Peer, Transmit,
     node::{Action, ReadJob, StoreJob, StoreTicket},
     shell::{ReceiveBuffers, Socket},
 };
@@ -161,8 +160,8 @@ impl DataPath {
         self.send_reply(ticket.from).await;
     }
 
-    async fn send_reply(&mut self, destination: SocketAddr) {
-        send(&self.socket, Transmit { destination, segment_size: None }, &self.reply).await;
+    async fn send_reply(&mut self, to: Peer) {
+        send(&self.socket, Transmit::to(to, None), &self.reply).await;
     }
 
     /// Lets the stores under way end, and their writers know.

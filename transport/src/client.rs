@@ -488,7 +488,7 @@ impl ClientEndpoint {
             if let Some(segment_size) = sent.flatten() {
                 let destination = self.transfers.get(&id)?.to.target.address;
                 let segment_size = (segment_size < buffer.len()).then_some(segment_size);
-                return Some(Transmit { destination, segment_size });
+                return Some(Transmit { destination, source: None, segment_size });
             }
         }
         None
@@ -498,7 +498,7 @@ impl ClientEndpoint {
         let (to, class) = self.aborts.pop_front()?;
         let header = to.header(Opcode::PutAbort, class, RequestId(0));
         datagram::append(buffer, to.session.key, header, &[], 0);
-        Some(Transmit { destination: to.target.address, segment_size: None })
+        Some(Transmit::to(to.target.address.into(), None))
     }
 
     /// The next transfer that ended.

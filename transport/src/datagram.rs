@@ -1,6 +1,6 @@
 //! Laying datagrams into a send buffer and taking received ones apart.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use xdpfs_wire::{CapabilityKey, HEADER_LEN, Header, HeaderBytes, Opcode, PieceClass};
 
@@ -9,13 +9,38 @@ use crate::checksum::crc32c;
 /// The most payload bytes in one burst, so that a burst fits a single segmented send (65,507 bytes of UDP payload).
 pub const BURST_BYTES_MAX: usize = 60 << 10;
 
+/// Who sent a datagram, and which of our addresses it was sent to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// The sender.
+    pub address: SocketAddr,
+    /// The address that an answer has to come from; `None` if it is known only to the socket.
+    pub local: Option<IpAddr>,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, local: None }
+    }
+}
+
 /// Datagrams to be sent: the bytes are in the buffer that was polled into.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Transmit {
     /// Where to.
     pub destination: SocketAddr,
+    /// Which of our addresses from, if that matters. A socket that is bound to an address has no choice.
+    pub source: Option<IpAddr>,
     /// Bytes in each datagram but the last, if the buffer holds more than one.
     pub segment_size: Option<usize>,
+}
+
+impl Transmit {
+    /// An answer to `peer`.
+    #[must_use]
+    pub const fn to(peer: Peer, segment_size: Option<usize>) -> Self {
+        Self { destination: peer.address, source: peer.local, segment_size }
+    }
 }
 
 /// How many full pieces of `class` one burst carries.

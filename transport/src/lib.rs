@@ -16,7 +16,7 @@ pub mod shell;
 
 pub use checksum::{crc32c, crc32c_combine};
 pub use client::{ClientConfig, ClientEndpoint, Counters, SessionKey, Target, TransferError};
-pub use datagram::{BURST_BYTES_MAX, Transmit};
+pub use datagram::{BURST_BYTES_MAX, Peer, Transmit};
 pub use node::{NodeConfig, NodeEndpoint};
 #[cfg(feature = "tokio")]
 pub use shell::{ChunkClient, ChunkClientConfig};

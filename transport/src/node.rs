@@ -16,7 +16,7 @@ use xdpfs_wire::{
     KeyEpochs, Opcode, Receipt, ReceiptKey, Reject, Status, TargetNode, validate_request,
 };
 
-use crate::datagram::{self, BURST_BYTES_MAX};
+use crate::datagram::{self, BURST_BYTES_MAX, Peer};
 pub use read::{Answer, ReadJob};
 use upload::{Geometry, Upload};
 
@@ -87,7 +87,7 @@ pub enum Action {
 #[derive(Debug)]
 pub struct StoreJob {
     /// Where the receipt goes.
-    pub from: SocketAddr,
+    pub from: Peer,
     /// The chunk.
     pub chunk: ChunkId,
     /// Its bytes, each piece of which matched its checksum.
@@ -101,7 +101,7 @@ pub struct StoreJob {
 #[derive(Clone, Copy, Debug)]
 pub struct StoreTicket {
     /// Where the receipt goes.
-    pub from: SocketAddr,
+    pub from: Peer,
     request: Accepted,
     info: ChunkInfo,
 }
@@ -163,7 +163,7 @@ impl<N: Node> KeyEpochs for Keys<'_, N> {
 /// One request on its way through the endpoint.
 struct Request<'a, N> {
     now: Instant,
-    from: SocketAddr,
+    from: Peer,
     accepted: Accepted,
     payload: &'a [u8],
     node: &'a N,
@@ -226,7 +226,7 @@ impl NodeEndpoint {
     pub fn handle_datagram(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        from: Peer,
         datagram: &[u8],
         node: &impl Node,
         reply: &mut Vec<u8>,
@@ -289,7 +289,7 @@ impl NodeEndpoint {
     }
 
     fn handle_ping(&mut self, mut request: Request<'_, impl Node>) -> Action {
-        let (address, port) = cookie_address(request.from);
+        let (address, port) = cookie_address(request.from.address);
         let now_s = request.node.now().0.into();
         let cookie = self.cookies.cookie(address, port, request.header().client, now_s);
         let pong = Pong { cookie, burst_max: BURST_BYTES_MAX as u32 };
@@ -306,7 +306,7 @@ impl NodeEndpoint {
 
     fn handle_get_burst(&mut self, mut request: Request<'_, impl Node>) -> Action {
         let Some(ask) = GetBurst::parse(request.payload) else { return request.refuse(Status::Invalid) };
-        let (address, port) = cookie_address(request.from);
+        let (address, port) = cookie_address(request.from.address);
         let client = request.header().client;
         let now_s = request.node.now().0.into();
         if !self.cookies.accepts(ask.cookie, address, port, client, now_s) {

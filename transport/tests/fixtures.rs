@@ -1,10 +1,10 @@
 //! The data node's validator against the datagrams that every validator is judged by.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use xdpfs_transport::node::{Action, ChunkInfo, Node};
-use xdpfs_transport::{NodeConfig, NodeEndpoint};
+use xdpfs_transport::{NodeConfig, NodeEndpoint, Peer};
 use xdpfs_wire::{
     ChunkId, CookieSecret, EpochSecret, Expiry, HEADER_LEN, KeyEpoch, NodeEpoch, NodeId, ReceiptKey, Reject,
     SipKey, TargetNode,
@@ -65,7 +65,7 @@ fn every_refusal_is_counted_under_its_reason_and_nothing_else_is() {
     for Request { name, verdict, datagram } in requests() {
         let mut endpoint = NodeEndpoint::new(NodeConfig::default(), CookieSecret(SipKey { k0: 1, k1: 2 }));
         let mut reply = Vec::new();
-        let from = "192.0.2.7:4000".parse().unwrap();
+        let from = Peer::from("192.0.2.7:4000".parse::<SocketAddr>().unwrap());
         let action = endpoint.handle_datagram(Instant::now(), from, &datagram, &EmptyNode, &mut reply);
         let counters = endpoint.counters();
         for reject in Reject::ALL {

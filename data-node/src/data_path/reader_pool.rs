@@ -87,9 +87,9 @@ impl Reader {
         let (batch, rest) = out.split_at(answer.batch_len);
         let segment_size = (answer.segment_size < batch.len()).then_some(answer.segment_size);
         self.runtime.block_on(async {
-            send(&self.socket, Transmit { destination: job.from, segment_size }, batch).await;
+            send(&self.socket, Transmit::to(job.from, segment_size), batch).await;
             if !rest.is_empty() {
-                send(&self.socket, Transmit { destination: job.from, segment_size: None }, rest).await;
+                send(&self.socket, Transmit::to(job.from, None), rest).await;
             }
         });
     }

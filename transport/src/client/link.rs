@@ -122,7 +122,7 @@ impl Link {
         probe.deadline = now + self.rtt.timeout(probe.attempts);
         let header = probe.to.header(Opcode::Ping, class, request);
         datagram::append(buffer, probe.to.session.key, header, &[], class.piece_len() as usize);
-        Some(Transmit { destination: key.0, segment_size: None })
+        Some(Transmit::to(key.0.into(), None))
     }
 
     pub(crate) fn probe_key_verifies(&self, bytes: &HeaderBytes) -> bool {

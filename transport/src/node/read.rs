@@ -1,19 +1,18 @@
 //! Answering a read: everything is in the request, nothing is kept.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use xdpfs_wire::payload::Tail;
 use xdpfs_wire::{Accepted, ChunkId, HEADER_LEN, Header, Opcode, Status, TargetNode};
 
 use super::reply_header;
-use crate::datagram;
+use crate::datagram::{self, Peer};
 
 /// A range of a chunk to be read and sent.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadJob {
     /// Where the answer goes.
-    pub from: SocketAddr,
+    pub from: Peer,
     request: Accepted,
     wanted: u64,
     received_at: Instant,
@@ -32,7 +31,7 @@ pub struct Answer {
 impl ReadJob {
     pub(super) fn new(
         received_at: Instant,
-        from: SocketAddr,
+        from: Peer,
         request: Accepted,
         wanted: u64,
         target: TargetNode,

@@ -263,7 +263,7 @@ impl Driver {
             Ok(()) => {
                 let now = Instant::now();
                 for (from, datagram) in buffers.datagrams() {
-                    self.endpoint.handle_datagram(now, from, datagram);
+                    self.endpoint.handle_datagram(now, from.address, datagram);
                 }
                 self.endpoint.handle_timeout(now);
             }

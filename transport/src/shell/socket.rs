@@ -7,7 +7,7 @@ use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use crate::datagram::Transmit;
+use crate::datagram::{Peer, Transmit};
 
 /// Datagrams that one system call may bring.
 const BATCH: usize = 8;
@@ -21,6 +21,8 @@ const KERNEL_BUFFER_LEN: usize = 8 << 20;
 pub struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
+    /// Whether datagrams may arrive at several addresses of this host.
+    has_many_addresses: bool,
     receive_buffer_bytes: usize,
 }
 
@@ -32,6 +34,23 @@ pub struct ReceiveBuffers {
     filled: usize,
 }
 
+/// Datagrams of one sender, merged by the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceivedBatch<'a> {
+    /// The sender.
+    pub from: Peer,
+    /// Bytes in each datagram but the last.
+    pub segment_size: usize,
+    /// One datagram behind the other.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> ReceivedBatch<'a> {
+    fn datagrams(self) -> impl Iterator<Item = (Peer, &'a [u8])> {
+        self.bytes.chunks(self.segment_size).map(move |datagram| (self.from, datagram))
+    }
+}
+
 impl Default for ReceiveBuffers {
     fn default() -> Self {
         Self { bytes: vec![0; BATCH * BUFFER_LEN], metas: [RecvMeta::default(); BATCH], filled: 0 }
@@ -40,11 +59,17 @@ impl Default for ReceiveBuffers {
 
 impl ReceiveBuffers {
     /// Each received datagram, with where it came from.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    pub fn datagrams(&self) -> impl Iterator<Item = (Peer, &[u8])> {
+        self.batches().flat_map(ReceivedBatch::datagrams)
+    }
+
+    /// What was received, as the kernel had merged it.
+    pub fn batches(&self) -> impl Iterator<Item = ReceivedBatch<'_>> {
         let messages = self.bytes.chunks(BUFFER_LEN).zip(&self.metas).take(self.filled);
-        messages.flat_map(|(buffer, meta)| {
-            let bytes = buffer.get(..meta.len).unwrap_or_default();
-            bytes.chunks(meta.stride.max(1)).map(|datagram| (meta.addr, datagram))
+        messages.map(|(buffer, meta)| ReceivedBatch {
+            from: Peer { address: meta.addr, local: meta.dst_ip },
+            segment_size: meta.stride.max(1),
+            bytes: buffer.get(..meta.len).unwrap_or_default(),
         })
     }
 }
@@ -58,8 +83,9 @@ impl Socket {
         enlarge_buffers(&socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let receive_buffer_bytes = state.recv_buffer_size(UdpSockRef::from(&socket))?;
+        let has_many_addresses = socket.local_addr()?.ip().is_unspecified();
         socket.set_nonblocking(true)?;
-        Ok(Self { io: UdpSocket::from_std(socket)?, state, receive_buffer_bytes })
+        Ok(Self { io: UdpSocket::from_std(socket)?, state, has_many_addresses, receive_buffer_bytes })
     }
 
     /// Where the socket is bound.
@@ -90,7 +116,7 @@ impl Socket {
                 ecn: None,
                 contents: part,
                 segment_size: (part.len() > segment_size).then_some(segment_size),
-                src_ip: None,
+                src_ip: transmit.source.filter(|_| self.has_many_addresses),
             };
             self.io
                 .async_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &message))
@@ -105,19 +131,46 @@ impl Socket {
     /// The socket is broken. Errors of single datagrams (ICMP) are not errors of the socket.
     pub async fn receive(&self, buffers: &mut ReceiveBuffers) -> io::Result<()> {
         buffers.filled = 0;
-        let mut slices: Vec<IoSliceMut<'_>> =
-            buffers.bytes.chunks_mut(BUFFER_LEN).map(IoSliceMut::new).collect();
+        let mut slices = buffers.bytes.chunks_mut(BUFFER_LEN).map(IoSliceMut::new).collect::<Vec<_>>();
         let metas = &mut buffers.metas;
-        let received = self
-            .io
-            .async_io(Interest::READABLE, || self.state.recv(UdpSockRef::from(&self.io), &mut slices, metas))
-            .await;
-        match received {
-            Ok(filled) => buffers.filled = filled,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) => return Err(error),
-        }
+        let receive = || self.state.recv(UdpSockRef::from(&self.io), &mut slices, metas);
+        let received = self.io.async_io(Interest::READABLE, receive).await;
+        buffers.filled = filled(received)?;
         Ok(())
+    }
+
+    /// Waits until there may be datagrams to receive, so that many sockets can share a few buffers.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.io.readable().await
+    }
+
+    /// Fills `buffers` with datagrams that have arrived; whether there were any.
+    ///
+    /// # Errors
+    /// The socket is broken. Errors of single datagrams (ICMP) are not errors of the socket.
+    pub fn try_receive(&self, buffers: &mut ReceiveBuffers) -> io::Result<bool> {
+        buffers.filled = 0;
+        let mut slices = buffers.bytes.chunks_mut(BUFFER_LEN).map(IoSliceMut::new).collect::<Vec<_>>();
+        let metas = &mut buffers.metas;
+        let receive = || self.state.recv(UdpSockRef::from(&self.io), &mut slices, metas);
+        match self.io.try_io(Interest::READABLE, receive) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            received => {
+                buffers.filled = filled(received)?;
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// How many messages were received. What ICMP says of an earlier datagram is not an error of the socket.
+fn filled(received: io::Result<usize>) -> io::Result<usize> {
+    match received {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(0),
+        received => received,
     }
 }
 
@@ -133,5 +186,64 @@ fn enlarge_buffers(socket: &StdUdpSocket) {
     ];
     for error in results.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "the kernel keeps its socket buffer size");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that hears only the address that it speaks to.
+    fn client_of(server: &str) -> StdUdpSocket {
+        let server: SocketAddr = server.parse().unwrap();
+        let own = if server.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let client = StdUdpSocket::bind(own).unwrap();
+        client.connect(server).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        client
+    }
+
+    async fn echo(socket: &Socket) {
+        let mut buffers = ReceiveBuffers::default();
+        while buffers.filled == 0 {
+            socket.receive(&mut buffers).await.unwrap();
+        }
+        for (from, datagram) in buffers.datagrams() {
+            socket.send(Transmit::to(from, None), datagram).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_come_from_the_address_that_was_asked() {
+        let check = async |listen: &str, asked: &[&str]| {
+            let socket = Socket::new(StdUdpSocket::bind(listen).unwrap()).unwrap();
+            let port = socket.local_addr().unwrap().port();
+            for address in asked {
+                let client = client_of(&format!("{address}:{port}"));
+                client.send(b"who?").unwrap();
+                echo(&socket).await;
+                let mut answer = [0; 16];
+                let received = client.recv(&mut answer);
+                assert!(matches!(received, Ok(4)), "{listen} asked at {address}: {received:?}");
+            }
+        };
+        check("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.3.2.1"]).await;
+        check("127.0.0.2:0", &["127.0.0.2"]).await;
+        check("[::]:0", &["[::1]", "127.0.0.1", "127.0.0.2"]).await;
+    }
+
+    #[tokio::test]
+    async fn sockets_that_share_buffers_wait_for_their_turn_to_fill_them() {
+        let sockets = [(); 2].map(|()| Socket::new(StdUdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
+        let mut buffers = ReceiveBuffers::default();
+        for socket in &sockets {
+            assert!(!socket.try_receive(&mut buffers).unwrap(), "nothing has come");
+            client_of(&socket.local_addr().unwrap().to_string()).send(b"hello").unwrap();
+            while !socket.try_receive(&mut buffers).unwrap() {
+                socket.readable().await.unwrap();
+            }
+            let batches: Vec<_> = buffers.batches().map(|batch| batch.bytes).collect();
+            assert_eq!(batches, [b"hello"]);
+        }
     }
 }

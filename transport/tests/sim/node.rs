@@ -105,7 +105,7 @@ impl SimNode {
     pub(crate) fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
         let view = View { target: self.target(), chunks: &self.chunks };
         let mut reply = Vec::new();
-        let action = self.endpoint.handle_datagram(now, from, bytes, &view, &mut reply);
+        let action = self.endpoint.handle_datagram(now, from.into(), bytes, &view, &mut reply);
         self.upload_bytes_peak = self.upload_bytes_peak.max(self.endpoint.upload_bytes());
         match action {
             Action::None => Vec::new(),
@@ -148,7 +148,7 @@ impl SimNode {
         let view = View { target: self.target(), chunks: &self.chunks };
         let mut reply = Vec::new();
         self.endpoint.handle_stored(&ticket, answer, &view, &mut reply);
-        (ticket.from, reply)
+        (ticket.from.address, reply)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
