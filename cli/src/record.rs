@@ -1,9 +1,12 @@
 //! Results as JSON: one struct for each kind of line. Field names are a promise to scripts.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use serde::Serialize;
-use xdpfs_client::{Bucket, ChunkPlacement, ClusterStatus, DataNode, MetaServer, Object, PutResult};
+use xdpfs_client::{Bucket, ChunkPlacement, ClusterStatus, DataNode, Edge, MetaServer, Object, PutResult};
 
 use crate::failure::Failure;
 
@@ -140,6 +143,7 @@ pub(crate) struct StatusRecord<'a> {
     answered_by: u64,
     meta_servers: Vec<MetaServerRecord<'a>>,
     data_nodes: Vec<DataNodeRecord<'a>>,
+    edges: Vec<EdgeRecord<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -166,6 +170,19 @@ struct DataNodeRecord<'a> {
     xdp_mode: &'a str,
     xdp_reason: &'a str,
     xdp_packets: &'a BTreeMap<String, u64>,
+    direct_address: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct EdgeRecord<'a> {
+    address: &'a str,
+    node_ids: &'a [u32],
+    xdp_mode: &'a str,
+    xdp_reason: &'a str,
+    replies: &'a str,
+    packets: &'a BTreeMap<String, u64>,
+    rejects: &'a BTreeMap<String, u64>,
+    last_heard_age_ms: u64,
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -278,6 +295,7 @@ impl<'a> From<&'a ClusterStatus> for StatusRecord<'a> {
             answered_by: status.server_id,
             meta_servers: status.meta_servers.iter().map(MetaServerRecord::from).collect(),
             data_nodes: status.data_nodes.iter().map(DataNodeRecord::from).collect(),
+            edges: status.edges.iter().map(EdgeRecord::from).collect(),
         }
     }
 }
@@ -306,10 +324,30 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             chunks: node.chunks,
             rejects: &node.rejects,
             failure_domain: &node.failure_domain,
-            last_heartbeat_age_ms: u64::try_from(node.last_heartbeat_age.as_millis()).unwrap_or(u64::MAX),
+            last_heartbeat_age_ms: milliseconds(node.last_heartbeat_age),
             xdp_mode: &node.xdp_mode,
             xdp_reason: &node.xdp_reason,
             xdp_packets: &node.xdp_packets,
+            direct_address: &node.direct_address,
         }
     }
+}
+
+impl<'a> From<&'a Edge> for EdgeRecord<'a> {
+    fn from(edge: &'a Edge) -> Self {
+        Self {
+            address: &edge.address,
+            node_ids: &edge.node_ids,
+            xdp_mode: &edge.xdp_mode,
+            xdp_reason: &edge.xdp_reason,
+            replies: &edge.replies,
+            packets: &edge.packets,
+            rejects: &edge.rejects,
+            last_heard_age_ms: milliseconds(edge.last_heard_age),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

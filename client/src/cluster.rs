@@ -35,6 +35,8 @@ pub struct ClusterStatus {
     pub replica_debt: u64,
     /// Replicas that nodes have yet to remove.
     pub pending_deletes: u64,
+    /// The edges that the leader has heard of lately. Only the leader knows.
+    pub edges: Vec<Edge>,
 }
 
 /// One metadata server.
@@ -70,8 +72,10 @@ pub struct DataNode {
     pub id: u32,
     /// Its registration.
     pub epoch: u32,
-    /// `host:port` of the chunk protocol.
+    /// `host:port` of the chunk protocol, as clients reach it.
     pub address: String,
+    /// Where an edge reaches it.
+    pub direct_address: String,
     /// Whether it is heard of.
     pub state: DataNodeState,
     /// Bytes that it may hold.
@@ -94,6 +98,27 @@ pub struct DataNode {
     pub xdp_reason: String,
     /// Packets that the program has seen since its start, by how they ended.
     pub xdp_packets: BTreeMap<String, u64>,
+}
+
+/// A host that stands before data nodes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Edge {
+    /// `host:port`, which is also the address of the nodes behind it.
+    pub address: String,
+    /// The nodes that are registered with this address.
+    pub node_ids: Vec<u32>,
+    /// Where its kernel program runs: `native`, `generic` or `off`.
+    pub xdp_mode: String,
+    /// Why there.
+    pub xdp_reason: String,
+    /// How replies of nodes cross it: `kernel`, `xdp` or `relay`.
+    pub replies: String,
+    /// Packets and datagrams that it has seen since its start, by how they ended.
+    pub packets: BTreeMap<String, u64>,
+    /// Datagrams refused since its start, by reason.
+    pub rejects: BTreeMap<String, u64>,
+    /// Time since it was last heard of.
+    pub last_heard_age: Duration,
 }
 
 /// Whether a data node is heard of.
@@ -149,6 +174,7 @@ impl From<proto::GetClusterStatusResponse> for ClusterStatus {
             open_uploads: status.open_uploads,
             replica_debt: status.replica_debt,
             pending_deletes: status.pending_deletes,
+            edges: status.edges.into_iter().map(Edge::from).collect(),
         }
     }
 }
@@ -176,6 +202,7 @@ impl From<proto::DataNodeStatus> for DataNode {
             id: node.node_id,
             epoch: node.node_epoch,
             address: node.address,
+            direct_address: node.direct_address,
             state,
             capacity_bytes: node.capacity_bytes,
             used_bytes: node.used_bytes,
@@ -187,6 +214,21 @@ impl From<proto::DataNodeStatus> for DataNode {
             xdp_mode: node.xdp_mode,
             xdp_reason: node.xdp_reason,
             xdp_packets: node.xdp_packets,
+        }
+    }
+}
+
+impl From<proto::EdgeStatus> for Edge {
+    fn from(edge: proto::EdgeStatus) -> Self {
+        Self {
+            address: edge.address,
+            node_ids: edge.node_ids,
+            xdp_mode: edge.xdp_mode,
+            xdp_reason: edge.xdp_reason,
+            replies: edge.replies,
+            packets: edge.packets,
+            rejects: edge.rejects,
+            last_heard_age: Duration::from_millis(edge.last_heard_age_ms),
         }
     }
 }

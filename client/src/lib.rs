@@ -49,7 +49,7 @@ mod writer;
 
 pub use bucket::{Bucket, BucketOptions, BucketPage};
 pub use client::Client;
-pub use cluster::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer};
+pub use cluster::{ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaServer};
 pub use config::{ClientConfig, Endpoints, EndpointsError};
 pub use error::{Error, ErrorKind, Result};
 pub use get::{ByteRange, GetOptions, GetStream, ParseByteRangeError};

@@ -160,6 +160,7 @@ fn data_node(id: NodeId) -> DataNode {
         id: id.0.into(),
         epoch: 1,
         address: format!("mock-node-{id}:1"),
+        direct_address: format!("mock-node-{id}:1"),
         state: DataNodeState::Alive,
         capacity_bytes: u64::MAX,
         used_bytes: 0,

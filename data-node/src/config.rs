@@ -30,6 +30,10 @@ pub struct Arguments {
     /// The `HOST:PORT` where clients reach this node, if it isn't the one it listens on.
     #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_ADVERTISE")]
     advertise: Option<String>,
+    /// The `HOST:PORT` where an edge reaches this node, if clients reach it through one: the edge's address is then the
+    /// advertised one. By default the address that it listens on.
+    #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_DIRECT")]
+    direct: Option<String>,
     /// Replicas are spread over distinct failure domains. By default each node is one of its own.
     #[arg(long, value_name = "NAME", env = "XDPFS_NODE_FAILURE_DOMAIN")]
     failure_domain: Option<String>,
@@ -51,6 +55,9 @@ pub enum ConfigError {
     /// The address that clients should use isn't `HOST:PORT`.
     #[error("the advertised address {0:?} is not HOST:PORT")]
     Advertise(String),
+    /// The address that an edge should use isn't `HOST:PORT`.
+    #[error("the direct address {0:?} is not HOST:PORT")]
+    Direct(String),
     /// An endpoint isn't `HOST:PORT`.
     #[error("the metadata server {0:?} is not HOST:PORT")]
     Endpoint(String),
@@ -110,6 +117,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where clients are told to send them; where they are received if not given.
     pub advertise: Option<String>,
+    /// Where an edge sends them; where they are received if not given.
+    pub direct: Option<String>,
     /// Nodes of one failure domain never hold two replicas of a chunk. Empty: this node alone.
     pub failure_domain: String,
     /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
@@ -127,6 +136,7 @@ impl Config {
             meta,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             advertise: None,
+            direct: None,
             failure_domain: String::new(),
             capacity_bytes: None,
             xdp: XdpConfig::default(),
@@ -143,6 +153,9 @@ impl Config {
         }
         if self.xdp.mode != XdpMode::Off && self.xdp.interfaces.is_empty() {
             return Err(ConfigError::XdpInterface(self.xdp.mode));
+        }
+        if let Some(direct) = self.direct.as_ref().filter(|direct| !is_host_and_port(direct)) {
+            return Err(ConfigError::Direct(direct.clone()));
         }
         match &self.advertise {
             Some(address) if !is_host_and_port(address) => Err(ConfigError::Advertise(address.clone())),
@@ -163,6 +176,7 @@ impl TryFrom<Arguments> for Config {
             meta: args.meta,
             listen: args.listen,
             advertise: args.advertise,
+            direct: args.direct,
             failure_domain: args.failure_domain.unwrap_or_default(),
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
             xdp,
@@ -242,6 +256,8 @@ mod tests {
         check(Config { meta: Vec::new(), ..good.clone() }, Err(ConfigError::NoEndpoint));
         check(Config { listen: everywhere, ..good.clone() }, Err(ConfigError::Unspecified(everywhere)));
         check(Config { listen: everywhere, advertise: Some("h:1".into()), ..good.clone() }, Ok(()));
+        check(Config { direct: Some("h:1".into()), ..good.clone() }, Ok(()));
+        check(Config { direct: Some("h".into()), ..good.clone() }, Err(ConfigError::Direct("h".into())));
         check(Config { advertise: Some("h".into()), ..good }, Err(ConfigError::Advertise("h".into())));
     }
 }

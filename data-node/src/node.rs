@@ -82,8 +82,14 @@ impl DataNode {
         let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
         let (socket, address) = bind(config.listen)?;
         let xdp = load_xdp(config.xdp, address).await?;
+        let clients_address = config.advertise.unwrap_or_else(|| address.to_string());
         let identity = Identity {
-            address: config.advertise.unwrap_or_else(|| address.to_string()),
+            direct_address: match config.direct {
+                Some(direct) => direct,
+                None if address.ip().is_unspecified() => clients_address.clone(),
+                None => address.to_string(),
+            },
+            address: clients_address,
             failure_domain: config.failure_domain,
             capacity_bytes: store.usage().capacity_bytes,
         };

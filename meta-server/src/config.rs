@@ -62,6 +62,10 @@ pub struct Times {
     pub heartbeat_interval: Duration,
     /// A node is silent after this long without a heartbeat.
     pub node_silent_after: Duration,
+    /// How often edges are asked to ask.
+    pub edge_poll_interval: Duration,
+    /// An edge is no longer shown after this long without a word.
+    pub edge_forgotten_after: Duration,
 }
 
 impl Default for Times {
@@ -75,6 +79,8 @@ impl Default for Times {
             key_epoch_settle: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(1),
             node_silent_after: Duration::from_secs(3),
+            edge_poll_interval: Duration::from_millis(250),
+            edge_forgotten_after: Duration::from_secs(60),
         }
     }
 }

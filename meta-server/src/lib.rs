@@ -9,6 +9,8 @@ mod config;
 pub mod consensus;
 mod directory_lock;
 mod duties;
+pub mod edges;
+mod hearsay;
 mod identity;
 pub mod liveness;
 mod peers;

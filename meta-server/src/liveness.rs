@@ -10,6 +10,8 @@ use std::{
 
 use xdpfs_wire::NodeId;
 
+use crate::hearsay::{bound_counters, bound_text};
+
 /// What a node last said about itself.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Usage {
@@ -42,11 +44,6 @@ pub struct Sight {
     pub age: Duration,
 }
 
-/// Counters of one kind that are kept per node.
-const COUNTERS_MAX: usize = 64;
-/// Bytes of a text that are kept per node.
-const TEXT_LEN_MAX: usize = 1024;
-
 /// The leader's view of all nodes.
 #[derive(Debug)]
 pub struct Liveness {
@@ -72,14 +69,8 @@ impl Liveness {
 
     /// Notes a heartbeat that the leader of `term` got. Only registered nodes may be noted.
     pub fn heartbeat(&self, term: u64, node: NodeId, mut usage: Usage, now: Instant) {
-        for counters in [&mut usage.rejects, &mut usage.xdp_packets] {
-            while counters.len() > COUNTERS_MAX {
-                counters.pop_last();
-            }
-        }
-        for text in [&mut usage.xdp_mode, &mut usage.xdp_reason] {
-            text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
-        }
+        [&mut usage.rejects, &mut usage.xdp_packets].into_iter().for_each(bound_counters);
+        [&mut usage.xdp_mode, &mut usage.xdp_reason].into_iter().for_each(bound_text);
         self.at_term(term, now, |heard| heard.nodes.insert(node, (now, Some(usage))));
     }
 

@@ -17,6 +17,7 @@ mod node;
 mod objects;
 mod page_token;
 mod puts;
+mod route;
 mod status;
 
 use std::{sync::Arc, time::Duration};

@@ -1,10 +1,10 @@
 //! `status`: the cluster as its leader sees it, or as the server sees it that could be reached.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use xdpfs_client::{ClusterStatus, DataNode, ObjectClient};
+use xdpfs_client::{ClusterStatus, Edge, ObjectClient};
 
 use crate::{
     console::Console,
@@ -57,7 +57,7 @@ fn status_text(status: &ClusterStatus) -> String {
     };
     let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
     format!(
-        "cluster {id}: {leader}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}\n",
+        "cluster {id}: {leader}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}{}\n",
         count(status.buckets, "bucket"),
         count(status.objects, "object"),
         human_bytes(status.bytes),
@@ -65,6 +65,7 @@ fn status_text(status: &ClusterStatus) -> String {
         count(status.pending_deletes, "replica") + " to remove",
         meta_servers(status),
         data_nodes(status),
+        edges(&status.edges),
     )
 }
 
@@ -102,33 +103,54 @@ fn data_nodes(status: &ClusterStatus) -> String {
             human_bytes(node.used_bytes),
             human_bytes(node.free_bytes),
             node.chunks.to_string(),
-            refused(node),
-            xdp_mode(node),
+            refused(&node.rejects),
+            or_dash(&node.xdp_mode),
             format!("{} ago", rounded(node.last_heartbeat_age)),
             node.failure_domain.clone(),
         ]);
     }
     lay_out(&mut table, &[3, 4, 5]);
-    trimmed(&table) + &xdp_reasons(&status.data_nodes)
+    let reasons = status.data_nodes.iter().map(|node| (node.id, &node.xdp_mode, &node.xdp_reason));
+    trimmed(&table) + &xdp_reasons(reasons)
+}
+
+/// A table of its own below the others, if there are any edges.
+fn edges(edges: &[Edge]) -> String {
+    if edges.is_empty() {
+        return String::new();
+    }
+    let mut table = table(&["EDGE", "DATA NODES", "REFUSED", "XDP", "REPLIES", "HEARD"]);
+    for edge in edges {
+        let nodes: Vec<_> = edge.node_ids.iter().map(u32::to_string).collect();
+        table.add_row([
+            edge.address.clone(),
+            or_dash(&nodes.join(",")),
+            refused(&edge.rejects),
+            or_dash(&edge.xdp_mode),
+            or_dash(&edge.replies),
+            format!("{} ago", rounded(edge.last_heard_age)),
+        ]);
+    }
+    lay_out(&mut table, &[]);
+    let reasons = edges.iter().map(|edge| (&edge.address, &edge.xdp_mode, &edge.xdp_reason));
+    "\n\n".to_owned() + &trimmed(&table) + &xdp_reasons(reasons)
 }
 
 /// Datagrams refused, and for which reasons.
-fn refused(node: &DataNode) -> String {
-    let reasons = node.rejects.iter().filter(|(_, refused)| **refused > 0);
+fn refused(rejects: &BTreeMap<String, u64>) -> String {
+    let reasons = rejects.iter().filter(|(_, refused)| **refused > 0);
     let reasons: Vec<_> = reasons.map(|(reason, refused)| format!("{reason}={refused}")).collect();
     if reasons.is_empty() { "0".to_owned() } else { reasons.join(" ") }
 }
 
-/// Where the node's kernel program runs.
-fn xdp_mode(node: &DataNode) -> String {
-    if node.xdp_mode.is_empty() { "-".to_owned() } else { node.xdp_mode.clone() }
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
-/// Why no better place, of the nodes that hoped for one.
-fn xdp_reasons(nodes: &[DataNode]) -> String {
-    let hoped = |node: &&DataNode| !NO_HOPES.contains(&node.xdp_reason.as_str());
-    let told = |node: &DataNode| format!("\n{}: XDP {}, {}", node.id, xdp_mode(node), node.xdp_reason);
-    nodes.iter().filter(hoped).map(told).collect()
+/// Why a kernel program has no better place, for each that hoped for one: whose it is, where it runs, and why.
+fn xdp_reasons<'a>(programs: impl Iterator<Item = (impl Display, &'a String, &'a String)>) -> String {
+    let hoped = programs.filter(|(_, _, why)| !NO_HOPES.contains(&why.as_str()));
+    hoped.map(|(whose, mode, why)| format!("\n{whose}: XDP {}, {why}", or_dash(mode))).collect()
 }
 
 /// Whole seconds, and milliseconds below one.
@@ -164,7 +186,7 @@ fn trimmed(table: &Table) -> String {
 
 #[cfg(test)]
 mod tests {
-    use xdpfs_client::{DataNodeState, MetaRole, MetaServer};
+    use xdpfs_client::{DataNode, DataNodeState, MetaRole, MetaServer};
 
     use super::*;
     use crate::console::{Look, tests::Printed};
@@ -192,11 +214,23 @@ mod tests {
             xdp_mode: "generic".into(),
             xdp_reason: "native: the driver can't".into(),
             xdp_packets: [("local".to_owned(), 9)].into(),
+            direct_address: "10.0.0.7:1".into(),
+        };
+        let edge = Edge {
+            address: "n7:1".into(),
+            node_ids: vec![7, 8],
+            xdp_mode: "native".into(),
+            xdp_reason: "the driver can".into(),
+            replies: "kernel".into(),
+            packets: [("routed".to_owned(), 9)].into(),
+            rejects: [("wrong_node".to_owned(), 2)].into(),
+            last_heard_age: Duration::from_millis(123),
         };
         ClusterStatus {
             cluster_id: "c".into(),
             meta_servers: vec![server(1), server(2)],
             data_nodes: vec![node],
+            edges: vec![edge],
             server_id: 2,
             leader_id,
             term: 3,
@@ -227,6 +261,9 @@ META SERVER  ENDPOINT  ROLE         LOG
 DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    XDP      HEARD   DOMAIN
 7          n7:1     silent  1.0 MiB  2.0 MiB       5  bad_tag=3  generic  4s ago  rack-1
 7: XDP generic, native: the driver can't
+
+EDGE  DATA NODES  REFUSED       XDP     REPLIES  HEARD
+n7:1  7,8         wrong_node=2  native  kernel   123ms ago
 ";
         assert_eq!(printed.out(), expect);
     }
@@ -243,10 +280,20 @@ DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    XDP      HEARD 
             r#"{"id":7,"epoch":2,"address":"n7:1","state":"silent","capacity_bytes":3145728,"used_bytes":1048576,"#,
             r#""free_bytes":2097152,"chunks":5,"rejects":{"bad_tag":3,"expired":0},"failure_domain":"rack-1","#,
             r#""last_heartbeat_age_ms":4321,"xdp_mode":"generic","xdp_reason":"native: the driver can't","#,
-            r#""xdp_packets":{"local":9}}]}"#,
+            r#""xdp_packets":{"local":9},"direct_address":"10.0.0.7:1"}],"edges":[{"address":"n7:1","node_ids":[7,8],"#,
+            r#""xdp_mode":"native","xdp_reason":"the driver can","replies":"kernel","packets":{"routed":9},"#,
+            r#""rejects":{"wrong_node":2},"last_heard_age_ms":123}]}"#,
             "\n",
         );
         assert_eq!(printed.out(), expect);
+    }
+
+    #[test]
+    fn clusters_without_edges_show_no_table_of_them() {
+        let (mut console, printed) = Printed::console(Look::default());
+        let status = ClusterStatus { edges: Vec::new(), ..status(Some(2)) };
+        assert_eq!(show(&status, &mut console), Ok(Exit::Done));
+        assert!(printed.out().ends_with("7: XDP generic, native: the driver can't\n"), "{}", printed.out());
     }
 
     #[test]

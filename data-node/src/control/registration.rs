@@ -30,6 +30,8 @@ const KEY_EPOCHS_MAX: usize = 16;
 pub(crate) struct Identity {
     /// Where clients reach it.
     pub(crate) address: String,
+    /// Where an edge reaches it.
+    pub(crate) direct_address: String,
     /// Empty: it is a domain of its own.
     pub(crate) failure_domain: String,
     /// Bytes that its chunks may take.
@@ -92,6 +94,7 @@ impl Registrar {
             node_uuid: self.directory.node_uuid().to_string(),
             cluster_id: self.directory.cluster_id().unwrap_or_default(),
             address: self.identity.address.clone(),
+            direct_address: self.identity.direct_address.clone(),
             failure_domain: self.identity.failure_domain.clone(),
             capacity_bytes: self.identity.capacity_bytes,
         }

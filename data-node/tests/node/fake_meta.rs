@@ -14,7 +14,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use xdpfs_data_node::MetaEndpoint;
 use xdpfs_proto::node::v1::{
     HeartbeatRequest, HeartbeatResponse, KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse,
-    ReportChunksRequest, ReportChunksResponse,
+    ReportChunksRequest, ReportChunksResponse, RouteRequest, RouteResponse,
     node_service_server::{NodeService, NodeServiceServer},
 };
 use xdpfs_wire::{ChunkId, EpochSecret, Expiry, KeyEpoch, ReceiptKey, SipKey};
@@ -239,6 +239,10 @@ impl NodeService for Service {
             heard.reports.push(request.into_inner());
             ReportChunksResponse { unknown: 0, missing: 0 }
         })
+    }
+
+    async fn route(&self, _: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
+        Err(Status::unimplemented("no edge asks here"))
     }
 }
 

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use xdpfs_proto::meta::v1::{self as proto, data_node_status, meta_server_status};
 
-use super::{Gateway, gateway::duration_ms};
+use super::{Gateway, gateway::duration_ms, route::nodes_at};
 use crate::{
     config::Member,
     consensus::{RaftStatus, Role},
+    edges::{Edge, EdgeWord},
     state_machine::{Node, State},
 };
 
@@ -29,6 +30,7 @@ impl Gateway {
             term: raft.term,
             commit_index: raft.commit_index,
             applied_index: raft.applied_index,
+            edges: self.edge_statuses(&state, &raft),
             ..totals(&state)
         }
     }
@@ -80,7 +82,32 @@ impl Gateway {
             xdp_mode: usage.xdp_mode,
             xdp_reason: usage.xdp_reason,
             xdp_packets: usage.xdp_packets,
+            direct_address: node.reached_at().to_owned(),
         }
+    }
+
+    /// Only a leader hears from edges.
+    fn edge_statuses(&self, state: &State, raft: &RaftStatus) -> Vec<proto::EdgeStatus> {
+        if raft.role != Role::Leader {
+            return Vec::new();
+        }
+        let edges = self.edges().list(raft.term, Instant::now());
+        edges.into_iter().map(|edge| edge_status(state, edge)).collect()
+    }
+}
+
+fn edge_status(state: &State, edge: Edge) -> proto::EdgeStatus {
+    let Edge { address, word, age } = edge;
+    let EdgeWord { xdp_mode, xdp_reason, replies, packets, rejects } = word;
+    proto::EdgeStatus {
+        node_ids: nodes_at(state, &address).map(|node| node.id.0.into()).collect(),
+        address,
+        xdp_mode,
+        xdp_reason,
+        replies,
+        packets,
+        rejects,
+        last_heard_age_ms: duration_ms(age),
     }
 }
 

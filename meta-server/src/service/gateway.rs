@@ -14,6 +14,7 @@ use crate::{
     clock::{LeaderClock, millis},
     config::Config,
     consensus::{Consensus, ConsensusError},
+    edges::Edges,
     liveness::Liveness,
     state_machine::{Reason, State},
 };
@@ -24,6 +25,7 @@ pub(crate) struct Gateway {
     config: Config,
     consensus: Consensus,
     liveness: Liveness,
+    edges: Edges,
     clock: LeaderClock,
 }
 
@@ -54,7 +56,8 @@ impl RequestId {
 impl Gateway {
     pub(crate) fn new(config: Config, consensus: Consensus) -> Self {
         let liveness = Liveness::new(config.times.node_silent_after);
-        Self { config, consensus, liveness, clock: LeaderClock::new() }
+        let edges = Edges::new(config.times.edge_forgotten_after);
+        Self { config, consensus, liveness, edges, clock: LeaderClock::new() }
     }
 
     pub(crate) const fn config(&self) -> &Config {
@@ -67,6 +70,10 @@ impl Gateway {
 
     pub(super) const fn liveness(&self) -> &Liveness {
         &self.liveness
+    }
+
+    pub(super) const fn edges(&self) -> &Edges {
+        &self.edges
     }
 
     /// The state as it is now.

@@ -11,7 +11,8 @@ use uuid::Uuid;
 use xdpfs_proto::{
     node::v1::{
         HeartbeatRequest, HeartbeatResponse, KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse,
-        ReportChunksRequest, ReportChunksResponse, node_service_server::NodeService,
+        ReportChunksRequest, ReportChunksResponse, RouteRequest, RouteResponse,
+        node_service_server::NodeService,
     },
     state::v1::{self as pb, command, outcome},
 };
@@ -63,6 +64,10 @@ impl NodeService for NodeFrontend {
     ) -> Result<Response<ReportChunksResponse>, Status> {
         Ok(Response::new(self.0.report_chunks(self.0.accept(request)).await?))
     }
+
+    async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
+        Ok(Response::new(self.0.route(self.0.accept(request)).await?))
+    }
 }
 
 impl Gateway {
@@ -96,7 +101,7 @@ impl Gateway {
     }
 
     /// Whether the cluster has what a node is told when it registers.
-    fn check_begun(&self) -> Result<(), Refusal> {
+    pub(super) fn check_begun(&self) -> Result<(), Refusal> {
         let state = self.state();
         if state.cluster_id().is_empty() || state.key_epochs().live().is_empty() {
             return Err(Refusal::new(Reason::Overloaded, "the leader has only just begun its work"));
@@ -106,10 +111,10 @@ impl Gateway {
 
     /// A node of another cluster may have the id and the epoch of one of this cluster, and hold chunks of the same ids:
     /// it would be told to remove what its own cluster refers to.
-    fn check_member(&self, theirs: &str) -> Result<(), Refusal> {
+    pub(super) fn check_member(&self, theirs: &str) -> Result<(), Refusal> {
         self.check_begun()?;
         if theirs != self.state().cluster_id() {
-            return Err(Refusal::new(Reason::WrongCluster, "the data node belongs to another cluster"));
+            return Err(Refusal::new(Reason::WrongCluster, "whoever asks belongs to another cluster"));
         }
         Ok(())
     }
@@ -190,7 +195,7 @@ fn registered(state: &State, node_id: u32, node_epoch: u32) -> Option<NodeId> {
     (u32::from(node.wire_epoch().0) == node_epoch).then_some(node.id)
 }
 
-fn key_epochs(state: &State) -> Vec<KeyEpochSecret> {
+pub(super) fn key_epochs(state: &State) -> Vec<KeyEpochSecret> {
     let secret = |epoch: &crate::state_machine::KeyEpoch| KeyEpochSecret {
         key_epoch: epoch.wire_number().0.into(),
         secret: epoch.secret.0.to_bytes().to_vec(),
@@ -202,21 +207,32 @@ fn parse_registration(request: &RegisterNodeRequest) -> Result<pb::RegisterNode,
     let uuid = Uuid::parse_str(&request.node_uuid).ok().filter(|uuid| !uuid.is_nil());
     let uuid =
         uuid.ok_or_else(|| Refusal::invalid("node_uuid", "it is made with the data directory, and a UUID"))?;
-    let has_port = !request.address.ends_with(":0");
-    if request.address.len() > ADDRESS_BYTES_MAX || !is_host_and_port(&request.address) || !has_port {
-        return Err(Refusal::invalid("address", "expected HOST:PORT"));
-    }
+    let address = parse_address("address", &request.address)?;
+    let direct_address = match request.direct_address.as_str() {
+        "" => "",
+        direct => parse_address("direct_address", direct)?,
+    };
     let domain = &request.failure_domain;
     if domain.len() > FAILURE_DOMAIN_BYTES_MAX || domain.chars().any(char::is_control) {
         return Err(Refusal::invalid("failure_domain", "it has at most 256 bytes and no control characters"));
     }
     Ok(pb::RegisterNode {
         node_uuid: uuid.to_string(),
-        address: request.address.clone(),
+        address: address.to_owned(),
+        direct_address: direct_address.to_owned(),
         failure_domain: domain.clone(),
         capacity_bytes: request.capacity_bytes,
         receipt_key: new_key()?,
     })
+}
+
+/// The text, if it is an address that somebody can be reached at.
+pub(super) fn parse_address<'a>(field: &'static str, text: &'a str) -> Result<&'a str, Refusal> {
+    let has_port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse() != Ok(0_u16));
+    if text.len() > ADDRESS_BYTES_MAX || !is_host_and_port(text) || !has_port {
+        return Err(Refusal::invalid(field, "expected HOST:PORT"));
+    }
+    Ok(text)
 }
 
 fn parse_chunk_ids(field: &'static str, ids: &[Vec<u8>], count_max: usize) -> Result<Vec<ChunkId>, Refusal> {
@@ -286,9 +302,16 @@ mod tests {
             parse_registration(&registration(UUID, "node-1:9000")).unwrap().receipt_key
         );
         for (uuid, address) in
-            [("x", "a:1"), (UUID, "a"), (UUID, ":1"), (UUID, "a:b"), (UUID, "a:0"), (UUID, "a b:1")]
+            [("x", "a:1"), (UUID, "a"), (UUID, ":1"), (UUID, "a:b"), (UUID, "a:00"), (UUID, "a b:1")]
         {
             assert!(parse_registration(&registration(uuid, address)).is_err(), "{uuid} {address}");
+        }
+        for (direct_address, expect) in
+            [("", true), ("10.0.0.1:7", true), ("[fd00::1]:7", true), ("b", false)]
+        {
+            let direct =
+                RegisterNodeRequest { direct_address: direct_address.into(), ..registration(UUID, "a:1") };
+            assert_eq!(parse_registration(&direct).is_ok(), expect, "{direct_address}");
         }
         let domain = RegisterNodeRequest { failure_domain: "a\nb".into(), ..registration(UUID, "a:1") };
         assert!(parse_registration(&domain).is_err());

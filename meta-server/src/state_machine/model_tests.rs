@@ -53,6 +53,7 @@ struct ModelNode {
     uuid: String,
     epoch: u32,
     domain: String,
+    direct_address: String,
     key: Bytes,
     request_id: Bytes,
 }
@@ -317,6 +318,7 @@ impl Model {
             uuid: register.node_uuid.clone(),
             epoch,
             domain: register.failure_domain.clone(),
+            direct_address: register.direct_address.clone(),
             key,
             request_id: request_id.clone(),
         };
@@ -388,7 +390,9 @@ impl Model {
     }
 
     fn assert_nodes_equal(&self, state: &State) {
-        assert_eq!(state.nodes().count(), self.nodes.len());
+        let found = state.nodes().map(|node| (node.id.0.into(), node.direct_address.as_str()));
+        let expect = self.nodes.iter().map(|(id, node)| (*id, node.direct_address.as_str()));
+        assert_eq!(found.collect::<BTreeMap<u32, _>>(), expect.collect());
         assert_eq!(state.pending_deletes().count(), self.pending.len() as u64);
         for ((node, chunk), not_before_ms) in &self.pending {
             let node = NodeId(*node as u16);
@@ -600,6 +604,7 @@ impl Pair {
             Step::Register { uuid, domain } => Kind::RegisterNode(pb::RegisterNode {
                 node_uuid: text(&UUIDS, *uuid),
                 address: "n:1".into(),
+                direct_address: format!("d{domain}:1"),
                 failure_domain: format!("d{domain}"),
                 capacity_bytes: 1,
                 receipt_key: Bytes::from((self.commands.len() as u128).to_le_bytes().to_vec()),

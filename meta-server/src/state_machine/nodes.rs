@@ -20,8 +20,10 @@ pub struct Node {
     pub uuid: String,
     /// How often it has registered.
     pub epoch: u32,
-    /// `host:port` of the chunk protocol.
+    /// `host:port` of the chunk protocol, as clients reach it.
     pub address: String,
+    /// Where an edge reaches it; empty: at its address.
+    pub direct_address: String,
     /// Replicas are spread over distinct domains.
     pub failure_domain: String,
     /// What it said at registration.
@@ -37,6 +39,12 @@ impl Node {
     #[must_use]
     pub const fn wire_epoch(&self) -> NodeEpoch {
         NodeEpoch(self.epoch as u16)
+    }
+
+    /// Where whoever is not a client reaches it.
+    #[must_use]
+    pub fn reached_at(&self) -> &str {
+        if self.direct_address.is_empty() { &self.address } else { &self.direct_address }
     }
 
     /// Whether this is the node's own word in its present registration.
@@ -64,6 +72,7 @@ impl Node {
             capacity_bytes: self.capacity_bytes,
             receipt_key: Bytes::copy_from_slice(&self.receipt_key.0.to_bytes()),
             request_id: self.request_id.clone(),
+            direct_address: self.direct_address.clone(),
         }
     }
 
@@ -77,6 +86,7 @@ impl Node {
             capacity_bytes: record.capacity_bytes,
             receipt_key: receipt_key(&record.receipt_key)?,
             request_id: record.request_id,
+            direct_address: record.direct_address,
         })
     }
 }
@@ -119,6 +129,7 @@ impl State {
             uuid: register.node_uuid.clone(),
             epoch,
             address: register.address.clone(),
+            direct_address: register.direct_address.clone(),
             failure_domain: match register.failure_domain.as_str() {
                 "" => format!("node-{id}"),
                 domain => domain.to_owned(),

@@ -15,6 +15,7 @@ pub const CAPACITY: u64 = 1 << 40;
 pub struct FakeNode {
     pub uuid: String,
     pub address: String,
+    pub direct_address: String,
     pub failure_domain: String,
     pub registered: RegisterNodeResponse,
 }
@@ -33,6 +34,7 @@ impl FakeNode {
         let mut node = Self {
             uuid: Uuid::new_v4().to_string(),
             address: address.to_owned(),
+            direct_address: String::new(),
             failure_domain: String::new(),
             registered: RegisterNodeResponse::default(),
         };
@@ -53,6 +55,7 @@ impl FakeNode {
             node_uuid: self.uuid.clone(),
             cluster_id: self.registered.cluster_id.clone(),
             address: self.address.clone(),
+            direct_address: self.direct_address.clone(),
             failure_domain: self.failure_domain.clone(),
             capacity_bytes: CAPACITY,
         }
