@@ -185,7 +185,7 @@ impl TryFrom<Arguments> for Config {
     }
 }
 
-fn is_host_and_port(text: &str) -> bool {
+pub(crate) fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let host_is_plain = !bare.is_empty() && !bare.contains(['/', '@', '[', ']', ' ']);

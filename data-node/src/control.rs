@@ -19,12 +19,15 @@ mod route;
 
 use std::sync::Arc;
 
-pub(crate) use self::registration::Identity;
 use self::{
     chunk_report::ChunkReports,
     heartbeat::{Heartbeats, Vitals},
-    leader::Leader,
     registration::Registrar,
+};
+pub(crate) use self::{
+    leader::{Answered, Call, Leader},
+    refusal::Refusal,
+    registration::{Identity, parse_key_epochs},
 };
 use crate::{
     cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory,

@@ -4,20 +4,26 @@
 //! node may do, and for whom, it is told by the metadata leader; it decides nothing of that itself.
 
 mod cluster_clock;
+mod command_line;
 mod config;
 mod control;
 mod data_directory;
 mod data_path;
 mod directory_lock;
+mod edge;
 mod node;
 mod node_failure;
 mod node_state;
+mod source_prefix;
 pub mod store;
 mod xdp;
 
+pub use command_line::CommandLine;
 pub use config::{Arguments, Config, ConfigError, MetaEndpoint};
 pub use data_directory::DirectoryError;
+pub use edge::{Edge, EdgeArguments, EdgeConfig, EdgeConfigError, EdgeFailure, EdgeStartError, PreparedEdge};
 pub use node::{DataNode, StartError};
 pub use node_failure::NodeFailure;
+pub use source_prefix::{SourcePrefix, SourcePrefixError};
 pub use store::{Store, StoreConfig};
-pub use xdp::{OnExit, Prepare, Replies, SourceConfig, SourcePrefix, XdpConfig, XdpError, XdpMode};
+pub use xdp::{OnExit, Prepare, Replies, SourceConfig, XdpConfig, XdpError, XdpMode};

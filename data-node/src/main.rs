@@ -1,4 +1,5 @@
-//! The data node program: arguments, logs, signals and exit codes around [`DataNode`].
+//! The data node program: arguments, logs, signals and exit codes around [`DataNode`] and
+//! [`Edge`](xdpfs_data_node::Edge).
 
 use std::{
     io::{self, IsTerminal as _},
@@ -6,10 +7,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-use xdpfs_data_node::{Arguments, Config, DataNode};
+use xdpfs_data_node::{CommandLine, Config, DataNode, EdgeConfig, PreparedEdge};
 
 /// The log filter's variable.
 const LOG_VARIABLE: &str = "XDPFS_LOG";
@@ -17,7 +17,14 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = match Config::try_from(Arguments::parse()) {
+    match CommandLine::parse() {
+        CommandLine::Edge(arguments) => start(EdgeConfig::try_from(arguments), run_edge),
+        CommandLine::Node(arguments) => start(Config::try_from(arguments), run_node),
+    }
+}
+
+fn start<C, E: Into<anyhow::Error>>(config: Result<C, E>, run: fn(C) -> anyhow::Result<()>) -> ExitCode {
+    let config = match config {
         Ok(config) => config,
         Err(error) => return end(EXIT_USAGE, &error.into()),
     };
@@ -38,13 +45,13 @@ fn start_logging() {
 }
 
 #[tokio::main]
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run_node(config: Config) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
     let node = tokio::select! {
         started = DataNode::start(config) => started?,
         () = stop.received() => return Ok(()),
     };
-    announce(&node)?;
+    announce(&format!("ready id={} address={}", node.node_id(), node.address()))?;
     let failure = tokio::select! {
         failure = node.failed() => Some(failure),
         () = stop.received() => None,
@@ -53,13 +60,34 @@ async fn run(config: Config) -> anyhow::Result<()> {
     failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
+/// What needs privileges is done before there is a second thread.
+fn run_edge(config: EdgeConfig) -> anyhow::Result<()> {
+    serve_edge(PreparedEdge::new(config)?)
+}
+
+#[tokio::main]
+async fn serve_edge(prepared: PreparedEdge) -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen()?;
+    let Some(edge) = prepared.start(stop.received()).await? else { return Ok(()) };
+    announce(&format!(
+        "ready address={} xdp={} replies={}",
+        edge.address(),
+        edge.xdp_mode(),
+        edge.replies()
+    ))?;
+    let failure = tokio::select! {
+        failure = edge.failed() => Some(failure),
+        () = stop.received() => None,
+    };
+    edge.shutdown().await;
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
 /// The one line that whoever started this program may wait for.
-fn announce(node: &DataNode) -> anyhow::Result<()> {
+fn announce(line: &str) -> anyhow::Result<()> {
     use io::Write as _;
     let mut out = io::stdout();
-    writeln!(out, "ready id={} address={}", node.node_id(), node.address())
-        .and_then(|()| out.flush())
-        .context("nobody reads the output")
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("nobody reads the output")
 }
 
 struct StopSignals {

@@ -3,7 +3,6 @@
 //! Invariant: it only takes work off user space. The data path judges every datagram again, whatever is in force here,
 //! and which mode that is, and why, is always said.
 
-#[expect(dead_code, reason = "the edge is its first user")]
 mod edge_plane;
 mod error;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
@@ -20,9 +19,8 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use xdpfs_wire::Reject;
 
-#[expect(unused_imports, reason = "the edge is its first user")]
 pub(crate) use self::edge_plane::{EdgePlane, EdgeReport, EdgeXdpConfig, NodeRoute, RouteTable};
-pub use self::edge_plane::{OnExit, Prepare, Replies, SourceConfig, SourcePrefix};
+pub use self::edge_plane::{OnExit, Prepare, Replies, SourceConfig};
 pub use self::error::XdpError;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 use self::linux::Plane;

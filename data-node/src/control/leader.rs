@@ -22,7 +22,7 @@ use super::{
 use crate::config::MetaEndpoint;
 
 /// A connection to one metadata server.
-pub(super) type NodeService = NodeServiceClient<Channel>;
+pub(crate) type NodeService = NodeServiceClient<Channel>;
 
 /// How long to wait for a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,30 +37,30 @@ const WARN_AGAIN: Duration = Duration::from_secs(30);
 /// The way to whichever metadata server leads. Shared by all requests, so that one that finds a new leader finds it
 /// for all.
 #[derive(Debug)]
-pub(super) struct Leader {
+pub(crate) struct Leader {
     route: Mutex<Route>,
     channels: Mutex<HashMap<MetaEndpoint, NodeService>>,
 }
 
 /// An answer of the leader.
 #[derive(Debug)]
-pub(super) struct Answered<T> {
-    pub(super) message: T,
+pub(crate) struct Answered<T> {
+    pub(crate) message: T,
     /// From sending the request to the answer.
-    pub(super) round_trip: Duration,
+    pub(crate) round_trip: Duration,
 }
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// Its name in logs.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// How long one server may take to answer it.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 impl Leader {
-    pub(super) fn new(endpoints: &[MetaEndpoint]) -> Self {
+    pub(crate) fn new(endpoints: &[MetaEndpoint]) -> Self {
         Self { route: Mutex::new(Route::new(endpoints)), channels: Mutex::default() }
     }
 
@@ -68,7 +68,7 @@ impl Leader {
     ///
     /// # Errors
     /// The leader refuses, and would again.
-    pub(super) async fn call<Req, Res, Sent>(
+    pub(crate) async fn call<Req, Res, Sent>(
         &self,
         call: Call,
         request: impl Fn() -> Req,

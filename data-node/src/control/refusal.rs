@@ -25,11 +25,11 @@ pub(super) enum Verdict {
 /// The metadata service says no, and will again.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{message} ({reason})")]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     /// Why, for programs.
-    pub(super) reason: String,
+    pub(crate) reason: String,
     /// Why, for people.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 impl Refusal {
@@ -39,7 +39,7 @@ impl Refusal {
     }
 
     /// The service is another cluster's.
-    pub(super) fn cluster_is_wrong(&self) -> bool {
+    pub(crate) fn cluster_is_wrong(&self) -> bool {
         self.reason == "WRONG_CLUSTER"
     }
 }

@@ -126,7 +126,7 @@ fn parse(answered: &Answered<RegisterNodeResponse>) -> Option<Registered> {
 }
 
 /// The live key epochs; `None` if there are none or if they make no sense.
-pub(super) fn parse_key_epochs(told: &[KeyEpochSecret]) -> Option<LiveKeyEpochs> {
+pub(crate) fn parse_key_epochs(told: &[KeyEpochSecret]) -> Option<LiveKeyEpochs> {
     if told.is_empty() || told.len() > KEY_EPOCHS_MAX {
         return None;
     }

@@ -1,17 +1,12 @@
 //! The kernel program of an edge: what the edge tells it, and what it tells the edge.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
 
 use clap::ValueEnum;
 use xdpfs_wire::{EpochSecret, KeyEpoch, TargetNode};
 
 use super::{PlaneCounts, XdpError, XdpMode};
+use crate::source_prefix::SourcePrefix;
 
 /// How replies of nodes cross the edge.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
@@ -45,15 +40,6 @@ pub enum Prepare {
     Off,
 }
 
-/// All addresses that begin alike.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct SourcePrefix {
-    /// The first of them.
-    pub address: IpAddr,
-    /// How many bits are the same.
-    pub len: u8,
-}
-
 /// Who may send, and how fast.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SourceConfig {
@@ -67,6 +53,7 @@ pub struct SourceConfig {
 
 /// What the kernel program of an edge is to do.
 #[derive(Clone, Debug)]
+#[expect(dead_code, reason = "only a kernel program reads it")]
 pub(crate) struct EdgeXdpConfig {
     pub(crate) mode: XdpMode,
     pub(crate) uplink: String,
@@ -80,6 +67,7 @@ pub(crate) struct EdgeXdpConfig {
 
 /// What the edge knows; the plane brings kernel maps and interfaces in step with it.
 #[derive(Clone, Debug)]
+#[expect(dead_code, reason = "only a kernel program reads it all")]
 pub(crate) struct RouteTable {
     pub(crate) nodes: Vec<NodeRoute>,
     pub(crate) key_epochs: BTreeMap<KeyEpoch, EpochSecret>,

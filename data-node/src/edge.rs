@@ -1,0 +1,269 @@
+//! A running edge: clients reach the data nodes behind it at its address.
+//!
+//! Invariant: it holds nothing that matters. What it knows it was told by the leader within the last second or so, and
+//! an edge that is killed and started again is the same edge.
+
+mod config;
+mod control;
+mod failure;
+mod lru;
+mod relay;
+mod resolver;
+mod table;
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use xdpfs_proto::node::v1::RouteRequest;
+use xdpfs_transport::shell::Socket;
+use xdpfs_wire::Reject;
+
+pub use self::{
+    config::{EdgeArguments, EdgeConfig, EdgeConfigError},
+    failure::EdgeFailure,
+};
+use self::{
+    control::{Control, Place},
+    relay::{Relay, RelayCounters},
+    table::Table,
+};
+use crate::xdp::{EdgePlane, EdgeReport, XdpError, XdpMode};
+
+/// Descriptors that are no flows.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Why an edge did not start.
+#[derive(Debug, Error)]
+pub enum EdgeStartError {
+    /// The address to receive on can't be had.
+    #[error("can't receive datagrams on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration can't work.
+    #[error(transparent)]
+    Config(#[from] EdgeConfigError),
+    /// The metadata service doesn't take the edge.
+    #[error(transparent)]
+    Refused(#[from] EdgeFailure),
+    /// XDP was demanded and can't be had.
+    #[error(transparent)]
+    Xdp(#[from] XdpError),
+}
+
+/// An edge that has what only a privileged process with one thread gets.
+#[derive(Debug)]
+pub struct PreparedEdge {
+    config: EdgeConfig,
+    listener: UdpSocket,
+    address: SocketAddr,
+    plane: EdgePlane,
+}
+
+/// An edge that relays. Dropping it ends it at once; [`Edge::shutdown`] takes the kernel program along.
+#[derive(Debug)]
+pub struct Edge {
+    address: String,
+    plane: Arc<EdgePlane>,
+    counters: Arc<RelayCounters>,
+    failure: watch::Receiver<Option<EdgeFailure>>,
+    tasks: [(&'static str, JoinHandle<()>); 3],
+    stop: DropGuard,
+}
+
+impl PreparedEdge {
+    /// Binds the edge's address and loads the kernel program. Blocks; call before the process has a second thread.
+    ///
+    /// # Errors
+    /// See [`EdgeStartError`].
+    pub fn new(config: EdgeConfig) -> Result<Self, EdgeStartError> {
+        config.check()?;
+        let error = |source| EdgeStartError::Bind { address: config.listen, source };
+        let listener = UdpSocket::bind(config.listen).map_err(error)?;
+        let address = listener.local_addr().map_err(error)?;
+        allow_descriptors(config.flows_max);
+        let plane = EdgePlane::start(config.xdp(address.port()))?;
+        Ok(Self { config, listener, address, plane })
+    }
+
+    /// Starts the edge. Waits until a metadata leader has said which nodes there are, however long that takes, but not
+    /// longer than `stop`. `None` if that came first: the kernel program, which an earlier run may have left in force,
+    /// is then taken off or left, as configured.
+    ///
+    /// # Errors
+    /// See [`EdgeStartError`].
+    pub async fn start(self, stop: impl Future<Output = ()>) -> Result<Option<Edge>, EdgeStartError> {
+        let Self { config, listener, address: bound, plane } = self;
+        let error = |source| EdgeStartError::Bind { address: bound, source };
+        let listener = Socket::new(listener).map_err(error)?;
+        let advertised = config.advertise.clone().unwrap_or_else(|| bound.to_string());
+        let (plane, counters) = (Arc::new(plane), Arc::new(RelayCounters::default()));
+        let word = {
+            let (plane, counters) = (Arc::clone(&plane), Arc::clone(&counters));
+            move || word(&plane.report(), &counters)
+        };
+        let place = Place { advertised: advertised.clone(), bound };
+        let mut control = Control::new(&config.meta, place, word);
+        let asked = tokio::select! {
+            asked = control.ask() => Some(asked?),
+            () = stop => None,
+        };
+        let Some(table) = asked.map(Arc::new) else {
+            drop(control);
+            stop_plane(plane).await;
+            return Ok(None);
+        };
+        plane.follow(table.told()).await?;
+        announce(&plane.report(), config.xdp);
+        tracing::info!(address = %bound, advertised, "relaying to data nodes");
+        let (tables, latest) = watch::channel(table);
+        let relay = Relay::new(listener, latest.clone(), &config, Arc::clone(&counters));
+        let stop = CancellationToken::new();
+        let (failed, failure) = watch::channel(None);
+        let tasks = [
+            ("relay", tokio::spawn(serve(relay, stop.clone(), failed.clone()))),
+            ("control connection", tokio::spawn(obey(control.run(tables), stop.clone(), failed))),
+            ("kernel program", tokio::spawn(follow(Arc::clone(&plane), latest, stop.clone()))),
+        ];
+        Ok(Some(Edge { address: advertised, plane, counters, failure, tasks, stop: stop.drop_guard() }))
+    }
+}
+
+impl Edge {
+    /// Where clients reach it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where its kernel program runs; never [`XdpMode::Auto`].
+    #[must_use]
+    pub fn xdp_mode(&self) -> XdpMode {
+        self.plane.report().mode
+    }
+
+    /// How replies of nodes cross it.
+    #[must_use]
+    pub fn replies(&self) -> String {
+        self.plane.report().replies.to_string()
+    }
+
+    /// Clients that are relayed in user space at present.
+    #[must_use]
+    pub fn flows(&self) -> u64 {
+        self.counters.flows()
+    }
+
+    /// Resolves only if the edge can't go on; it should then be shut down.
+    pub async fn failed(&self) -> EdgeFailure {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await.map(|failure| failure.clone()) {
+            Ok(Some(failure)) => failure,
+            // All parts have ended without one.
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Relays no more, and takes the kernel program off or leaves it, as configured.
+    pub async fn shutdown(self) {
+        let Self { address, plane, tasks, stop, .. } = self;
+        drop(stop);
+        for (part, task) in tasks {
+            if task.await.is_err() {
+                tracing::error!(part, "a part of the edge has died");
+            }
+        }
+        stop_plane(plane).await;
+        tracing::info!(address, "stopped");
+    }
+}
+
+/// Whoever else used it must have ended.
+async fn stop_plane(plane: Arc<EdgePlane>) {
+    match Arc::into_inner(plane) {
+        Some(plane) => plane.stop().await,
+        None => tracing::error!("the kernel program is still in use"),
+    }
+}
+
+async fn serve(relay: Relay, stop: CancellationToken, failed: watch::Sender<Option<EdgeFailure>>) {
+    if let Err(failure) = relay.run(stop).await {
+        failed.send_replace(Some(failure));
+    }
+}
+
+async fn obey(
+    control: impl Future<Output = EdgeFailure>,
+    stop: CancellationToken,
+    failed: watch::Sender<Option<EdgeFailure>>,
+) {
+    if let Some(failure) = stop.run_until_cancelled(control).await {
+        failed.send_replace(Some(failure));
+    }
+}
+
+/// Tells the kernel program what the leader has told. Apart from asking the leader, because the kernel may hold it up.
+async fn follow(plane: Arc<EdgePlane>, mut tables: watch::Receiver<Arc<Table>>, stop: CancellationToken) {
+    let following = async {
+        while tables.changed().await.is_ok() {
+            let told = tables.borrow_and_update().told();
+            if let Err(error) = plane.follow(told).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the kernel program is out of step");
+            }
+        }
+    };
+    stop.run_until_cancelled(following).await;
+}
+
+/// What the leader is told, but where this is and whom it asks.
+fn word(report: &EdgeReport, counters: &RelayCounters) -> RouteRequest {
+    let fates = report.counts.fates.iter().map(|(fate, packets)| ((*fate).to_owned(), *packets));
+    let mut packets = fates.collect();
+    counters.add_events(&mut packets);
+    let refused = Reject::ALL.iter().zip(report.counts.rejects).filter(|(_, count)| *count > 0);
+    let mut rejects = refused.map(|(reject, count)| (reject.label().to_owned(), count)).collect();
+    counters.add_rejects(&mut rejects);
+    RouteRequest {
+        xdp_mode: report.mode.to_string(),
+        xdp_reason: report.why.clone(),
+        replies: report.replies.to_string(),
+        packets,
+        rejects,
+        ..RouteRequest::default()
+    }
+}
+
+/// Says what is in force. That it isn't what was hoped for should be looked at.
+fn announce(report: &EdgeReport, hoped: XdpMode) {
+    let EdgeReport { mode, why, replies, .. } = report;
+    if *mode == XdpMode::Off && hoped != XdpMode::Off {
+        tracing::warn!(%mode, why, "datagrams cross the edge in user space only");
+    } else {
+        tracing::info!(%mode, why, %replies, "kernel program");
+    }
+}
+
+/// Each flow is a descriptor, and many systems allow a process only 1024 until it asks for more.
+fn allow_descriptors(flows_max: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = flows_max as u64 + OTHER_DESCRIPTORS;
+    let allowed = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if limit.current.is_none_or(|current| current >= allowed) {
+        return;
+    }
+    limit.current = Some(allowed);
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the system allows few clients at a time");
+    }
+}
