@@ -93,7 +93,7 @@ impl PreparedEdge {
         let listener = UdpSocket::bind(config.listen).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         allow_descriptors(config.flows_max);
-        let plane = EdgePlane::start(config.xdp(address.port()))?;
+        let plane = EdgePlane::start(config.xdp(address))?;
         Ok(Self { config, listener, address, plane })
     }
 
@@ -106,7 +106,8 @@ impl PreparedEdge {
     pub async fn start(self, stop: impl Future<Output = ()>) -> Result<Option<Edge>, EdgeStartError> {
         let Self { config, listener, address: bound, plane } = self;
         let error = |source| EdgeStartError::Bind { address: bound, source };
-        let listener = Socket::new(listener).map_err(error)?;
+        // Privileges bring large buffers.
+        let listener = plane.privileged(move || Socket::new(listener)).await?.map_err(error)?;
         let advertised = config.advertise.clone().unwrap_or_else(|| bound.to_string());
         let (plane, counters) = (Arc::new(plane), Arc::new(RelayCounters::default()));
         let word = {

@@ -26,4 +26,4 @@ pub use node::{DataNode, StartError};
 pub use node_failure::NodeFailure;
 pub use source_prefix::{SourcePrefix, SourcePrefixError};
 pub use store::{Store, StoreConfig};
-pub use xdp::{OnExit, Prepare, Replies, SourceConfig, XdpConfig, XdpError, XdpMode};
+pub use xdp::{OnExit, PlaneThread, Prepare, Replies, SourceConfig, XdpConfig, XdpError, XdpMode};

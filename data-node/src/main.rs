@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-use xdpfs_data_node::{CommandLine, Config, DataNode, EdgeConfig, PreparedEdge};
+use xdpfs_data_node::{CommandLine, Config, DataNode, EdgeConfig, PlaneThread, PreparedEdge};
 
 /// The log filter's variable.
 const LOG_VARIABLE: &str = "XDPFS_LOG";
@@ -44,11 +44,16 @@ fn start_logging() {
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr).init();
 }
 
+/// What needs privileges is left to one thread before there are others.
+fn run_node(config: Config) -> anyhow::Result<()> {
+    serve_node(PlaneThread::start_alone(&config.xdp)?, config)
+}
+
 #[tokio::main]
-async fn run_node(config: Config) -> anyhow::Result<()> {
+async fn serve_node(thread: PlaneThread, config: Config) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
     let node = tokio::select! {
-        started = DataNode::start(config) => started?,
+        started = DataNode::start_by(thread, config) => started?,
         () = stop.received() => return Ok(()),
     };
     announce(&format!("ready id={} address={}", node.node_id(), node.address()))?;

@@ -21,9 +21,8 @@ use crate::{
     data_directory::{DataDirectory, DirectoryError},
     data_path::DataPath,
     node_failure::NodeFailure,
-    node_state::NodeState,
     store::{OpenError, Recovery, Store, StoreConfig},
-    xdp::{Filter, Xdp, XdpConfig, XdpError},
+    xdp::{PlaneThread, Xdp, XdpError},
 };
 
 /// Why a data node did not start.
@@ -72,16 +71,26 @@ pub struct DataNode {
 }
 
 impl DataNode {
-    /// Starts a node. Waits until a metadata leader has registered it, however long that takes; dropping the future
-    /// gives up.
+    /// Starts a node with the privileges that the process has. Waits until a metadata leader has registered it, however
+    /// long that takes; dropping the future gives up.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_by(PlaneThread::start().map_err(StartError::System)?, config).await
+    }
+
+    /// Starts a node whose `thread` does what takes privileges. Otherwise as [`DataNode::start`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_by(thread: PlaneThread, config: Config) -> Result<Self, StartError> {
         config.check()?;
         let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
-        let (socket, address) = bind(config.listen)?;
-        let xdp = load_xdp(config.xdp, address).await?;
+        // Privileges bring large buffers and low ports.
+        let (socket, address) = thread.run(move || bind(config.listen)).await??;
+        // Before the node registers: a node that can't start as it is told should not become known.
+        let xdp = Xdp::load(config.xdp, address, thread).await?;
         let clients_address = config.advertise.unwrap_or_else(|| address.to_string());
         let identity = Identity {
             direct_address: match config.direct {
@@ -96,7 +105,8 @@ impl DataNode {
         let control = Control::register(&config.meta, identity, directory, store.clone()).await?;
         let state = Arc::clone(control.state());
         let node_id = state.registration().target.node;
-        let filter = attach_xdp(xdp, Arc::clone(&state)).await?;
+        // After the node has registered: until then the program would refuse what belongs to it.
+        let filter = xdp.attach(Arc::clone(&state)).await?;
         filter.announce(&state);
         let data_path =
             DataPath::new(socket, store.clone(), Arc::clone(&state)).map_err(StartError::System)?;
@@ -177,18 +187,6 @@ async fn open(path: PathBuf, capacity_bytes: Option<u64>) -> Result<(Arc<DataDir
 fn note_recovery(recovery: &Recovery) {
     let Recovery { chunks, segments, torn_bytes, quarantined, unreadable_segments } = *recovery;
     tracing::info!(chunks, segments, torn_bytes, quarantined, unreadable_segments, "store open");
-}
-
-/// Before the node registers: a node that can't start as it is told should not become known.
-async fn load_xdp(config: XdpConfig, address: SocketAddr) -> Result<Xdp, StartError> {
-    let loaded = tokio::task::spawn_blocking(move || Xdp::load(config, address.port())).await;
-    Ok(loaded.map_err(|error| StartError::System(io::Error::other(error)))??)
-}
-
-/// After the node has registered: until then the program would refuse what belongs to it.
-async fn attach_xdp(xdp: Xdp, state: Arc<NodeState>) -> Result<Filter, StartError> {
-    let attached = tokio::task::spawn_blocking(move || xdp.attach(&state)).await;
-    Ok(attached.map_err(|error| StartError::System(io::Error::other(error)))??)
 }
 
 fn bind(address: SocketAddr) -> Result<(Socket, SocketAddr), StartError> {

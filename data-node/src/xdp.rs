@@ -3,16 +3,35 @@
 //! Invariant: it only takes work off user space. The data path judges every datagram again, whatever is in force here,
 //! and which mode that is, and why, is always said.
 
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod edge_plan;
 mod edge_plane;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod edge_thread;
 mod error;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
-mod linux;
+mod netlink;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
-mod network_interface;
+mod network;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod node_plane;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod offloads;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod peer;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod pins;
+mod plane_thread;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod privileges;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod programs;
 #[cfg(not(all(feature = "xdp", target_os = "linux")))]
 mod stub;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod tables;
 
-use std::{collections::BTreeMap, error::Error as _, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error as _, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use tokio::time::interval;
@@ -23,7 +42,8 @@ pub(crate) use self::edge_plane::{EdgePlane, EdgeReport, EdgeXdpConfig, NodeRout
 pub use self::edge_plane::{OnExit, Prepare, Replies, SourceConfig};
 pub use self::error::XdpError;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
-use self::linux::Plane;
+use self::node_plane::Plane;
+pub use self::plane_thread::PlaneThread;
 #[cfg(not(all(feature = "xdp", target_os = "linux")))]
 use self::stub::Plane;
 use crate::node_state::NodeState;
@@ -87,7 +107,8 @@ pub(crate) struct PlaneCounts {
 /// A kernel program that is loaded, so that what the kernel has against it is known before the node registers.
 pub(crate) struct Xdp {
     config: XdpConfig,
-    port: u16,
+    listen: SocketAddr,
+    thread: PlaneThread,
     plane: Option<Plane>,
     why: String,
 }
@@ -98,54 +119,64 @@ pub(crate) struct Filter {
     /// The user would like one.
     hoped: bool,
     report: PlaneReport,
+    thread: PlaneThread,
 }
 
 impl Xdp {
-    /// Loads the program for datagrams to `port`. Blocks.
+    /// Loads the program for datagrams to `listen`, by a thread that may.
     ///
     /// # Errors
     /// It can't be loaded, and the configuration demands it.
-    pub(crate) fn load(config: XdpConfig, port: u16) -> Result<Self, XdpError> {
+    pub(crate) async fn load(
+        config: XdpConfig,
+        listen: SocketAddr,
+        thread: PlaneThread,
+    ) -> Result<Self, XdpError> {
         let place = match config.mode {
             XdpMode::Off => None,
             XdpMode::Generic => Some(Place::Stack),
             XdpMode::Auto | XdpMode::Native => Some(Place::Driver),
         };
-        let (plane, why) = match place.map(|place| Plane::load(place, port, &config.interfaces)) {
-            None => (None, "not asked for".to_owned()),
-            Some(Ok(plane)) => (Some(plane), String::new()),
-            Some(Err(error)) if config.mode == XdpMode::Auto => (None, describe(&error)),
-            Some(Err(error)) => return Err(error),
+        let Some(place) = place else {
+            return Ok(Self { config, listen, thread, plane: None, why: "not asked for".to_owned() });
         };
-        Ok(Self { config, port, plane, why })
+        let interfaces = config.interfaces.clone();
+        let (plane, why) = match thread.run(move || Plane::load(place, listen, &interfaces)).await? {
+            Ok(plane) => (Some(plane), String::new()),
+            Err(error) if config.mode == XdpMode::Auto => (None, describe(&error)),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { config, listen, thread, plane, why })
     }
 
-    /// Tells the program what it must know, and then puts it on the interfaces. Blocks.
+    /// Tells the program what it must know, and then puts it on the interfaces.
     ///
     /// # Errors
     /// An interface doesn't take it, and the configuration demands it.
-    pub(crate) fn attach(self, state: &NodeState) -> Result<Filter, XdpError> {
-        let Self { config: XdpConfig { mode, interfaces }, port, plane, why } = self;
+    pub(crate) async fn attach(self, state: Arc<NodeState>) -> Result<Filter, XdpError> {
+        let Self { config: XdpConfig { mode, interfaces }, listen, thread, plane, why } = self;
         let hoped = mode == XdpMode::Auto;
+        let in_charge = thread.clone();
         let filter = |plane, mode, why| {
             let report = PlaneReport { mode, why, counts: PlaneCounts::default() };
-            Filter { plane, hoped, report }
+            Filter { plane, hoped, report, thread: in_charge }
         };
         let Some(plane) = plane else { return Ok(filter(None, XdpMode::Off, why)) };
-        let native = match plane.attached(&interfaces, state) {
-            Ok(plane) if hoped => {
-                return Ok(filter(Some(plane), XdpMode::Native, "the driver can".to_owned()));
-            }
-            Ok(plane) => return Ok(filter(Some(plane), mode, "asked for".to_owned())),
-            Err(error) if hoped => describe(&error),
-            Err(error) => return Err(error),
+        let work = move || {
+            let native = match plane.attached(&interfaces, &state) {
+                Err(error) if hoped => describe(&error),
+                attached => return attached.and_then(Plane::settled).map(Ok),
+            };
+            let generic = Plane::load(Place::Stack, listen, &interfaces);
+            let attached = generic.and_then(|plane| plane.attached(&interfaces, &state));
+            Ok(Err((native, attached.and_then(Plane::settled))))
         };
-        let generic = Plane::load(Place::Stack, port, &interfaces);
-        Ok(match generic.and_then(|plane| plane.attached(&interfaces, state)) {
-            Ok(plane) => filter(Some(plane), XdpMode::Generic, format!("native: {native}")),
-            Err(error) => {
-                let why = format!("native: {native}; generic: {}", describe(&error));
-                filter(None, XdpMode::Off, why)
+        Ok(match thread.run(work).await?? {
+            Ok(plane) if hoped => filter(Some(plane), XdpMode::Native, "the driver can".to_owned()),
+            Ok(plane) => filter(Some(plane), mode, "asked for".to_owned()),
+            Err((native, Ok(plane))) => filter(Some(plane), XdpMode::Generic, format!("native: {native}")),
+            Err((native, Err(error))) => {
+                filter(None, XdpMode::Off, format!("native: {native}; generic: {}", describe(&error)))
             }
         })
     }
@@ -166,27 +197,32 @@ impl Filter {
     /// Keeps the program in step with what the leader tells, and its counters known, until `stop`. The program leaves
     /// the interfaces then, as it does when the process ends in any other way.
     pub(crate) async fn run(self, state: Arc<NodeState>, stop: CancellationToken) {
-        let Self { plane, mut report, .. } = self;
+        let Self { plane, mut report, thread, .. } = self;
         let Some(mut plane) = plane else { return };
         let reason = report.why.clone();
         let mut tend = interval(TEND_AFTER);
         loop {
-            tokio::select! {
+            let is_due = tokio::select! {
                 () = stop.cancelled() => break,
-                () = state.changed() => {}
-                _ = tend.tick() => {
-                    // Whoever changes an interface holds a lock of the kernel, sometimes for long.
-                    let tended = tokio::task::spawn_blocking(move || (plane.tend(), plane));
-                    let Ok((result, tended)) = tended.await else { return };
-                    plane = tended;
-                    let why = result.map_or_else(|error| describe(&error), |()| reason.clone());
-                    if why != report.why {
-                        tracing::warn!(mode = %report.mode, why, "the kernel program's place has changed");
-                        report.why = why;
-                    }
+                () = state.changed() => false,
+                _ = tend.tick() => true,
+            };
+            let known = Arc::clone(&state);
+            let work = move || {
+                let tended = is_due.then(|| plane.tend());
+                let counts = plane.update(&known).and_then(|()| plane.counts());
+                (tended, counts, plane)
+            };
+            let Ok((tended, counts, tended_plane)) = thread.run(work).await else { return };
+            plane = tended_plane;
+            if let Some(tended) = tended {
+                let why = tended.map_or_else(|error| describe(&error), |()| reason.clone());
+                if why != report.why {
+                    tracing::warn!(mode = %report.mode, why, "the kernel program's place has changed");
+                    report.why = why;
                 }
             }
-            match plane.update(&state).and_then(|()| plane.counts()) {
+            match counts {
                 Ok(counts) => report.counts = counts,
                 Err(error) => tracing::warn!(error = describe(&error), "the kernel program is out of step"),
             }

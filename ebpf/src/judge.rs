@@ -1,8 +1,8 @@
-//! Validate, filter, route: what is to be done with a datagram, before anything is done to it.
+//! Filter, validate, route: what is to be done with a datagram, before anything is done to it.
 
 use xdpfs_plane::{
-    Decision, Envelope, Fate, Frame as _,
-    maps::{Place, Settings},
+    Decision, Envelope, Fate, Frame as _, is_for_many,
+    maps::{OwnAddress, Place, Settings},
 };
 use xdpfs_wire::{Accepted, Expiry, HEADER_LEN, NodeEpoch, Reject, TargetNode, validate_request};
 
@@ -30,6 +30,16 @@ pub(crate) fn judge(packet: &Packet, envelope: &Envelope) -> Decision {
 /// `None` if the packet isn't what it seemed.
 #[inline(always)]
 fn decide(packet: &Packet, envelope: &Envelope, settings: &Settings, now_ns: u64) -> Option<Decision> {
+    // A router's other traffic is none of our business, and what is for many hosts is none of ours alone.
+    if is_for_many(packet) || maps::own(envelope.destination(packet)?) != Some(OwnAddress::SERVED) {
+        return Some(Decision::End(Fate::Foreign));
+    }
+    let source = envelope.source(packet)?;
+    // Before the tag, which costs more. How fast a source sends is asked behind it, so that nobody can use up what
+    // belongs to an address that he merely claims to have.
+    if maps::is_denied(settings, source) {
+        return Some(Decision::End(Fate::SourceDenied));
+    }
     let Some(payload_len) = envelope.datagram_len.checked_sub(HEADER_LEN) else {
         return Some(Decision::Refuse(Reject::TooShort));
     };
@@ -43,14 +53,17 @@ fn decide(packet: &Packet, envelope: &Envelope, settings: &Settings, now_ns: u64
         }
         Err((reject, None)) => return Some(Decision::Refuse(reject)),
     };
-    if let Err(fate) = maps::filter(settings, envelope.source(packet)?, now_ns) {
-        return Some(Decision::End(fate));
+    if maps::is_too_fast(settings, source, now_ns) {
+        return Some(Decision::End(Fate::SourceTooFast));
     }
     let Some(route) = maps::route(header.node) else { return Some(Decision::Answer(Reject::WrongNode)) };
     let target = TargetNode { node: header.node, epoch: NodeEpoch(route.node_epoch) };
-    Some(match target.check(&header) {
+    let checked =
+        if route.place == Place::HERE { target.check(&header) } else { target.route_check(&header) };
+    Some(match checked {
         Err(reject) => Decision::Answer(reject),
         Ok(()) if route.place == Place::HERE => Decision::End(Fate::Local),
+        Ok(()) if route.place == Place::RELAY => Decision::End(Fate::Relayed),
         Ok(()) => Decision::Forward(header.node),
     })
 }

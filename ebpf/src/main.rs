@@ -1,4 +1,5 @@
-//! The XDP program: find the datagram, judge it, act, count. Every packet has one fate.
+//! The kernel programs. The one before clients: find the datagram, judge it, act, count; every packet has one fate. The
+//! two before nodes: send replies on.
 //!
 //! The verifier follows every way through the program. So that there are few, it is made to forget which frame it was
 //! when the datagram is found, and the acts are global functions: those it verifies once, for any arguments.
@@ -10,14 +11,25 @@ mod act;
 mod judge;
 mod maps;
 mod packet;
+mod reply;
 #[cfg(target_arch = "bpf")]
 mod runtime;
+mod skb;
 
-use aya_ebpf::{Global, bindings::xdp_md, helpers::bpf_redirect, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    Global,
+    bindings::xdp_md,
+    helpers::bpf_redirect,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use xdpfs_plane::{Action, Decision, Envelope, Fate, PORTS_MAX, Ports};
 use xdpfs_wire::{NodeId, Reject};
 
-use crate::packet::{Packet, forgotten};
+use crate::{
+    packet::{Packet, forgotten},
+    skb::Skb,
+};
 
 /// The UDP ports of the data nodes that clients know.
 #[unsafe(no_mangle)]
@@ -78,6 +90,18 @@ extern "C" fn xdpfs_forward(ctx: *mut xdp_md, envelope: u32, node: u32) -> u32 {
     let route = maps::route(NodeId(node as u16));
     let fate = route.and_then(|route| act::forward(packet, &Envelope::from_word(envelope), route));
     fate.unwrap_or(Fate::Fault).counter()
+}
+
+/// On the interfaces that nodes are behind.
+#[xdp]
+fn xdpfs_reply(ctx: XdpContext) -> u32 {
+    reply::by_xdp(ctx.ctx)
+}
+
+/// Behind it, for what it leaves, or in its place.
+#[classifier]
+fn xdpfs_reply_tc(ctx: TcContext) -> i32 {
+    reply::by_kernel(Skb::new(ctx.skb.skb))
 }
 
 /// Writes the ticks into a packet of eight bytes: how the loader learns what time it is in here.

@@ -1,15 +1,16 @@
 //! The maps, and the only code that touches them.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::bpf_jiffies64,
     macros::map,
-    maps::{Array, DevMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{Array, DevMap, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use xdpfs_plane::{
-    COUNTERS, Envelope, Fate, Frame as _, SourceAddress,
+    COUNTERS, Envelope, Fate, Frame as _,
     maps::{
-        DEVICES_MAX, EVENTS_LEN, Event, KEY_EPOCHS as EPOCHS, KeyEpochSlot, Place, ROUTES_MAX, Route,
+        Address, DEVICES_MAX, EVENTS_LEN, Event, KEY_EPOCHS as EPOCHS, KeyEpochSlot, NEXT_HOPS_MAX, NextHop,
+        OWN_ADDRESSES_MAX, OwnAddress, Place, REPLY_SOURCES_MAX, ROUTES_MAX, ReplyKey, ReplySource, Route,
         SOURCE_BUCKETS_MAX, SOURCE_RULES_MAX, Settings, SourceRule,
     },
 };
@@ -30,13 +31,19 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LEN, 0);
 #[map]
 static KEY_EPOCHS: Array<KeyEpochSlot> = Array::with_max_entries(EPOCHS, 0);
 #[map]
+static NEXT_HOPS: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(NEXT_HOPS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+static OWN_ADDRESSES: HashMap<Address, OwnAddress> = HashMap::with_max_entries(OWN_ADDRESSES_MAX, 0);
+#[map]
+static REPLY_SOURCES: HashMap<ReplyKey, ReplySource> = HashMap::with_max_entries(REPLY_SOURCES_MAX, 0);
+#[map]
 static ROUTES: Array<Route> = Array::with_max_entries(ROUTES_MAX, 0);
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
-static SOURCE_BUCKETS: LruHashMap<SourceAddress, u64> = LruHashMap::with_max_entries(SOURCE_BUCKETS_MAX, 0);
+static SOURCE_BUCKETS: LruHashMap<Address, u64> = LruHashMap::with_max_entries(SOURCE_BUCKETS_MAX, 0);
 #[map]
-static SOURCE_RULES: LpmTrie<SourceAddress, SourceRule> = LpmTrie::with_max_entries(SOURCE_RULES_MAX, 0);
+static SOURCE_RULES: LpmTrie<Address, SourceRule> = LpmTrie::with_max_entries(SOURCE_RULES_MAX, 0);
 
 /// The secrets of the live key epochs.
 pub(crate) struct Keys;
@@ -67,6 +74,26 @@ pub(crate) fn copy() -> Option<*mut u8> {
     COPY.get_ptr_mut(0).map(<*mut [u8; COPY_LEN]>::cast)
 }
 
+/// What `address` is to this host, if it is one of its own.
+#[inline(always)]
+pub(crate) fn own(address: Address) -> Option<OwnAddress> {
+    // SAFETY: entries are one word, and a stale one does no harm.
+    unsafe { OWN_ADDRESSES.get(address) }.copied()
+}
+
+/// What clients take for the node that sends from `key`.
+#[inline(always)]
+pub(crate) fn reply_source(key: &ReplyKey) -> Option<&'static ReplySource> {
+    // SAFETY: an entry that is replaced while it is read spoils one reply, which the client asks for again.
+    unsafe { REPLY_SOURCES.get(key) }
+}
+
+/// Where frames for a client go from the uplink.
+#[inline(always)]
+pub(crate) fn next_hop(client: Address) -> Option<&'static NextHop> {
+    NEXT_HOPS.get(Key::new(128, client)).filter(|hop| hop.destination_mac != [0; 6])
+}
+
 /// The route to a node that is known here.
 #[inline(always)]
 pub(crate) fn route(node: NodeId) -> Option<&'static Route> {
@@ -81,10 +108,16 @@ pub(crate) fn redirect(device: u32) -> Fate {
 /// Raises a counter; its new value.
 #[inline(always)]
 pub(crate) fn count(counter: u32) -> u64 {
+    count_all(counter, 1)
+}
+
+/// Raises a counter by several packets; its new value.
+#[inline(always)]
+pub(crate) fn count_all(counter: u32, packets: u64) -> u64 {
     let Some(count) = COUNTS.get_ptr_mut(counter) else { return 0 };
     // SAFETY: the entry belongs to this CPU, and a program is not interrupted by itself.
     let count = unsafe { &mut *count };
-    *count += 1;
+    *count += packets;
     *count
 }
 
@@ -103,35 +136,39 @@ pub(crate) fn may_answer(settings: &Settings, now_ns: u64) -> bool {
     taken.is_some()
 }
 
-/// Whether a source may send this packet too.
+/// Whether a source may send at all.
+#[inline(always)]
+pub(crate) fn is_denied(settings: &Settings, source: Address) -> bool {
+    if settings.sources_listed == 0 {
+        return false;
+    }
+    let rule = SOURCE_RULES.get(Key::new(128, source)).copied();
+    rule.unwrap_or(settings.unlisted_source) == SourceRule::DENY
+}
+
+/// Whether a source sends faster than it may, with this packet.
 ///
 /// CPUs share a bucket without a lock. Where two take from it at once, one of the two packets is not charged, so a
 /// source whose packets come in by `n` queues may at the very worst send `n` times too fast.
 #[inline(always)]
-pub(crate) fn filter(settings: &Settings, source: SourceAddress, now_ns: u64) -> Result<(), Fate> {
-    if settings.sources_listed != 0 {
-        let rule = SOURCE_RULES.get(Key::new(128, source)).copied();
-        if rule.unwrap_or(settings.unlisted_source) == SourceRule::DENY {
-            return Err(Fate::SourceDenied);
-        }
-    }
+pub(crate) fn is_too_fast(settings: &Settings, source: Address, now_ns: u64) -> bool {
     let rate = settings.source_rate;
     if rate.is_unlimited() {
-        return Ok(());
+        return false;
     }
     let Some(bucket) = SOURCE_BUCKETS.get_ptr_mut(source) else {
         // It doesn't matter if another CPU was first, or if there is no room.
         let _ = SOURCE_BUCKETS.insert(source, now_ns + rate.interval_ns, u64::from(BPF_NOEXIST));
-        return Ok(());
+        return false;
     };
     // LLVM 22 selects no atomic loads for BPF; a volatile access of an aligned word is one instruction.
     // SAFETY: an entry is one aligned word. It may have been given to another source since the look-up; then that
     // source pays for this packet.
     let seen = unsafe { bucket.read_volatile() };
-    let full_at_ns = rate.take(seen, now_ns).ok_or(Fate::SourceTooFast)?;
+    let Some(full_at_ns) = rate.take(seen, now_ns) else { return true };
     // SAFETY: as above.
     unsafe { bucket.write_volatile(full_at_ns) };
-    Ok(())
+    false
 }
 
 /// Hands a packet to whoever traces; without a reader the ring fills up and events are lost.

@@ -18,7 +18,8 @@ pub enum Action {
 
 macro_rules! fates {
     ($($(#[$doc:meta])* $name:ident = $label:literal => $action:ident,)*) => {
-        /// How a packet ends. Every packet has one fate, so the counters of the fates add up to what was seen.
+        /// How a packet ends. Every packet has one fate, so the counters of the fates add up to what was seen; but
+        /// what comes from data nodes is counted only if it is a reply that was sent on.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[repr(u8)]
         pub enum Fate {
@@ -56,12 +57,14 @@ fates! {
     SuperPacket = "super_packet" => Pass,
     /// For a data node on this host.
     Local = "local" => Pass,
+    /// For a data node that only user space reaches.
+    Relayed = "relayed" => Pass,
     /// Sent to the data node that it is for.
     Routed = "routed" => Redirect,
     /// For another data node, but its hop limit ends here: the kernel tells the sender.
     HopLimit = "hop_limit" => Pass,
-    /// For a data node without an address of this IP version.
-    NoAddress = "no_address" => Drop,
+    /// For a data node without an address of this IP version: user space relays it.
+    NoAddress = "no_address" => Pass,
     /// For a data node whose interface is gone.
     NoDevice = "no_device" => Drop,
     /// From a source prefix that may not send.
@@ -76,6 +79,10 @@ fates! {
     AnswerWithheld = "answer_withheld" => Drop,
     /// A map or the packet was not what the loader or the kernel promised: a fault of ours.
     Fault = "fault" => Drop,
+    /// A data node's reply, sent on to its client by the network stack's classifier.
+    ReplyByKernel = "reply_kernel" => Redirect,
+    /// A data node's reply, sent on to its client in the driver.
+    ReplyByXdp = "reply_xdp" => Redirect,
 }
 
 /// Counters in all: first the fates, then the rejects.

@@ -3,7 +3,10 @@
 
 use xdpfs_wire::PieceClass;
 
-use crate::fate::Fate;
+use crate::{
+    fate::Fate,
+    maps::{Address, ReplyKey},
+};
 
 /// Bytes of an Ethernet header without tags.
 const ETHERNET_LEN: usize = 14;
@@ -23,6 +26,9 @@ const IPV4_FRAGMENT_MASK: u16 = 0x3fff;
 /// Version 4 and a header of five words: no options.
 const IPV4_PLAIN: u8 = 0x45;
 
+/// Bytes of the longest headers without tags.
+pub const HEADERS_LEN_MAX: usize = ETHERNET_LEN + IPV6_LEN + UDP_LEN;
+
 /// How many UDP ports one program can serve.
 pub const PORTS_MAX: usize = 4;
 
@@ -31,15 +37,13 @@ pub type Ports = [u16; PORTS_MAX];
 
 /// A frame under bounds checks: a slice on the host, packet pointers in the kernel.
 pub trait Frame {
-    /// The `N` bytes at `at`; `None` if the frame ends before them.
+    /// The `N` bytes at `at`; `None` if the frame ends before them. At least two: of a comparison for one byte the
+    /// compiler makes one that the verifier doesn't follow.
     fn at<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
 
     /// Bytes of the frame.
     fn frame_len(&self) -> usize;
 }
-
-/// A source address; IPv4 is mapped into IPv6 (RFC 4291 §2.5.5.2).
-pub type SourceAddress = [u8; 16];
 
 /// The version of the IP header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -69,15 +73,7 @@ impl Envelope {
     /// a datagram that no path class allows.
     #[inline(always)]
     pub fn find(frame: &impl Frame, ports: Ports) -> Result<Self, Fate> {
-        let (ethertype, tags_len) = network_layer(frame).ok_or(Fate::Foreign)?;
-        let ip_at = ETHERNET_LEN + tags_len;
-        let (ip, ip_payload_len) = match ethertype {
-            ETHERTYPE_IPV4 => (Ip::V4, udp_over_ipv4(frame, ip_at)),
-            ETHERTYPE_IPV6 => (Ip::V6, udp_over_ipv6(frame, ip_at)),
-            _ => return Err(Fate::Foreign),
-        };
-        let ip_payload_len = ip_payload_len.ok_or(Fate::Foreign)?;
-        let mut envelope = Self { ip, tags_len, datagram_len: 0 };
+        let (mut envelope, ip_payload_len) = udp(frame).ok_or(Fate::Foreign)?;
         let [_, _, p0, p1, l0, l1] = *frame.at::<6>(envelope.udp_at()).ok_or(Fate::Foreign)?;
         let port = u16::from_be_bytes([p0, p1]);
         if port == 0 || !(port == ports[0] || port == ports[1] || port == ports[2] || port == ports[3]) {
@@ -95,16 +91,49 @@ impl Envelope {
         Ok(envelope)
     }
 
+    /// Finds what may be a reply, and who sent it by which device. The frame need not be whole: only its headers are
+    /// looked at. `None` for all that is not UDP in the plainest form, tagged frames too.
+    #[inline(always)]
+    pub fn find_reply(frame: &impl Frame, device: u32) -> Option<(Self, ReplyKey)> {
+        let (envelope, ip_payload_len) = udp(frame)?;
+        if envelope.tags_len != 0 {
+            return None;
+        }
+        let [p0, p1, _, _, l0, l1] = *frame.at::<6>(envelope.udp_at())?;
+        let udp_len = usize::from(u16::from_be_bytes([l0, l1]));
+        if udp_len < UDP_LEN || udp_len > ip_payload_len {
+            return None;
+        }
+        let key = ReplyKey { device, address: envelope.source(frame)?, port: [p0, p1], reserved: [0; 2] };
+        Some((Self { datagram_len: udp_len - UDP_LEN, ..envelope }, key))
+    }
+
     /// Who sent it, says the IP header; `None` if the frame ends before.
     #[inline(always)]
-    pub fn source(&self, frame: &impl Frame) -> Option<SourceAddress> {
+    pub fn source(&self, frame: &impl Frame) -> Option<Address> {
         match self.ip {
-            Ip::V4 => {
-                let [a, b, c, d] = *frame.at::<4>(self.ip_at() + 12)?;
-                Some([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
-            }
+            Ip::V4 => Some(mapped(*frame.at::<4>(self.ip_at() + 12)?)),
             Ip::V6 => frame.at::<16>(self.ip_at() + 8).copied(),
         }
+    }
+
+    /// Whom it is for, says the IP header; `None` if the frame ends before.
+    #[inline(always)]
+    pub fn destination(&self, frame: &impl Frame) -> Option<Address> {
+        match self.ip {
+            Ip::V4 => Some(mapped(*frame.at::<4>(self.ip_at() + 16)?)),
+            Ip::V6 => frame.at::<16>(self.ip_at() + 24).copied(),
+        }
+    }
+
+    /// How many hops it has left; `None` if the frame ends before.
+    #[inline(always)]
+    pub fn hops(&self, frame: &impl Frame) -> Option<u8> {
+        let at = match self.ip {
+            Ip::V4 => 8,
+            Ip::V6 => 7,
+        };
+        frame.at::<2>(self.ip_at() + at).map(|[hops, _]| *hops)
     }
 
     /// As one word, which global functions of a BPF program can take.
@@ -155,6 +184,30 @@ impl Envelope {
     pub const fn datagram_at(&self) -> usize {
         self.udp_at() + UDP_LEN
     }
+}
+
+/// Whether a frame is for many hosts, says its MAC address.
+#[inline(always)]
+pub fn is_for_many(frame: &impl Frame) -> bool {
+    frame.at::<2>(0).is_some_and(|[first, _]| first & 1 != 0)
+}
+
+#[inline(always)]
+const fn mapped([a, b, c, d]: [u8; 4]) -> Address {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+/// UDP in the plainest form, whose length is not known yet, and the bytes behind its IP header.
+#[inline(always)]
+fn udp(frame: &impl Frame) -> Option<(Envelope, usize)> {
+    let (ethertype, tags_len) = network_layer(frame)?;
+    let ip_at = ETHERNET_LEN + tags_len;
+    let (ip, ip_payload_len) = match ethertype {
+        ETHERTYPE_IPV4 => (Ip::V4, udp_over_ipv4(frame, ip_at)),
+        ETHERTYPE_IPV6 => (Ip::V6, udp_over_ipv6(frame, ip_at)),
+        _ => return None,
+    };
+    Some((Envelope { ip, tags_len, datagram_len: 0 }, ip_payload_len?))
 }
 
 /// The EtherType behind at most two VLAN tags, and the length of those.

@@ -17,7 +17,7 @@ mod rewrite;
 pub use checksum::Checksum;
 pub use decision::Decision;
 pub use fate::{Action, COUNTERS, Fate, counter_label};
-pub use frame::{Envelope, Frame, Ip, PORTS_MAX, Ports, SourceAddress};
+pub use frame::{Envelope, Frame, HEADERS_LEN_MAX, Ip, PORTS_MAX, Ports, is_for_many};
 pub use rate::Rate;
 pub use rewrite::{
     ANSWER_LEN, Detour, Unroutable, V4Headers, V4Request, V6Headers, V6Request, answer_v4, answer_v6,

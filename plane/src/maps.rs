@@ -1,19 +1,32 @@
 //! Keys and values of the kernel program's maps, as both sides lay them out.
 
-use crate::rate::Rate;
+use crate::{frame::Ip, rate::Rate};
 
+/// Counts up whenever a map changes its shape or its meaning, so that no program meets maps of another one.
+pub const LAYOUT: u32 = 1;
 /// Entries of `KEY_EPOCHS`: every value of the header's byte.
 pub const KEY_EPOCHS: u32 = 256;
 /// Entries of `ROUTES`, unless the loader asks for more; a node id beyond is unknown.
 pub const ROUTES_MAX: u32 = 4096;
 /// Entries of `DEVICES`.
 pub const DEVICES_MAX: u32 = 256;
+/// The entry of `DEVICES` that leads to clients.
+pub const UPLINK: u32 = 0;
+/// Entries of `OWN_ADDRESSES`.
+pub const OWN_ADDRESSES_MAX: u32 = 256;
+/// Entries of `REPLY_SOURCES`.
+pub const REPLY_SOURCES_MAX: u32 = 4096;
+/// Entries of `NEXT_HOPS`.
+pub const NEXT_HOPS_MAX: u32 = 4096;
 /// Entries of `SOURCE_RULES`.
 pub const SOURCE_RULES_MAX: u32 = 1024;
 /// Entries of `SOURCE_BUCKETS`; the least recently seen sources are forgotten.
 pub const SOURCE_BUCKETS_MAX: u32 = 65_536;
 /// Bytes of `EVENTS`.
 pub const EVENTS_LEN: u32 = 256 * 1024;
+
+/// An IP address; IPv4 is mapped into IPv6 (RFC 4291 §2.5.5.2).
+pub type Address = [u8; 16];
 
 /// One entry of `KEY_EPOCHS`, indexed by the key epoch.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -45,8 +58,8 @@ pub struct Settings {
     pub sources_listed: u32,
     /// Seconds since the Unix epoch on the leader's clock when these settings were made.
     pub made_unix_s: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The number of the interface that replies leave by; zero if there is none.
+    pub uplink: u32,
 }
 
 impl Settings {
@@ -110,6 +123,70 @@ impl Place {
     pub const HERE: Self = Self(1);
     /// Behind a device.
     pub const DEVICE: Self = Self(2);
+    /// Where only user space reaches it.
+    pub const RELAY: Self = Self(3);
+}
+
+/// A value of `OWN_ADDRESSES`, whose key is an [`Address`] of this host.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct OwnAddress(pub u32);
+
+impl OwnAddress {
+    /// This host's, but clients don't know it.
+    pub const OTHER: Self = Self(0);
+    /// Datagrams to one of our ports here are ours.
+    pub const SERVED: Self = Self(1);
+}
+
+/// A key of `REPLY_SOURCES`: where a node sends from.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(C)]
+pub struct ReplyKey {
+    /// The interface that its replies come in by.
+    pub device: u32,
+    /// Its address.
+    pub address: Address,
+    /// Its UDP port, in network order.
+    pub port: [u8; 2],
+    /// Zeros.
+    pub reserved: [u8; 2],
+}
+
+/// A value of `REPLY_SOURCES`: what clients take for the node.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct ReplySource {
+    /// The IPv4 address that clients know; zeros if there is none.
+    pub v4: [u8; 4],
+    /// The IPv6 address that clients know; zeros if there is none.
+    pub v6: [u8; 16],
+    /// The UDP port that clients know, in network order.
+    pub port: [u8; 2],
+    /// Zeros.
+    pub reserved: [u8; 2],
+}
+
+impl ReplySource {
+    /// Whether clients know an address of this IP version.
+    #[inline(always)]
+    #[must_use]
+    pub fn speaks(&self, ip: Ip) -> bool {
+        match ip {
+            Ip::V4 => self.v4 != [0; 4],
+            Ip::V6 => self.v6 != [0; 16],
+        }
+    }
+}
+
+/// A value of `NEXT_HOPS`, whose key is a prefix of clients' addresses: where frames for them go from the uplink.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct NextHop {
+    /// The client's own MAC, or the router's; zeros if it is not known.
+    pub destination_mac: [u8; 6],
+    /// The uplink's.
+    pub source_mac: [u8; 6],
 }
 
 /// A sampled packet, as it stands in `EVENTS`.
@@ -122,13 +199,15 @@ pub struct Event {
     pub counter: u32,
     /// The interface that it came in by.
     pub device: u32,
-    /// Its source address; IPv4 is mapped into IPv6.
-    pub source: [u8; 16],
+    /// Its source.
+    pub source: Address,
     /// The header as it came, or zeros if the datagram is shorter than that.
     pub header: [u8; 64],
 }
 
 const _: () = assert!(size_of::<Settings>() == 64 && size_of::<Route>() == 44 && size_of::<Event>() == 96);
+const _: () =
+    assert!(size_of::<ReplyKey>() == 24 && size_of::<ReplySource>() == 24 && size_of::<NextHop>() == 12);
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,14 @@
-//! Frames made into other frames: a request on its way to another node, and a refused request into its answer.
+//! Frames made into other frames: a request on its way to another node, a reply on its way back, and a refused request
+//! into its answer.
 //!
 //! IP and UDP headers are contiguous, so each IP version has one array with both.
 
 use xdpfs_wire::{Capability, HEADER_LEN, Header, HeaderBytes, KeyEpochs, Opcode, Status};
 
-use crate::{checksum::Checksum, maps::Route};
+use crate::{
+    checksum::Checksum,
+    maps::{ReplySource, Route},
+};
 
 /// UDP length of an answer: a header without payload.
 const ANSWER_UDP_LEN: [u8; 2] = ((8 + HEADER_LEN) as u16).to_be_bytes();
@@ -25,16 +29,16 @@ pub type V4Request = [u8; 28 + HEADER_LEN];
 /// [`V6Headers`] and the datagram's header.
 pub type V6Request = [u8; 48 + HEADER_LEN];
 
-/// Why a request can't be sent to its node.
+/// Why a request can't be sent to its node, or a reply to its client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unroutable {
     /// The hop limit ends here.
     HopLimit,
-    /// The node has no address of this IP version.
+    /// There is no address of this IP version.
     NoAddress,
 }
 
-/// What a rewritten request still lacks.
+/// What a packet that was rewritten still lacks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Detour {
     /// Nothing.
@@ -46,77 +50,111 @@ pub enum Detour {
 }
 
 impl Detour {
-    /// Aims IPv4 and UDP header at the node of `route`.
+    /// Aims IPv4 and UDP header of a request at the node of `route`.
     ///
     /// # Errors
     /// If the request can't go there; the headers are as before then.
     #[inline(always)]
     pub fn v4(h: &mut V4Headers, route: &Route) -> Result<Self, Unroutable> {
-        if h[8] <= 1 {
-            return Err(Unroutable::HopLimit);
-        }
-        if route.v4 == [0; 4] {
-            return Err(Unroutable::NoAddress);
-        }
-        let old_hops = [h[8], h[9]];
-        h[8] -= 1;
-        let destination = [h[16], h[17], h[18], h[19]];
-        let header = Checksum::of_field([h[10], h[11]])
-            .minus2(old_hops)
-            .plus2([h[8], h[9]])
-            .minus4(destination)
-            .plus4(route.v4);
-        [h[10], h[11]] = header.field();
-        let pseudo = pseudo_v4(h);
-        [h[16], h[17], h[18], h[19]] = route.v4;
-        let port = [h[22], h[23]];
-        [h[22], h[23]] = route.port;
-        let check = [h[26], h[27]];
-        if check == [0, 0] {
-            return Ok(Self::Ready);
-        }
-        if check == pseudo.folded() {
-            [h[26], h[27]] = [0, 0];
-            return Ok(Self::Unsummed(pseudo_v4(h)));
-        }
-        let udp =
-            Checksum::of_field(check).minus4(destination).plus4(route.v4).minus2(port).plus2(route.port);
-        [h[26], h[27]] = udp.udp_field();
-        Ok(Self::Ready)
+        turned_v4::<16, 22>(h, route.v4, route.port)
     }
 
-    /// Aims IPv6 and UDP header at the node of `route`.
+    /// Aims IPv6 and UDP header of a request at the node of `route`.
     ///
     /// # Errors
     /// If the request can't go there; the headers are as before then.
     #[inline(always)]
     pub fn v6(h: &mut V6Headers, route: &Route) -> Result<Self, Unroutable> {
-        if h[7] <= 1 {
-            return Err(Unroutable::HopLimit);
-        }
-        if route.v6 == [0; 16] {
-            return Err(Unroutable::NoAddress);
-        }
-        h[7] -= 1;
-        let pseudo = pseudo_v6(h);
-        let mut udp = Checksum::of_field([h[46], h[47]]).minus2([h[42], h[43]]).plus2(route.port);
-        for at in [0, 4, 8, 12] {
-            udp = udp.minus4([h[24 + at], h[25 + at], h[26 + at], h[27 + at]]).plus4([
-                route.v6[at],
-                route.v6[at + 1],
-                route.v6[at + 2],
-                route.v6[at + 3],
-            ]);
-        }
-        h[24..40].copy_from_slice(&route.v6);
-        [h[42], h[43]] = route.port;
-        if [h[46], h[47]] == pseudo.folded() {
-            [h[46], h[47]] = [0, 0];
-            return Ok(Self::Unsummed(pseudo_v6(h)));
-        }
-        [h[46], h[47]] = udp.udp_field();
-        Ok(Self::Ready)
+        turned_v6::<24, 42>(h, &route.v6, route.port)
     }
+
+    /// Makes a node's reply over IPv4 one of the address that the client knows.
+    ///
+    /// # Errors
+    /// If the reply can't be sent on; the headers are as before then.
+    #[inline(always)]
+    pub fn reply_v4(h: &mut V4Headers, source: &ReplySource) -> Result<Self, Unroutable> {
+        turned_v4::<12, 20>(h, source.v4, source.port)
+    }
+
+    /// Makes a node's reply over IPv6 one of the address that the client knows.
+    ///
+    /// # Errors
+    /// If the reply can't be sent on; the headers are as before then.
+    #[inline(always)]
+    pub fn reply_v6(h: &mut V6Headers, source: &ReplySource) -> Result<Self, Unroutable> {
+        turned_v6::<8, 40>(h, &source.v6, source.port)
+    }
+}
+
+/// Takes a hop, and replaces the address at `ADDRESS` and the port at `PORT`.
+#[inline(always)]
+fn turned_v4<const ADDRESS: usize, const PORT: usize>(
+    h: &mut V4Headers,
+    address: [u8; 4],
+    port: [u8; 2],
+) -> Result<Detour, Unroutable> {
+    if h[8] <= 1 {
+        return Err(Unroutable::HopLimit);
+    }
+    if address == [0; 4] {
+        return Err(Unroutable::NoAddress);
+    }
+    let old_hops = [h[8], h[9]];
+    h[8] -= 1;
+    let old_address = [h[ADDRESS], h[ADDRESS + 1], h[ADDRESS + 2], h[ADDRESS + 3]];
+    let header = Checksum::of_field([h[10], h[11]])
+        .minus2(old_hops)
+        .plus2([h[8], h[9]])
+        .minus4(old_address)
+        .plus4(address);
+    [h[10], h[11]] = header.field();
+    let pseudo = pseudo_v4(h);
+    [h[ADDRESS], h[ADDRESS + 1], h[ADDRESS + 2], h[ADDRESS + 3]] = address;
+    let old_port = [h[PORT], h[PORT + 1]];
+    [h[PORT], h[PORT + 1]] = port;
+    let check = [h[26], h[27]];
+    if check == [0, 0] {
+        return Ok(Detour::Ready);
+    }
+    if check == pseudo.folded() {
+        [h[26], h[27]] = [0, 0];
+        return Ok(Detour::Unsummed(pseudo_v4(h)));
+    }
+    let udp = Checksum::of_field(check).minus4(old_address).plus4(address).minus2(old_port).plus2(port);
+    [h[26], h[27]] = udp.udp_field();
+    Ok(Detour::Ready)
+}
+
+/// The same for IPv6.
+#[inline(always)]
+fn turned_v6<const ADDRESS: usize, const PORT: usize>(
+    h: &mut V6Headers,
+    address: &[u8; 16],
+    port: [u8; 2],
+) -> Result<Detour, Unroutable> {
+    if h[7] <= 1 {
+        return Err(Unroutable::HopLimit);
+    }
+    if *address == [0; 16] {
+        return Err(Unroutable::NoAddress);
+    }
+    h[7] -= 1;
+    let pseudo = pseudo_v6(h);
+    let mut udp = Checksum::of_field([h[46], h[47]]).minus2([h[PORT], h[PORT + 1]]).plus2(port);
+    for at in [0, 4, 8, 12] {
+        udp = udp
+            .minus4([h[ADDRESS + at], h[ADDRESS + at + 1], h[ADDRESS + at + 2], h[ADDRESS + at + 3]])
+            .plus4([address[at], address[at + 1], address[at + 2], address[at + 3]]);
+    }
+    h[ADDRESS..ADDRESS + 16].copy_from_slice(address);
+    [h[PORT], h[PORT + 1]] = port;
+    if [h[46], h[47]] == pseudo.folded() {
+        [h[46], h[47]] = [0, 0];
+        return Ok(Detour::Unsummed(pseudo_v6(h)));
+    }
+    [h[46], h[47]] = udp.udp_field();
+    Ok(Detour::Ready)
 }
 
 /// Turns a refused request (IPv4, UDP, header) into the answer to it. `None` if it isn't a request of a live epoch.

@@ -1,10 +1,12 @@
 //! The cases of `wire/fixtures/requests.txt`, and the cluster that they belong to.
 
-use std::fs;
+use std::{fs, net::IpAddr};
 
 use anyhow::{Context as _, ensure};
-use xdpfs_plane::maps::{Place, Route};
+use xdpfs_plane::maps::{OwnAddress, Place, Route};
 use xdpfs_wire::{EpochSecret, Expiry, KeyEpoch, KeyEpochs, NodeEpoch, NodeId, Reject, SipKey, TargetNode};
+
+use crate::frames::{EDGE_V4, EDGE_V6, NODE_SIDE_V4};
 
 pub const NOW: Expiry = Expiry(1_000_000);
 pub const NODE: TargetNode = TargetNode { node: NodeId(3), epoch: NodeEpoch(9) };
@@ -31,6 +33,12 @@ pub const THERE: Route = Route {
     port: 7401_u16.to_be_bytes(),
     node_epoch: NODE.epoch.0,
 };
+/// The addresses of this host: what clients know, and what they don't.
+pub const OWN: [(IpAddr, OwnAddress); 3] = [
+    (IpAddr::V4(EDGE_V4), OwnAddress::SERVED),
+    (IpAddr::V6(EDGE_V6), OwnAddress::SERVED),
+    (IpAddr::V4(NODE_SIDE_V4), OwnAddress::OTHER),
+];
 /// Both live epochs with their secrets.
 pub const SECRETS: [(KeyEpoch, [u8; 16]); 2] = [(KeyEpoch(7), [0x11; 16]), (KeyEpoch(8), [0x22; 16])];
 

@@ -10,6 +10,8 @@ pub const EDGE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const CLIENT_PORT: u16 = 50_000;
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const EDGE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Of the edge too, on the nodes' side.
+pub const NODE_SIDE_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 1);
 pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 pub const EDGE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
 

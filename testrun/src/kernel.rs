@@ -5,17 +5,19 @@ use std::{env, fs, net::IpAddr, path::Path};
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, DevMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
+    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
 };
 use rustix::time::{ClockId, clock_getres};
 use xdpfs_plane::{
-    COUNTERS, PORTS_MAX, Rate, SourceAddress, counter_label,
-    maps::{Event, KeyEpochSlot, Route, Settings, SourceRule},
+    COUNTERS, PORTS_MAX, Rate, counter_label,
+    maps::{
+        Address, Event, KeyEpochSlot, NextHop, OwnAddress, ReplyKey, ReplySource, Route, Settings, SourceRule,
+    },
 };
 use xdpfs_wire::{NodeId, SipKey};
 
-use crate::fixture::{HERE, NODE, NOW, PORT, SECRETS};
+use crate::fixture::{HERE, NODE, NOW, OWN, PORT, SECRETS};
 
 /// Names the object; set by `cargo xtask`.
 const OBJECT: &str = "XDPFS_EBPF_OBJECT";
@@ -73,7 +75,11 @@ impl Kernel {
         loader.override_global("TICK_NS", &tick_ns, true);
         let mut ebpf = loader.load(&object)?;
         for (_, program) in ebpf.programs_mut() {
-            <&mut Xdp>::try_from(program)?.load().map_err(shortened)?;
+            match program {
+                Program::Xdp(program) => program.load().map_err(shortened)?,
+                Program::SchedClassifier(program) => program.load().map_err(shortened)?,
+                _ => anyhow::bail!("an unknown kind of program"),
+            }
         }
         let mut kernel = Self { ebpf, tick_ns, counts: vec![0; COUNTERS as usize] };
         for (epoch, bytes) in SECRETS {
@@ -82,6 +88,9 @@ impl Kernel {
         }
         kernel.settings(QUIET)?;
         kernel.route(NODE.node, HERE)?;
+        for (address, own) in OWN {
+            kernel.own_address(address, own)?;
+        }
         Ok(kernel)
     }
 
@@ -116,9 +125,27 @@ impl Kernel {
 
     pub fn source_rule(&mut self, prefix: IpAddr, prefix_len: u32, rule: SourceRule) -> anyhow::Result<()> {
         let mapped_len = if prefix.is_ipv4() { prefix_len + 96 } else { prefix_len };
-        let mut rules: LpmTrie<_, SourceAddress, Raw<SourceRule>> =
+        let mut rules: LpmTrie<_, Address, Raw<SourceRule>> =
             self.ebpf.map_mut("SOURCE_RULES").context("SOURCE_RULES")?.try_into()?;
         Ok(rules.insert(&Key::new(mapped_len, mapped(prefix)), Raw(rule), 0)?)
+    }
+
+    pub fn own_address(&mut self, address: IpAddr, own: OwnAddress) -> anyhow::Result<()> {
+        let map = self.ebpf.map_mut("OWN_ADDRESSES").context("OWN_ADDRESSES")?;
+        Ok(HashMap::<_, Address, Raw<OwnAddress>>::try_from(map)?.insert(mapped(address), Raw(own), 0)?)
+    }
+
+    pub fn reply_source(&mut self, key: ReplyKey, source: ReplySource) -> anyhow::Result<()> {
+        let map = self.ebpf.map_mut("REPLY_SOURCES").context("REPLY_SOURCES")?;
+        Ok(HashMap::<_, Raw<ReplyKey>, Raw<ReplySource>>::try_from(map)?.insert(Raw(key), Raw(source), 0)?)
+    }
+
+    /// Makes frames for clients of a prefix go to `hop`.
+    pub fn next_hop(&mut self, prefix: IpAddr, prefix_len: u32, hop: NextHop) -> anyhow::Result<()> {
+        let mapped_len = if prefix.is_ipv4() { prefix_len + 96 } else { prefix_len };
+        let map = self.ebpf.map_mut("NEXT_HOPS").context("NEXT_HOPS")?;
+        let mut hops: LpmTrie<_, Address, Raw<NextHop>> = map.try_into()?;
+        Ok(hops.insert(&Key::new(mapped_len, mapped(prefix)), Raw(hop), 0)?)
     }
 
     pub fn events(&mut self) -> anyhow::Result<Vec<Event>> {
@@ -132,12 +159,33 @@ impl Kernel {
         Ok(events)
     }
 
-    /// Runs one packet.
+    /// Runs one packet from a client.
     pub fn run(&mut self, packet: &[u8]) -> anyhow::Result<Outcome> {
+        self.run_program(packet, |kernel, options| Ok(kernel.program("xdpfs_ingress")?.test_run(options)?))
+    }
+
+    /// Runs one packet from a node, in the driver.
+    pub fn run_reply(&mut self, packet: &[u8]) -> anyhow::Result<Outcome> {
+        self.run_program(packet, |kernel, options| Ok(kernel.program("xdpfs_reply")?.test_run(options)?))
+    }
+
+    /// Runs one packet from a node, in the network stack.
+    pub fn run_reply_in_stack(&mut self, packet: &[u8]) -> anyhow::Result<Outcome> {
+        self.run_program(packet, |kernel, options| {
+            let program = kernel.ebpf.program_mut("xdpfs_reply_tc").context("no such program")?;
+            Ok(<&mut SchedClassifier>::try_from(program)?.test_run(options)?)
+        })
+    }
+
+    fn run_program(
+        &mut self,
+        packet: &[u8],
+        run: impl FnOnce(&mut Self, TestRunOptions<'_>) -> anyhow::Result<TestRunResult>,
+    ) -> anyhow::Result<Outcome> {
         let mut out = vec![0; packet.len() + 256];
         let options =
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = self.program("xdpfs_ingress")?.test_run(options)?;
+        let result = run(self, options)?;
         out.truncate(result.data_size_out as usize);
         let counts = self.counts()?;
         let counted = (0..COUNTERS)
@@ -234,13 +282,13 @@ pub const QUIET: Settings = Settings {
     unlisted_source: SourceRule::ALLOW,
     sources_listed: 0,
     made_unix_s: 0,
-    reserved: 0,
+    uplink: 0,
 };
 
 /// No limit but a tiny one, for tests.
 pub const ONE_AT_ONCE: Rate = Rate { interval_ns: 3_600_000_000_000, burst_ns: 0 };
 
-pub fn mapped(address: IpAddr) -> SourceAddress {
+pub fn mapped(address: IpAddr) -> Address {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),

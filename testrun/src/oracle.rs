@@ -3,14 +3,14 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use xdpfs_plane::maps::{Place, Route, SourceRule};
+use xdpfs_plane::maps::{OwnAddress, Place, Route, SourceRule};
 use xdpfs_wire::{
     Accepted, Capability, Flags, HEADER_LEN, Header, KeyEpochs as _, NodeEpoch, Opcode, PieceClass, Reject,
     Status, TargetNode, validate_request,
 };
 
 use crate::{
-    fixture::{NOW, PORT, Secrets},
+    fixture::{NOW, OWN, PORT, Secrets},
     frames::{fold, sum},
 };
 
@@ -50,8 +50,16 @@ impl Model {
     pub fn expect(&self, frame: &[u8]) -> Expected {
         let as_it_was = |action, counted| Expected { action, counted, packet: frame.to_vec() };
         let Some(found) = find(frame) else { return as_it_was(PASS, vec!["foreign"]) };
+        // Envelopes come before addresses: a giant is one wherever it goes.
         if found.datagram.len() > PieceClass::Jumbo.datagram_len() {
             return as_it_was(PASS, vec!["super_packet"]);
+        }
+        let serves = OWN.contains(&(destination(frame, &found), OwnAddress::SERVED));
+        if frame[0] & 1 != 0 || !serves {
+            return as_it_was(PASS, vec!["foreign"]);
+        }
+        if self.is_denied(source(frame, &found)) {
+            return as_it_was(DROP, vec!["source_denied"]);
         }
         let answered = |reject: Reject, asker: &Accepted| match reject.reply() {
             Some(status) => Expected {
@@ -72,25 +80,28 @@ impl Model {
             }
             Err((reject, None)) => return as_it_was(DROP, vec!["refused", reject.label()]),
         };
-        if self.is_denied(source(frame, &found)) {
-            return as_it_was(DROP, vec!["source_denied"]);
-        }
         let Some(route) = self.routes.get(&accepted.header.node.0) else {
             return answered(Reject::WrongNode, &accepted);
         };
         let target = TargetNode { node: accepted.header.node, epoch: NodeEpoch(route.node_epoch) };
-        if let Err(reject) = target.check(&accepted.header) {
+        let is_here = route.place == Place::HERE;
+        let checked =
+            if is_here { target.check(&accepted.header) } else { target.route_check(&accepted.header) };
+        if let Err(reject) = checked {
             return answered(reject, &accepted);
         }
-        if route.place == Place::HERE {
+        if is_here {
             return as_it_was(PASS, vec!["local"]);
+        }
+        if route.place == Place::RELAY {
+            return as_it_was(PASS, vec!["relayed"]);
         }
         let hops = frame[found.ip_at + if found.is_v4 { 8 } else { 7 }];
         if hops <= 1 {
             return as_it_was(PASS, vec!["hop_limit"]);
         }
         if found.is_v4 && route.v4 == [0; 4] || !found.is_v4 && route.v6 == [0; 16] {
-            return as_it_was(DROP, vec!["no_address"]);
+            return as_it_was(PASS, vec!["no_address"]);
         }
         let packet = forwarded(frame, &found, route, self.generic);
         if self.devices.get(&route.device).copied().unwrap_or(false) {
@@ -159,6 +170,14 @@ fn source(frame: &[u8], found: &Found<'_>) -> IpAddr {
         IpAddr::from(<[u8; 4]>::try_from(&frame[found.ip_at + 12..][..4]).expect("four bytes"))
     } else {
         IpAddr::from(<[u8; 16]>::try_from(&frame[found.ip_at + 8..][..16]).expect("sixteen bytes"))
+    }
+}
+
+fn destination(frame: &[u8], found: &Found<'_>) -> IpAddr {
+    if found.is_v4 {
+        IpAddr::from(<[u8; 4]>::try_from(&frame[found.ip_at + 16..][..4]).expect("four bytes"))
+    } else {
+        IpAddr::from(<[u8; 16]>::try_from(&frame[found.ip_at + 24..][..16]).expect("sixteen bytes"))
     }
 }
 

@@ -178,14 +178,18 @@ impl EdgeConfig {
         }
     }
 
-    /// What the kernel program is told, of an edge that receives on `port`.
-    pub(super) fn xdp(&self, port: u16) -> EdgeXdpConfig {
+    /// What the kernel program is told, of an edge that receives on `listen`.
+    pub(super) fn xdp(&self, listen: SocketAddr) -> EdgeXdpConfig {
         let uplink = self.uplink.clone().unwrap_or_default();
+        let advertised = self.advertise.as_ref().and_then(|address| address.parse::<SocketAddr>().ok());
+        // The BPF file system has no names with dots.
+        let usual = || PathBuf::from(PIN_ROOT).join(uplink.replace('.', "-"));
         EdgeXdpConfig {
             mode: self.xdp,
-            port,
+            listen,
+            advertised: advertised.map(|address| address.ip()),
             replies: self.replies,
-            pin_dir: self.pin_dir.clone().unwrap_or_else(|| PathBuf::from(PIN_ROOT).join(&uplink)),
+            pin_dir: self.pin_dir.clone().unwrap_or_else(usual),
             on_exit: self.on_exit,
             prepare: self.prepare,
             sources: self.sources.clone(),
@@ -246,7 +250,7 @@ mod tests {
         assert_eq!((config.on_exit, config.prepare), (OnExit::Keep, Prepare::Off));
         assert_eq!(config.sources.rate, Some(5000));
         assert_eq!(config.sources.allow, ["10.0.0.0/8", "fd00::/8"].map(|prefix| prefix.parse().unwrap()));
-        assert_eq!(config.xdp(7400).pin_dir, PathBuf::from("/sys/fs/bpf/xdpfs/eth0"));
+        assert_eq!(config.xdp(config.listen).pin_dir, PathBuf::from("/sys/fs/bpf/xdpfs/eth0"));
     }
 
     #[test]

@@ -1,11 +1,23 @@
-//! The kernel program of an edge: what the edge tells it, and what it tells the edge.
+//! The kernel programs of an edge: what the edge tells them, and what they tell the edge.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use clap::ValueEnum;
-use xdpfs_wire::{EpochSecret, KeyEpoch, TargetNode};
+use tokio::sync::oneshot;
+use xdpfs_wire::{EpochSecret, KeyEpoch, NodeId, TargetNode};
 
-use super::{PlaneCounts, XdpError, XdpMode};
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+use super::edge_thread::EdgeThread;
+#[cfg(not(all(feature = "xdp", target_os = "linux")))]
+use super::stub::EdgeThread;
+use super::{PlaneCounts, XdpError, XdpMode, describe};
 use crate::source_prefix::SourcePrefix;
 
 /// How replies of nodes cross the edge.
@@ -51,13 +63,15 @@ pub struct SourceConfig {
     pub deny: Vec<SourcePrefix>,
 }
 
-/// What the kernel program of an edge is to do.
+/// What the kernel programs of an edge are to do.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "only a kernel program reads it")]
 pub(crate) struct EdgeXdpConfig {
     pub(crate) mode: XdpMode,
     pub(crate) uplink: String,
-    pub(crate) port: u16,
+    /// Where the edge's socket is bound. If that is no address in particular, clients know the main one of the uplink.
+    pub(crate) listen: SocketAddr,
+    /// If clients were told an address, they know this one, if it is this host's.
+    pub(crate) advertised: Option<IpAddr>,
     pub(crate) replies: Replies,
     pub(crate) pin_dir: PathBuf,
     pub(crate) on_exit: OnExit,
@@ -67,7 +81,6 @@ pub(crate) struct EdgeXdpConfig {
 
 /// What the edge knows; the plane brings kernel maps and interfaces in step with it.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "only a kernel program reads it all")]
 pub(crate) struct RouteTable {
     pub(crate) nodes: Vec<NodeRoute>,
     pub(crate) key_epochs: BTreeMap<KeyEpoch, EpochSecret>,
@@ -90,49 +103,127 @@ pub(crate) struct EdgeReport {
     pub(crate) mode: XdpMode,
     /// Why that, in a sentence.
     pub(crate) why: String,
-    /// How replies cross: `kernel`, `xdp` or `relay`.
+    /// How replies cross: `kernel`, `xdp`, both as `kernel,xdp`, or `relay`.
     pub(crate) replies: &'static str,
-    /// What the program has counted.
+    /// Each node, in the order of their ids.
+    pub(crate) nodes: Vec<NodePlace>,
+    /// What the programs have counted.
     pub(crate) counts: PlaneCounts,
 }
 
-/// The kernel program of an edge, or the reason why there is none.
-#[derive(Debug)]
+/// How packets to and from one node cross the edge.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct NodePlace {
+    pub(crate) node: NodeId,
+    pub(crate) direct: SocketAddr,
+    /// The interface that the kernel program sends to; none if user space relays.
+    pub(crate) device: Option<String>,
+    /// How its replies cross: `kernel`, `xdp` or `relay`.
+    pub(crate) replies: &'static str,
+    /// Why so, in a sentence.
+    pub(crate) why: String,
+}
+
+/// What the thread is told.
+pub(super) enum Order {
+    Follow(Arc<RouteTable>, oneshot::Sender<Result<(), XdpError>>),
+    Work(Box<dyn FnOnce() + Send>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// What is in force, as the thread last said.
+pub(super) type SharedReport = Arc<Mutex<EdgeReport>>;
+
+/// The kernel programs of an edge, or the reason why there are none.
 pub(crate) struct EdgePlane {
-    report: EdgeReport,
+    thread: Option<EdgeThread>,
+    report: SharedReport,
 }
 
 impl EdgePlane {
-    /// Loads the program. Blocks, and must be called before the process has a second thread.
+    /// Loads the programs; those of an edge before go on meanwhile. Blocks.
+    ///
+    /// The programs' thread keeps the capabilities that it needs, and the calling thread gives up all of its own, so
+    /// this must be called before the process has another one. What takes privileges later is done by
+    /// [`EdgePlane::privileged`]. If there are no programs to be had, or none wanted, nothing is given up.
     ///
     /// # Errors
-    /// It can't be had, and the configuration demands it.
+    /// They can't be had, and the configuration demands them; or another edge is there.
     pub(crate) fn start(config: EdgeXdpConfig) -> Result<Self, XdpError> {
-        let why = match config.mode {
-            XdpMode::Off => "not asked for".to_owned(),
-            XdpMode::Auto => XdpError::NotBuilt.to_string(),
-            XdpMode::Generic | XdpMode::Native => return Err(XdpError::NotBuilt),
+        let mode = config.mode;
+        let report = SharedReport::default();
+        let (thread, why) = match mode {
+            XdpMode::Off => (None, "not asked for".to_owned()),
+            XdpMode::Auto | XdpMode::Generic | XdpMode::Native => {
+                match EdgeThread::start(config, Arc::clone(&report)) {
+                    Ok(thread) => (Some(thread), "no table of nodes yet".to_owned()),
+                    Err(error @ XdpError::Taken { .. }) => return Err(error),
+                    Err(error) if mode == XdpMode::Auto => (None, describe(&error)),
+                    Err(error) => return Err(error),
+                }
+            }
         };
-        let report = EdgeReport { mode: XdpMode::Off, why, replies: "relay", counts: PlaneCounts::default() };
-        Ok(Self { report })
+        if thread.is_none() && mode == XdpMode::Auto {
+            tracing::warn!(why, "user space relays everything");
+        }
+        *lock(&report) = EdgeReport { why, replies: "relay", ..EdgeReport::default() };
+        Ok(Self { thread, report })
     }
 
-    /// Brings the program in step with `table`, and resolves when that is in force. The first call puts it on the
-    /// interfaces.
+    /// Brings programs and interfaces in step with `table`, and resolves when that is in force. The first call puts the
+    /// programs on the interfaces.
     ///
     /// # Errors
-    /// The kernel refuses.
-    #[expect(clippy::unused_async, reason = "where there is a program, this waits for it")]
-    pub(crate) async fn follow(&self, _table: Arc<RouteTable>) -> Result<(), XdpError> {
-        Ok(())
+    /// The kernel refuses, and the configuration demands it.
+    pub(crate) async fn follow(&self, table: Arc<RouteTable>) -> Result<(), XdpError> {
+        let Some(thread) = &self.thread else { return Ok(()) };
+        let (done, followed) = oneshot::channel();
+        thread.order(Order::Follow(table, done));
+        followed.await.unwrap_or(Err(XdpError::Dead))
+    }
+
+    /// Does something in the thread that has capabilities; the calling one if there is none. For sockets that take
+    /// large buffers or low ports.
+    ///
+    /// # Errors
+    /// The thread has died.
+    pub(crate) async fn privileged<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, XdpError> {
+        let Some(thread) = &self.thread else { return Ok(work()) };
+        let runtime = tokio::runtime::Handle::current();
+        let (done, result) = oneshot::channel();
+        thread.order(Order::Work(Box::new(move || {
+            let _entered = runtime.enter();
+            // Whoever asked may have given up.
+            let _ = done.send(work());
+        })));
+        result.await.map_err(|_| XdpError::Dead)
     }
 
     /// What is in force.
     pub(crate) fn report(&self) -> EdgeReport {
-        self.report.clone()
+        lock(&self.report).clone()
     }
 
-    /// Takes the program off, or leaves it, as the configuration says.
-    #[expect(clippy::unused_async, reason = "where there is a program, this waits for it")]
-    pub(crate) async fn stop(self) {}
+    /// Takes the programs off and undoes what was prepared, or leaves them at work, as the configuration says.
+    pub(crate) async fn stop(self) {
+        let Some(thread) = self.thread else { return };
+        let (done, stopped) = oneshot::channel();
+        thread.order(Order::Stop(done));
+        if stopped.await.is_err() {
+            tracing::error!("the thread that has the kernel program in its care has died");
+        }
+    }
+}
+
+impl fmt::Debug for EdgePlane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EdgePlane").field("report", &self.report()).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn lock(report: &SharedReport) -> std::sync::MutexGuard<'_, EdgeReport> {
+    report.lock().unwrap_or_else(PoisonError::into_inner)
 }

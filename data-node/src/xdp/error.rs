@@ -1,6 +1,6 @@
 //! Why the kernel program can't be used, each with what to do about it.
 
-use std::{error, io};
+use std::{error, io, path::PathBuf};
 
 use thiserror::Error;
 
@@ -27,6 +27,20 @@ pub enum XdpError {
         /// Which capabilities it lacks.
         missing: String,
     },
+    /// The interface doesn't take the classifier.
+    #[error(
+        "{interface} does not take the classifier that sends replies on; it needs Linux 6.6 or newer with tcx"
+    )]
+    Classifier {
+        /// Its name.
+        interface: String,
+        /// What the system says.
+        #[source]
+        source: Source,
+    },
+    /// The plane's thread has ended.
+    #[error("the thread that has the kernel program in its care has died")]
+    Dead,
     /// Somebody else's program is there.
     #[error(
         "{interface} has an XDP program already: {name}, id {id}; it is not replaced. If nobody needs it, remove it by \
@@ -73,9 +87,32 @@ pub enum XdpError {
         /// The interface's name.
         interface: String,
     },
+    /// Netlink doesn't answer.
+    #[error("the kernel can't be asked about its network")]
+    Network(#[source] io::Error),
     /// The binary was built before the kernel program was.
     #[error("this binary has no XDP program in it; run `cargo xtask build-ebpf` and build it again")]
     NoObject,
+    /// What must outlive the process can't be kept.
+    #[error("{} can't hold what must outlive the process: {hint}", directory.display())]
+    Pin {
+        /// Where it would be.
+        directory: PathBuf,
+        /// What to do about it.
+        hint: &'static str,
+        /// What the system says.
+        #[source]
+        source: Source,
+    },
+    /// Another edge is at work.
+    #[error("another edge holds {}; end it first, or give this one a directory of its own by --pin-dir", directory.display())]
+    Taken {
+        /// Where it keeps what outlives it.
+        directory: PathBuf,
+    },
+    /// The system has no thread left.
+    #[error("the system has no thread left")]
+    Thread(#[source] io::Error),
     /// The binary was built without the loader.
     #[error("this binary can't use XDP; build it for Linux with the feature `xdp`")]
     NotBuilt,

@@ -6,7 +6,7 @@ use xdpfs_plane::{
 };
 use xdpfs_testrun::{
     fixture::{HERE, PORT},
-    frames::{EDGE_V4, V4, V6, Wrapping},
+    frames::{NODE_SIDE_V4, V4, V6, Wrapping},
     kernel::{Fixed, ONE_AT_ONCE, QUIET},
 };
 
@@ -50,7 +50,7 @@ fn a_source_that_sends_too_fast_slows_nobody_else() {
     let packet = V4.frame(PORT, &get);
     assert_eq!(kernel.run(&packet).unwrap().counted, [Fate::Local.label()]);
     assert_eq!(kernel.run(&packet).unwrap().counted, [Fate::SourceTooFast.label()]);
-    let other = Wrapping { source: EDGE_V4.into(), ..V4 }.frame(PORT, &get);
+    let other = Wrapping { source: NODE_SIDE_V4.into(), ..V4 }.frame(PORT, &get);
     assert_eq!(kernel.run(&other).unwrap().counted, [Fate::Local.label()]);
 }
 

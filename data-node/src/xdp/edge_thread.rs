@@ -1,0 +1,742 @@
+//! The thread that has an edge's kernel programs in its care: it alone keeps capabilities, and follows the network.
+//!
+//! Invariant: a node's packets are redirected only when its device takes them and its replies find their way back;
+//! until then, and from when that ends, user space relays.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::programs::links::FdLink;
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    io::{read, write},
+    thread::CapabilitySet,
+};
+use xdpfs_plane::maps::{DEVICES_MAX, SourceRule, UPLINK};
+use xdpfs_wire::NodeId;
+
+use super::{
+    Place, Prepare, TEND_AFTER, XdpError, XdpMode, describe,
+    edge_plan::{Identity, Outlet, Spot, contents, locate, next_hops},
+    edge_plane::{
+        EdgeReport, EdgeXdpConfig, NodePlace, OnExit, Order, Replies, RouteTable, SharedReport, lock,
+    },
+    netlink::Netlink,
+    network::{CHANGES, Interface, Network, Way, prefixes, solicit, way},
+    offloads::takes_redirects,
+    peer,
+    pins::Pins,
+    privileges,
+    programs::{INGRESS, Programs, REPLY, foreign},
+    tables::{self, ClusterTime, Tables, Wishes},
+};
+
+/// How to reach the thread.
+pub(super) struct EdgeThread {
+    orders: Sender<Order>,
+    bell: Arc<OwnedFd>,
+}
+
+impl EdgeThread {
+    /// Starts the thread and loads the programs there; then the calling thread gives up its capabilities.
+    pub(super) fn start(config: EdgeXdpConfig, report: SharedReport) -> Result<Self, XdpError> {
+        let (orders, inbox) = channel();
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = Arc::new(bell.map_err(|error| XdpError::Thread(error.into()))?);
+        let (started, outcome) = channel();
+        let rung = Arc::clone(&bell);
+        let work = move || {
+            let kept = privileges::NAMING | needed(config.prepare);
+            let loaded = privileges::keep_only(kept)
+                .map_err(XdpError::Thread)
+                .and_then(|()| Edge::load(config, report));
+            match loaded {
+                Ok(edge) => {
+                    let _ = started.send(Ok(()));
+                    edge.run(&inbox, &rung);
+                }
+                Err(error) => _ = started.send(Err(error)),
+            }
+        };
+        thread::Builder::new().name("plane".into()).spawn(work).map_err(XdpError::Thread)?;
+        outcome.recv().unwrap_or(Err(XdpError::Dead))?;
+        privileges::keep_only(CapabilitySet::empty()).map_err(XdpError::Thread)?;
+        Ok(Self { orders, bell })
+    }
+
+    /// Hands it something to do. If it has died, whoever waits for the outcome hears of that.
+    pub(super) fn order(&self, order: Order) {
+        if self.orders.send(order).is_ok() {
+            // A bell that has rung too often still rings.
+            let _ = write(&*self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Gone without an order, as after a crash: what is pinned goes on.
+impl Drop for EdgeThread {
+    fn drop(&mut self) {
+        let (orders, _) = channel();
+        self.orders = orders;
+        let _ = write(&*self.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+fn needed(prepare: Prepare) -> CapabilitySet {
+    match prepare {
+        Prepare::Auto => privileges::PLANE | privileges::PREPARATION,
+        Prepare::Off => privileges::PLANE,
+    }
+}
+
+type Spots = BTreeMap<NodeId, Spot>;
+type Places = BTreeMap<NodeId, NodePlace>;
+
+/// What holds a program on an interface.
+struct Held {
+    name: String,
+    link: FdLink,
+}
+
+/// What sends replies on from one interface.
+struct ReplyLinks {
+    #[expect(dead_code, reason = "closing it takes the program off")]
+    classifier: Held,
+    xdp: Option<Held>,
+}
+
+/// What the thread knows.
+struct Edge {
+    config: EdgeXdpConfig,
+    report: SharedReport,
+    /// Where what outlives the process is; none if there is no BPF file system, and why.
+    pins: Result<Pins, String>,
+    programs: Programs,
+    tables: Tables,
+    netlink: Netlink,
+    changes: Netlink,
+    table: Option<Arc<RouteTable>>,
+    source_rules: Option<SourceRule>,
+    /// The uplink's number; zero while it is gone.
+    uplink: u32,
+    ingress: Option<(u32, Held)>,
+    replies: BTreeMap<u32, ReplyLinks>,
+    prepared: BTreeSet<u32>,
+    places: Places,
+    why: String,
+    /// Nothing is in force, and nothing will be.
+    is_off: bool,
+}
+
+impl Edge {
+    fn load(config: EdgeXdpConfig, report: SharedReport) -> Result<Self, XdpError> {
+        let pins = match Pins::open(&config.pin_dir) {
+            Ok(pins) => Ok(pins),
+            Err(error @ XdpError::Taken { .. }) => return Err(error),
+            Err(error) if config.on_exit == OnExit::Keep => return Err(error),
+            Err(error) => {
+                let why = describe(&error);
+                tracing::warn!(why, "the kernel program will not outlive this process");
+                Err(why)
+            }
+        };
+        let uplink = find(&config.uplink)?;
+        let before = pins.as_ref().map(Pins::links).unwrap_or_default();
+        let place = match config.mode {
+            XdpMode::Generic => Place::Stack,
+            // An edge before has tried in vain what would be tried again.
+            XdpMode::Auto if before.contains(&ingress_name(Place::Stack, uplink.index)) => Place::Stack,
+            XdpMode::Auto | XdpMode::Native | XdpMode::Off => Place::Driver,
+        };
+        if let Some(id) = uplink.program.filter(|_| !before.iter().any(|name| name.starts_with("ingress-"))) {
+            return Err(foreign(&uplink.name, id));
+        }
+        let programs = load(&config, pins.as_ref().ok(), place, &uplink)?;
+        let tables = Tables::read(&programs)?;
+        let netlink = Netlink::route().map_err(XdpError::Network)?;
+        let changes = Netlink::listen(CHANGES).map_err(XdpError::Network)?;
+        let prepared = pins.as_ref().map(Pins::prepared).unwrap_or_default().into_iter().collect();
+        Ok(Self {
+            config,
+            report,
+            pins,
+            programs,
+            tables,
+            netlink,
+            changes,
+            table: None,
+            source_rules: None,
+            uplink: uplink.index,
+            ingress: None,
+            replies: BTreeMap::new(),
+            prepared,
+            places: BTreeMap::new(),
+            why: String::new(),
+            is_off: false,
+        })
+    }
+
+    fn run(mut self, inbox: &Receiver<Order>, bell: &OwnedFd) {
+        let mut tended = Instant::now();
+        loop {
+            let changed = self.wait(bell, TEND_AFTER.saturating_sub(tended.elapsed()));
+            let is_due = tended.elapsed() >= TEND_AFTER;
+            if is_due {
+                tended = Instant::now();
+            }
+            if changed || is_due {
+                self.tend(is_due);
+            }
+            loop {
+                match inbox.try_recv() {
+                    Ok(Order::Follow(table, done)) => _ = done.send(self.follow(table)),
+                    Ok(Order::Work(work)) => work(),
+                    Ok(Order::Stop(done)) => {
+                        self.stop();
+                        let _ = done.send(());
+                        return;
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+        }
+    }
+
+    /// Waits for an order or for a change of the network; whether there was one.
+    fn wait(&self, bell: &OwnedFd, at_most: Duration) -> bool {
+        let timeout =
+            Timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: at_most.subsec_nanos().into() };
+        let mut fds = [PollFd::new(bell, PollFlags::IN), PollFd::new(&self.changes, PollFlags::IN)];
+        // Whatever woke it, both are looked at.
+        let _ = poll(&mut fds, Some(&timeout));
+        let _ = read(bell, &mut [0; 8]);
+        self.changes.drain()
+    }
+
+    /// Takes over what the edge has heard.
+    fn follow(&mut self, table: Arc<RouteTable>) -> Result<(), XdpError> {
+        if self.is_off {
+            return Ok(());
+        }
+        let before = self.table.replace(Arc::clone(&table));
+        self.tables.update_key_epochs(&mut self.programs, &table.key_epochs)?;
+        let Some(before) = before else { return self.begin() };
+        if before.nodes == table.nodes {
+            self.refresh()?;
+        } else {
+            self.sync(false)?;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// Puts the programs on the interfaces, once everything is in the maps.
+    fn begin(&mut self) -> Result<(), XdpError> {
+        let is_auto = self.config.mode == XdpMode::Auto;
+        let native = match self.attach() {
+            Ok(()) => {
+                self.why = match (is_auto, self.programs.place) {
+                    (false, _) => "asked for".to_owned(),
+                    (true, Place::Driver) => "the driver can".to_owned(),
+                    (true, Place::Stack) => "as the edge before".to_owned(),
+                };
+                self.announce();
+                return Ok(());
+            }
+            Err(error) if is_auto => describe(&error),
+            Err(error) => {
+                self.take_off();
+                return Err(error);
+            }
+        };
+        match self.fall_back() {
+            Ok(()) => self.why = format!("native: {native}"),
+            Err(error) => {
+                self.take_off();
+                self.is_off = true;
+                self.why = format!("native: {native}; generic: {}", describe(&error));
+            }
+        }
+        self.announce();
+        Ok(())
+    }
+
+    fn attach(&mut self) -> Result<(), XdpError> {
+        self.source_rules = self.tables.update_sources(&mut self.programs, &self.config.sources)?;
+        self.sync(true)?;
+        let uplink = find(&self.config.uplink)?;
+        self.hold_ingress(&uplink)?;
+        if let Ok(pins) = &self.pins {
+            pins.forget_other_layouts();
+        }
+        privileges::keep_only(needed(self.config.prepare)).map_err(XdpError::Thread)
+    }
+
+    fn fall_back(&mut self) -> Result<(), XdpError> {
+        let uplink = find(&self.config.uplink)?;
+        self.replies.clear();
+        self.programs = load(&self.config, self.pins.as_ref().ok(), Place::Stack, &uplink)?;
+        self.tables = Tables::read(&self.programs)?;
+        if let Some(table) = self.table.clone() {
+            self.tables.update_key_epochs(&mut self.programs, &table.key_epochs)?;
+        }
+        self.attach()
+    }
+
+    /// Follows the network, and looks whether everything is still where it was put.
+    fn tend(&mut self, is_due: bool) {
+        if self.table.is_none() || self.is_off {
+            return;
+        }
+        let reason = self.why.clone();
+        let tended = self.sync(is_due).and_then(|()| {
+            let uplink = find(&self.config.uplink)?;
+            self.hold_ingress(&uplink)
+        });
+        if let Err(error) = tended {
+            self.why = describe(&error);
+        }
+        let before = lock(&self.report).why.clone();
+        self.tell();
+        if self.why != before {
+            tracing::warn!(why = self.why, "the kernel program's place has changed");
+        }
+        self.why = reason;
+    }
+
+    /// The clock, and what the programs have been told before.
+    fn refresh(&mut self) -> Result<(), XdpError> {
+        let Some(table) = &self.table else { return Ok(()) };
+        let wishes = Wishes {
+            time: ClusterTime { unix_ms: table.unix_ms, read: table.made },
+            source_rate: self.config.sources.rate,
+            source_rules: self.source_rules,
+            event_mask: u64::MAX,
+            uplink: self.uplink,
+        };
+        tables::set(&mut self.programs, &wishes)
+    }
+
+    /// Brings maps and reply programs in step with table and network.
+    fn sync(&mut self, is_due: bool) -> Result<(), XdpError> {
+        let Some(table) = self.table.clone() else { return Ok(()) };
+        let network = Network::look(&self.netlink).map_err(XdpError::Network)?;
+        let uplink = network.named(&self.config.uplink).cloned().unwrap_or_default();
+        self.uplink = uplink.index;
+        let identity = Identity::of(self.config.listen, self.config.advertised, uplink.index, &network);
+        let (spots, mut places) = self.locate(&table, &network, &identity, is_due)?;
+        let devices: BTreeSet<u32> = spots.values().map(|spot| spot.device).collect();
+        let mut entries = self.entries(&devices, &uplink)?;
+        let mut outlets = BTreeMap::new();
+        let mut obstacles = BTreeMap::new();
+        for device in devices {
+            let interface = network.interfaces.get(&device).cloned().unwrap_or_default();
+            match self.open(&interface, &uplink, &mut entries) {
+                Ok((outlet, why)) => {
+                    outlets.insert(device, outlet);
+                    obstacles.insert(device, why);
+                }
+                Err(why) => _ = obstacles.insert(device, why),
+            }
+        }
+        let mut wanted = contents(&table.nodes, &spots, &outlets, &identity, &network);
+        if outlets.values().any(|outlet| outlet.by_xdp) {
+            let prefixes = prefixes(&self.netlink).map_err(XdpError::Network)?;
+            wanted.next_hops = next_hops(&uplink, &network, &prefixes);
+        }
+        self.tables.update(&mut self.programs, &wanted)?;
+        self.close_others(&outlets);
+        self.refresh()?;
+        for (node, spot) in spots {
+            let Some(place) = places.get_mut(&node) else { continue };
+            place.why = obstacles.get(&spot.device).cloned().unwrap_or_default();
+            if let Some(outlet) = outlets.get(&spot.device) {
+                place.device = network.interfaces.get(&spot.device).map(|interface| interface.name.clone());
+                place.replies = if outlet.by_xdp { "xdp" } else { "kernel" };
+            }
+        }
+        self.note_places(places);
+        Ok(())
+    }
+
+    /// Where each node is. Whoever hasn't answered lately is asked.
+    fn locate(
+        &self,
+        table: &RouteTable,
+        network: &Network,
+        identity: &Identity,
+        is_due: bool,
+    ) -> Result<(Spots, Places), XdpError> {
+        let (mut spots, mut places) = (BTreeMap::new(), BTreeMap::new());
+        let mut ways: BTreeMap<IpAddr, Way> = BTreeMap::new();
+        for route in &table.nodes {
+            let ip = route.direct.ip().to_canonical();
+            let way = match ways.get(&ip) {
+                Some(way) => *way,
+                None => *ways.entry(ip).or_insert(way(&self.netlink, ip).map_err(XdpError::Network)?),
+            };
+            let node = route.target.node;
+            let mut place =
+                NodePlace { node, direct: route.direct, device: None, replies: "relay", why: String::new() };
+            let unknown = match locate(network, identity, route.direct, way) {
+                Ok(spot) => {
+                    spots.insert(node, spot);
+                    (is_due && !spot.is_fresh).then_some(spot.neighbour)
+                }
+                Err(unplaced) => {
+                    place.why = unplaced.to_string();
+                    unplaced.unknown()
+                }
+            };
+            if let Some((interface, ip)) = unknown
+                && let Err(error) = solicit(&self.netlink, interface, ip)
+            {
+                tracing::debug!(%ip, %error, "a neighbour can't be asked for");
+            }
+            places.insert(node, place);
+        }
+        Ok((spots, places))
+    }
+
+    /// The entries of `DEVICES` that lead to interfaces which are still wanted, by interface.
+    fn entries(
+        &mut self,
+        devices: &BTreeSet<u32>,
+        uplink: &Interface,
+    ) -> Result<BTreeMap<u32, u32>, XdpError> {
+        let present = tables::devices(&self.programs)?;
+        if uplink.index != 0 && present.get(&UPLINK) != Some(&uplink.index) {
+            tables::set_device(&mut self.programs, UPLINK, uplink.index)?;
+        }
+        let wanted =
+            present.into_iter().filter(|(entry, device)| *entry != UPLINK && devices.contains(device));
+        Ok(wanted.map(|(entry, device)| (device, entry)).collect())
+    }
+
+    /// Makes an interface ready for packets to and from nodes; how, and why so. In vain: why.
+    fn open(
+        &mut self,
+        interface: &Interface,
+        uplink: &Interface,
+        entries: &mut BTreeMap<u32, u32>,
+    ) -> Result<(Outlet, String), String> {
+        self.prepare(interface)?;
+        let entry = match entries.get(&interface.index) {
+            Some(entry) => *entry,
+            None => {
+                let is_free = |entry: &u32| !entries.values().any(|taken| taken == entry);
+                let entry = (UPLINK + 1..DEVICES_MAX).find(is_free);
+                let entry =
+                    entry.ok_or("there are more interfaces with nodes than the kernel program holds")?;
+                tables::set_device(&mut self.programs, entry, interface.index)
+                    .map_err(|error| describe(&error))?;
+                entries.insert(interface.index, entry);
+                entry
+            }
+        };
+        let (by_xdp, why) = self.hold_replies(interface, uplink).map_err(|error| describe(&error))?;
+        Ok((Outlet { entry, by_xdp }, why))
+    }
+
+    /// Sees to it that an interface takes redirected packets.
+    fn prepare(&mut self, interface: &Interface) -> Result<(), String> {
+        // The network stack sends what is redirected in generic mode.
+        if self.programs.place == Place::Stack || takes_redirects(interface.index) == Some(true) {
+            return Ok(());
+        }
+        if !interface.is_veth() {
+            // Older kernels can't tell, and most drivers can.
+            return match takes_redirects(interface.index) {
+                Some(false) => Err(format!("the driver of {} takes no redirected packets", interface.name)),
+                Some(true) | None => Ok(()),
+            };
+        }
+        let remedy = "turn it on there: ethtool -K INTERFACE gro on";
+        if self.config.prepare == Prepare::Off {
+            return Err(format!(
+                "the other end of {} has no GRO, and --prepare is off; {remedy}",
+                interface.name
+            ));
+        }
+        match peer::set_gro(&self.netlink, interface, true) {
+            Ok(changed) => {
+                if changed && self.prepared.insert(interface.index) {
+                    tracing::info!(interface = interface.name, "GRO of its other end is on");
+                    if let Ok(pins) = &self.pins {
+                        pins.note_prepared(interface.index);
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => Err(format!(
+                "GRO of the other end of {} can't be turned on: {error}; {remedy}",
+                interface.name
+            )),
+        }
+    }
+
+    /// Has the replies that come in by an interface sent on; whether in the driver, and why so.
+    fn hold_replies(
+        &mut self,
+        interface: &Interface,
+        uplink: &Interface,
+    ) -> Result<(bool, String), XdpError> {
+        if !self.replies.contains_key(&interface.index) || !self.programs.classifies(interface)? {
+            self.replies.remove(&interface.index);
+            let classifier = self.hold_classifier(interface)?;
+            self.replies.insert(interface.index, ReplyLinks { classifier, xdp: None });
+        }
+        let wants_xdp = match self.config.replies {
+            Replies::Kernel => Err("asked for"),
+            Replies::Auto if interface.is_veth() => Err("a veth keeps its segmentation offload so"),
+            Replies::Auto if self.programs.place == Place::Stack => Err("in generic mode that is faster"),
+            Replies::Auto => Ok("the driver can"),
+            Replies::Xdp => Ok("asked for"),
+        };
+        let wanted = match wants_xdp {
+            Err(why) => Err(why.to_owned()),
+            Ok(_) if interface.index == uplink.index => {
+                Err("clients are behind the same interface".to_owned())
+            }
+            Ok(why) => self.prepare(uplink).map(|()| why),
+        };
+        let why = match wanted {
+            Err(why) => why,
+            Ok(why) => match self.hold_reply_program(interface) {
+                Ok(()) => return Ok((true, why.to_owned())),
+                Err(error) => describe(&error),
+            },
+        };
+        if let Some(held) = self.replies.get_mut(&interface.index).and_then(|links| links.xdp.take()) {
+            self.release(held);
+        }
+        Ok((false, why))
+    }
+
+    fn hold_classifier(&mut self, interface: &Interface) -> Result<Held, XdpError> {
+        let name = format!("reply-{}", interface.index);
+        if let Some(link) = self.pins.as_ref().ok().and_then(|pins| pins.link(&name)) {
+            if let Ok(link) = self.programs.reclassify(link) {
+                return Ok(Held { name, link });
+            }
+            // Its interface has gone, and another one has the number.
+            self.forget(&name);
+        }
+        let link = self.programs.classify(interface)?;
+        self.keep(name, link)
+    }
+
+    fn hold_reply_program(&mut self, interface: &Interface) -> Result<(), XdpError> {
+        let links = self.replies.get(&interface.index);
+        let id = self.programs.id(REPLY)?;
+        if links.is_some_and(|links| links.xdp.is_some()) && interface.program == Some(id) {
+            return Ok(());
+        }
+        let held = self.hold_xdp(REPLY, format!("replyxdp-{}", interface.index), interface)?;
+        if let Some(links) = self.replies.get_mut(&interface.index) {
+            links.xdp = Some(held);
+        }
+        Ok(())
+    }
+
+    fn hold_ingress(&mut self, uplink: &Interface) -> Result<(), XdpError> {
+        let id = self.programs.id(INGRESS)?;
+        let is_there = self.ingress.as_ref().is_some_and(|(number, _)| *number == uplink.index);
+        if is_there && uplink.program == Some(id) {
+            return Ok(());
+        }
+        let again = self.ingress.take().is_some();
+        let name = ingress_name(self.programs.place, uplink.index);
+        // One in the other mode is in the way; one of another interface has lost it.
+        let before = self.pins.as_ref().map(Pins::links).unwrap_or_default();
+        for other in before.iter().filter(|other| other.starts_with("ingress-") && **other != name) {
+            self.forget(other);
+        }
+        let uplink = find(&uplink.name)?;
+        let held = self.hold_xdp(INGRESS, name, &uplink)?;
+        self.ingress = Some((uplink.index, held));
+        if again {
+            tracing::info!(interface = uplink.name, "the kernel program is on the interface again");
+        }
+        Ok(())
+    }
+
+    /// Puts an XDP program on an interface: in the place of an earlier edge's without a gap, or anew.
+    fn hold_xdp(
+        &mut self,
+        program: &'static str,
+        name: String,
+        interface: &Interface,
+    ) -> Result<Held, XdpError> {
+        if let Some(link) = self.pins.as_ref().ok().and_then(|pins| pins.link(&name)) {
+            let holds = link.info().is_ok_and(|info| Some(info.program_id()) == interface.program);
+            if holds && let Ok(link) = self.programs.replace(program, link) {
+                tracing::info!(interface = interface.name, program, "taken over from the edge before");
+                return Ok(Held { name, link });
+            }
+            self.forget(&name);
+        }
+        let link = self.programs.attach(program, interface)?;
+        self.keep(name, link)
+    }
+
+    fn keep(&self, name: String, link: FdLink) -> Result<Held, XdpError> {
+        let link = match &self.pins {
+            Ok(pins) => pins.keep(&name, link)?,
+            Err(_) => link,
+        };
+        Ok(Held { name, link })
+    }
+
+    fn release(&self, held: Held) {
+        self.forget(&held.name);
+        drop(held.link);
+    }
+
+    fn forget(&self, name: &str) {
+        if let Ok(pins) = &self.pins {
+            pins.forget(name);
+        }
+    }
+
+    /// Takes reply programs off interfaces that no node is behind any more.
+    fn close_others(&mut self, outlets: &BTreeMap<u32, Outlet>) {
+        self.replies.retain(|device, _| outlets.contains_key(device));
+        let Ok(pins) = &self.pins else { return };
+        for name in pins.links() {
+            let number = name.strip_prefix("reply-").or_else(|| name.strip_prefix("replyxdp-"));
+            let Some(device) = number.and_then(|number| number.parse().ok()) else { continue };
+            if !outlets.contains_key(&device) {
+                pins.forget(&name);
+            }
+        }
+    }
+
+    fn note_places(&mut self, places: Places) {
+        for (node, place) in &places {
+            if self.places.get(node) == Some(place) {
+                continue;
+            }
+            let NodePlace { direct, device, replies, why, .. } = place;
+            match device {
+                Some(device) => tracing::info!(%node, %direct, device, replies, why, "the kernel forwards"),
+                None => tracing::warn!(%node, %direct, why, "user space relays"),
+            }
+        }
+        self.places = places;
+    }
+
+    fn announce(&self) {
+        self.tell();
+        let EdgeReport { mode, why, replies, .. } = lock(&self.report).clone();
+        if mode == XdpMode::Off {
+            tracing::warn!(%mode, why, "user space relays everything");
+        } else {
+            tracing::info!(%mode, why, replies, "kernel program");
+        }
+    }
+
+    fn tell(&self) {
+        let mode = match self.programs.place {
+            _ if self.is_off => XdpMode::Off,
+            Place::Driver => XdpMode::Native,
+            Place::Stack => XdpMode::Generic,
+        };
+        let nodes: Vec<_> = self.places.values().cloned().collect();
+        let by = |how| !self.is_off && nodes.iter().any(|place| place.replies == how);
+        let replies = match (by("kernel"), by("xdp")) {
+            (true, true) => "kernel,xdp",
+            (true, false) => "kernel",
+            (false, true) => "xdp",
+            (false, false) => "relay",
+        };
+        match tables::counts(&self.programs) {
+            Ok(counts) => {
+                *lock(&self.report) = EdgeReport { mode, why: self.why.clone(), replies, nodes, counts };
+            }
+            Err(error) => {
+                tracing::warn!(error = describe(&error), "the kernel program does not tell its counts")
+            }
+        }
+    }
+
+    fn stop(mut self) {
+        match self.config.on_exit {
+            OnExit::Keep => {
+                tracing::info!(directory = %self.config.pin_dir.display(), "the kernel program goes on")
+            }
+            OnExit::Detach => self.take_off(),
+        }
+    }
+
+    /// Takes everything off and undoes what was prepared.
+    fn take_off(&mut self) {
+        self.ingress = None;
+        self.replies.clear();
+        if let Ok(pins) = &self.pins {
+            for name in pins.links() {
+                pins.forget(&name);
+            }
+        }
+        self.undo_preparation();
+        let gone = "nothing outlives this any more".to_owned();
+        if let Ok(pins) = std::mem::replace(&mut self.pins, Err(gone)) {
+            pins.clear();
+        }
+    }
+
+    fn undo_preparation(&mut self) {
+        let Ok(network) = Network::look(&self.netlink) else { return };
+        for number in std::mem::take(&mut self.prepared) {
+            let undone = network.interfaces.get(&number).map(|interface| {
+                peer::set_gro(&self.netlink, interface, false).map_err(|error| (&interface.name, error))
+            });
+            if let Some(Err((interface, error))) = undone {
+                tracing::warn!(interface, %error, "GRO of its other end stays on");
+            }
+            if let Ok(pins) = &self.pins {
+                pins.note_undone(number);
+            }
+        }
+    }
+}
+
+fn load(
+    config: &EdgeXdpConfig,
+    pins: Option<&Pins>,
+    place: Place,
+    uplink: &Interface,
+) -> Result<Programs, XdpError> {
+    let lasting = pins.map(Pins::maps);
+    let port = config.listen.port();
+    let mut programs = Programs::load(place, port, uplink.is_veth(), lasting.as_deref())?;
+    programs.load_replies()?;
+    Ok(programs)
+}
+
+fn ingress_name(place: Place, interface: u32) -> String {
+    match place {
+        Place::Driver => format!("ingress-native-{interface}"),
+        Place::Stack => format!("ingress-generic-{interface}"),
+    }
+}
+
+fn find(name: &str) -> Result<Interface, XdpError> {
+    let error = |source: io::Error| XdpError::Interface { interface: name.to_owned(), source };
+    Interface::find(name).map_err(error)
+}
+
+#[cfg(all(test, xdp_object, feature = "kernel"))]
+#[expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+mod tests;

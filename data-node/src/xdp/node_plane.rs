@@ -1,0 +1,129 @@
+//! The kernel program of a node: it filters what comes in by the node's interfaces.
+//!
+//! Invariant: the program is held on its interfaces by links that die with this process.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use aya::programs::links::FdLink;
+use xdpfs_plane::maps::{OWN_ADDRESSES_MAX, OwnAddress, Place as RoutePlace, Route};
+
+use super::{
+    Place, PlaneCounts, XdpError,
+    netlink::Netlink,
+    network::{Interface, mapped, own_ips},
+    privileges,
+    programs::{INGRESS, Programs, free},
+    tables::{self, ClusterTime, Contents, Tables, Wishes},
+};
+use crate::node_state::NodeState;
+
+/// A loaded program.
+#[derive(Debug)]
+pub(super) struct Plane {
+    programs: Programs,
+    tables: Tables,
+    netlink: Netlink,
+    listen: SocketAddr,
+    /// What holds the program on its interfaces; `None` where the interface has vanished. Closing a link takes the
+    /// program off.
+    links: BTreeMap<String, Option<FdLink>>,
+    own: BTreeMap<[u8; 16], OwnAddress>,
+}
+
+impl Plane {
+    /// Loads the program for datagrams to `listen`. It knows no key and no node yet.
+    pub(super) fn load(place: Place, listen: SocketAddr, interfaces: &[String]) -> Result<Self, XdpError> {
+        let found = interfaces.iter().map(|interface| free(interface)).collect::<Result<Vec<_>, _>>()?;
+        let answers_by_redirect = found.iter().any(Interface::is_veth);
+        let programs = Programs::load(place, listen.port(), answers_by_redirect, None)?;
+        let netlink = Netlink::route().map_err(XdpError::Network)?;
+        let (tables, links, own) = (Tables::default(), BTreeMap::new(), BTreeMap::new());
+        let mut this = Self { programs, tables, netlink, listen, links, own };
+        this.look()?;
+        Ok(this)
+    }
+
+    /// Tells the program what it must know, and then puts it on the interfaces: on all of them or on none.
+    pub(super) fn attached(mut self, interfaces: &[String], state: &NodeState) -> Result<Self, XdpError> {
+        self.update(state)?;
+        for interface in interfaces {
+            let link = self.attach(interface)?;
+            self.links.insert(interface.clone(), Some(link));
+        }
+        Ok(self)
+    }
+
+    /// With only those privileges left to this thread that are needed from now on.
+    pub(super) fn settled(self) -> Result<Self, XdpError> {
+        privileges::keep_only(privileges::PLANE).map_err(XdpError::Thread)?;
+        Ok(self)
+    }
+
+    /// Looks which addresses this host has, and whether the program is still on its interfaces; puts it on those that
+    /// have vanished and come back.
+    pub(super) fn tend(&mut self) -> Result<(), XdpError> {
+        self.look()?;
+        let id = self.programs.id(INGRESS)?;
+        let interfaces: Vec<_> = self.links.keys().cloned().collect();
+        for interface in interfaces {
+            if Interface::find(&interface).is_ok_and(|found| found.program == Some(id)) {
+                continue;
+            }
+            self.links.insert(interface.clone(), None);
+            let link = self.attach(&interface)?;
+            tracing::info!(interface, "the kernel program is on the interface again");
+            self.links.insert(interface, Some(link));
+        }
+        Ok(())
+    }
+
+    /// Tells the program what has changed, and what time it is.
+    pub(super) fn update(&mut self, state: &NodeState) -> Result<(), XdpError> {
+        // Keys before the route, as in user space: whoever knows the node's new epoch may use any of them.
+        self.tables.update_key_epochs(&mut self.programs, &state.key_epochs().by_epoch())?;
+        let target = state.registration().target;
+        let route = Route { place: RoutePlace::HERE, node_epoch: target.epoch.0, ..Route::default() };
+        let routes = BTreeMap::from([(target.node, route)]);
+        let wanted = Contents { routes, own: self.own.clone(), ..Contents::default() };
+        self.tables.update(&mut self.programs, &wanted)?;
+        let wishes = Wishes {
+            time: ClusterTime::now(state.clock().now_ms().0),
+            source_rate: None,
+            source_rules: None,
+            event_mask: u64::MAX,
+            uplink: 0,
+        };
+        tables::set(&mut self.programs, &wishes)
+    }
+
+    /// What the program has counted.
+    pub(super) fn counts(&self) -> Result<PlaneCounts, XdpError> {
+        tables::counts(&self.programs)
+    }
+
+    fn attach(&mut self, interface: &str) -> Result<FdLink, XdpError> {
+        let found = free(interface)?;
+        if found.is_veth() && self.programs.place == Place::Driver {
+            tracing::info!(
+                interface,
+                "a veth: answers of the kernel program reach its peer only with GRO there (ethtool -K PEER gro on)"
+            );
+        }
+        self.programs.attach(INGRESS, &found)
+    }
+
+    fn look(&mut self) -> Result<(), XdpError> {
+        let listens_on = |ip: &IpAddr| match self.listen.ip() {
+            IpAddr::V4(v4) if v4.is_unspecified() => ip.is_ipv4(),
+            IpAddr::V6(v6) if v6.is_unspecified() => true,
+            named => named.to_canonical() == *ip,
+        };
+        let here = own_ips(&self.netlink).map_err(XdpError::Network)?;
+        let here = here.iter().map(|own| own.ip).filter(listens_on).take(OWN_ADDRESSES_MAX as usize);
+        self.own = here.map(|ip| (mapped(ip), OwnAddress::SERVED)).collect();
+        Ok(())
+    }
+}
