@@ -99,7 +99,7 @@ impl Envelope {
         if envelope.tags_len != 0 {
             return None;
         }
-        let [p0, p1, _, _, l0, l1] = *frame.at::<6>(envelope.udp_at())?;
+        let [p0, p1, _, _, l0, l1, _, _] = *frame.at::<8>(envelope.udp_at())?;
         let udp_len = usize::from(u16::from_be_bytes([l0, l1]));
         if udp_len < UDP_LEN || udp_len > ip_payload_len {
             return None;

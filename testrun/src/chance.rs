@@ -11,7 +11,7 @@ use xdpfs_wire::{
 
 use crate::{
     fixture::{NOW, PORT, Secrets},
-    frames::{FRAME_LEN_MAX, WRAPPINGS, Wrapping},
+    frames::{EDGE_V4, EDGE_V6, FRAME_LEN_MAX, NODE_SIDE_V4, REPLY_V4, REPLY_V6, WRAPPINGS, Wrapping},
 };
 
 #[derive(Debug)]
@@ -32,6 +32,38 @@ impl Chance {
         }
         packet.truncate(FRAME_LEN_MAX);
         packet.resize(packet.len().max(14), 0);
+        packet
+    }
+
+    /// One packet from a node, or nearly so.
+    pub fn reply(&mut self) -> Vec<u8> {
+        let wrapping = if self.0.bool() { REPLY_V4 } else { REPLY_V6 };
+        let destination = match (wrapping.destination, self.0.u8(..)) {
+            (usual, 0..64) => usual,
+            (IpAddr::V4(_), 64..80) => EDGE_V4.into(),
+            (IpAddr::V4(_), 80..96) => NODE_SIDE_V4.into(),
+            (IpAddr::V6(_), 64..96) => EDGE_V6.into(),
+            (IpAddr::V4(_), _) => IpAddr::from(self.0.u32(..).to_be_bytes()),
+            (IpAddr::V6(_), _) => IpAddr::from(self.0.u128(..).to_be_bytes()),
+        };
+        let wrapping = Wrapping { destination, ..wrapping };
+        let mut datagram = vec![0; self.0.usize(..1500)];
+        self.0.fill(&mut datagram);
+        let mut packet = wrapping.frame(self.0.u16(..), &datagram);
+        let check_at = wrapping.udp_at() + 6;
+        match self.0.u8(..) {
+            0..32 => {
+                let partial = wrapping.partial_check(&packet);
+                packet[check_at..check_at + 2].copy_from_slice(&partial.to_be_bytes());
+            }
+            32..48 => packet[check_at..check_at + 2].fill(0),
+            _ => {}
+        }
+        if self.0.u8(..) < 64 {
+            self.spoil(&mut packet);
+        }
+        // The kernel tests no classifier by a packet without an IP header.
+        packet.resize(packet.len().max(14 + 40), 0);
         packet
     }
 

@@ -1,12 +1,15 @@
 //! The cases of `wire/fixtures/requests.txt`, and the cluster that they belong to.
 
-use std::{fs, net::IpAddr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, ensure};
-use xdpfs_plane::maps::{OwnAddress, Place, Route};
+use xdpfs_plane::maps::{NextHop, OwnAddress, Place, ReplySource, Route};
 use xdpfs_wire::{EpochSecret, Expiry, KeyEpoch, KeyEpochs, NodeEpoch, NodeId, Reject, SipKey, TargetNode};
 
-use crate::frames::{EDGE_V4, EDGE_V6, NODE_SIDE_V4};
+use crate::frames::{CLIENT_MAC, CLIENT_V4, EDGE_V4, EDGE_V6, NODE_SIDE_V4};
 
 pub const NOW: Expiry = Expiry(1_000_000);
 pub const NODE: TargetNode = TargetNode { node: NodeId(3), epoch: NodeEpoch(9) };
@@ -33,6 +36,19 @@ pub const THERE: Route = Route {
     port: 7401_u16.to_be_bytes(),
     node_epoch: NODE.epoch.0,
 };
+/// What clients take for the node of [`THERE`].
+pub const KNOWN_AS: ReplySource =
+    ReplySource { v4: EDGE_V4.octets(), v6: EDGE_V6.octets(), port: PORT.to_be_bytes(), reserved: [0; 2] };
+/// Where frames for some clients go.
+pub const ROUTER: NextHop = NextHop { destination_mac: [2, 0, 0, 0, 7, 1], source_mac: [2, 0, 0, 0, 7, 2] };
+/// Prefixes of clients' addresses and where frames for them go; nowhere known for some.
+pub const HOPS: [(IpAddr, u32, NextHop); 4] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0, ROUTER),
+    (IpAddr::V4(Ipv4Addr::new(192, 0, 0, 0)), 9, NO_HOP),
+    (IpAddr::V4(CLIENT_V4), 32, NextHop { destination_mac: CLIENT_MAC, ..ROUTER }),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0, ROUTER),
+];
+const NO_HOP: NextHop = NextHop { destination_mac: [0; 6], source_mac: [0; 6] };
 /// The addresses of this host: what clients know, and what they don't.
 pub const OWN: [(IpAddr, OwnAddress); 3] = [
     (IpAddr::V4(EDGE_V4), OwnAddress::SERVED),

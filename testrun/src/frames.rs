@@ -41,6 +41,18 @@ pub const WRAPPINGS: [(&str, Wrapping); 6] = [
     ("v6 qinq", Wrapping { tags: &QINQ, ..V6 }),
 ];
 
+/// From the node of `fixture::THERE` to a client, whose port is the one that frames are sent to.
+pub const REPLY_V4: Wrapping = Wrapping {
+    tags: &[],
+    source: IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)),
+    destination: IpAddr::V4(CLIENT_V4),
+};
+pub const REPLY_V6: Wrapping = Wrapping {
+    tags: &[],
+    source: IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x1234)),
+    destination: IpAddr::V6(CLIENT_V6),
+};
+
 impl Wrapping {
     /// Where the IP header starts.
     pub fn ip_at(&self) -> usize {

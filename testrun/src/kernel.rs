@@ -24,7 +24,7 @@ const OBJECT: &str = "XDPFS_EBPF_OBJECT";
 /// Names the object of the programs that it is measured against.
 const REFERENCES: &str = "XDPFS_EBPF_REFERENCES";
 /// The loopback device: it exists in every network namespace.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// What the program made of one packet.
 #[derive(Clone, Debug, Eq, PartialEq)]

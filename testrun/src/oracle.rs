@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use xdpfs_plane::maps::{OwnAddress, Place, Route, SourceRule};
+use xdpfs_plane::maps::{NextHop, OwnAddress, Place, ReplySource, Route, SourceRule};
 use xdpfs_wire::{
     Accepted, Capability, Flags, HEADER_LEN, Header, KeyEpochs as _, NodeEpoch, Opcode, PieceClass, Reject,
     Status, TargetNode, validate_request,
@@ -18,6 +18,9 @@ const DROP: u32 = 1;
 const PASS: u32 = 2;
 const TX: u32 = 3;
 const REDIRECT: u32 = 4;
+/// Of the classifier.
+const TC_REDIRECT: u32 = 7;
+const TC_NEXT: u32 = u32::MAX;
 
 /// What must come of one packet.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,6 +41,16 @@ pub struct Model {
     pub source_rules: Vec<(IpAddr, u32, SourceRule)>,
     pub unlisted_source: SourceRule,
     pub generic: bool,
+    /// What clients take for a node, by where it sends from.
+    pub reply_sources: HashMap<(IpAddr, u16), ReplySource>,
+    pub next_hops: Vec<(IpAddr, u32, NextHop)>,
+}
+
+/// What sends a reply on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReplyBy {
+    Classifier,
+    Driver,
 }
 
 struct Found<'a> {
@@ -111,21 +124,121 @@ impl Model {
         }
     }
 
+    /// What must come of a packet from a node. The classifier is the one behind the driver.
+    pub fn expect_reply(&self, frame: &[u8], by: ReplyBy) -> Expected {
+        let sent_on = self.reply(frame, by);
+        let (action, label) = match by {
+            ReplyBy::Classifier => (TC_REDIRECT, "reply_kernel"),
+            ReplyBy::Driver => (REDIRECT, "reply_xdp"),
+        };
+        let untouched = match by {
+            ReplyBy::Classifier => TC_NEXT,
+            ReplyBy::Driver => PASS,
+        };
+        match sent_on {
+            Some(packet) => Expected { action, counted: vec![label], packet },
+            None => Expected { action: untouched, counted: Vec::new(), packet: frame.to_vec() },
+        }
+    }
+
+    fn reply(&self, frame: &[u8], by: ReplyBy) -> Option<Vec<u8>> {
+        let Letter { is_v4, source_port, udp_len } = letter(frame)?;
+        let found = Found { is_v4, ip_at: 14, datagram: &[] };
+        let udp = 14 + if is_v4 { 20 } else { 40 };
+        let node = source(frame, &found);
+        let known_as = self.reply_sources.get(&(node, source_port))?;
+        let client = destination(frame, &found);
+        let is_own = OWN.iter().any(|(own, _)| *own == client);
+        if is_own || frame[14 + if is_v4 { 8 } else { 7 }] <= 1 {
+            return None;
+        }
+        let mut new = frame.to_vec();
+        let address = if is_v4 { (14 + 12, 4) } else { (14 + 8, 16) };
+        if is_v4 {
+            new[14 + 8] -= 1;
+            new[26..30].copy_from_slice(&known_as.v4);
+            let check = updated(frame, &new, 24, &[(22, 2), (26, 4)]);
+            new[24..26].copy_from_slice(&check.to_be_bytes());
+        } else {
+            new[14 + 7] -= 1;
+            new[22..38].copy_from_slice(&known_as.v6);
+        }
+        new[udp..udp + 2].copy_from_slice(&known_as.port);
+        let old = u16::from_be_bytes([frame[udp + 6], frame[udp + 7]]);
+        let update = || match updated(frame, &new, udp + 6, &[address, (udp, 2)]) {
+            0 => 0xffff,
+            check => check,
+        };
+        let check = match by {
+            ReplyBy::Classifier if old == 0 => 0,
+            ReplyBy::Classifier => update(),
+            ReplyBy::Driver => {
+                if frame.len() < udp + udp_len || udp_len > 8 + PieceClass::Jumbo.datagram_len() {
+                    return None;
+                }
+                if old == 0 && is_v4 {
+                    0
+                } else if old == fold(pseudo_sum(frame, &found, udp_len)) {
+                    udp_check(&new, &found, udp, udp_len)
+                } else {
+                    update()
+                }
+            }
+        };
+        new[udp + 6..udp + 8].copy_from_slice(&check.to_be_bytes());
+        if by == ReplyBy::Driver {
+            let hop = longest(&self.next_hops, client).filter(|hop| hop.destination_mac != [0; 6])?;
+            new[..12].copy_from_slice(&[hop.destination_mac, hop.source_mac].concat());
+        }
+        Some(new)
+    }
+
     fn is_denied(&self, source: IpAddr) -> bool {
         if self.source_rules.is_empty() {
             return false;
         }
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        let fits = |(prefix, len, _): &&(IpAddr, u32, SourceRule)| {
-            prefix.is_ipv4() == source.is_ipv4()
-                && (*len == 0 || (bits(*prefix) ^ bits(source)) >> (128 - len) == 0)
-        };
-        let longest = self.source_rules.iter().filter(fits).max_by_key(|(_, len, _)| *len);
-        longest.map_or(self.unlisted_source, |(_, _, rule)| *rule) == SourceRule::DENY
+        longest(&self.source_rules, source).unwrap_or(self.unlisted_source) == SourceRule::DENY
     }
+}
+
+/// What belongs to the longest prefix that fits.
+fn longest<T: Copy>(rules: &[(IpAddr, u32, T)], address: IpAddr) -> Option<T> {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let fits = |(prefix, len, _): &&(IpAddr, u32, T)| {
+        prefix.is_ipv4() == address.is_ipv4()
+            && (*len == 0 || (bits(*prefix) ^ bits(address)) >> (128 - len) == 0)
+    };
+    let longest = rules.iter().filter(fits).max_by_key(|(_, len, _)| *len);
+    longest.map(|(_, _, value)| *value)
+}
+
+struct Letter {
+    is_v4: bool,
+    source_port: u16,
+    udp_len: usize,
+}
+
+/// What may be a reply, without tags; only its headers need to be there.
+fn letter(frame: &[u8]) -> Option<Letter> {
+    let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let (is_v4, udp, ip_payload_len) = match word(12)? {
+        0x0800 => {
+            let plain = *frame.get(14)? == 0x45 && word(20)? & 0x3fff == 0 && *frame.get(23)? == 17;
+            (true, 34, usize::from(word(16)?).checked_sub(20).filter(|_| plain)?)
+        }
+        0x86dd => {
+            let plain = *frame.get(14)? >> 4 == 6 && *frame.get(20)? == 17;
+            (false, 54, Some(usize::from(word(18)?)).filter(|_| plain)?)
+        }
+        _ => return None,
+    };
+    word(udp + 6)?;
+    let udp_len = usize::from(word(udp + 4)?);
+    let fits = udp_len >= 8 && udp_len <= ip_payload_len;
+    fits.then_some(Letter { is_v4, source_port: word(udp)?, udp_len })
 }
 
 fn find(frame: &[u8]) -> Option<Found<'_>> {

@@ -48,6 +48,8 @@ pub(super) enum Unplaced {
     Nowhere,
     /// Its bridge doesn't know the port yet.
     Port(String, (u32, IpAddr)),
+    /// It is on the clients' side, and its replies would not come by here.
+    Uplink,
     /// Clients know no address of its IP version.
     Version,
 }
@@ -100,6 +102,7 @@ impl Identity {
 pub(super) fn locate(
     network: &Network,
     identity: &Identity,
+    uplink: u32,
     direct: SocketAddr,
     way: Way,
 ) -> Result<Spot, Unplaced> {
@@ -111,6 +114,9 @@ pub(super) fn locate(
         Way::Nowhere => return Err(Unplaced::Nowhere),
         Way::By { interface, neighbour } => (interface, neighbour),
     };
+    if number == uplink {
+        return Err(Unplaced::Uplink);
+    }
     let up = |number: u32| network.interfaces.get(&number).filter(|interface| interface.is_up);
     let interface = up(number).ok_or(Unplaced::Interface(number))?;
     if !interface.is_ethernet {
@@ -222,7 +228,12 @@ impl Unplaced {
     pub(super) fn unknown(&self) -> Option<(u32, IpAddr)> {
         match self {
             Self::Neighbour(interface, ip) | Self::Port(_, (interface, ip)) => Some((*interface, *ip)),
-            Self::Here | Self::Interface(_) | Self::NotEthernet(_) | Self::Nowhere | Self::Version => None,
+            Self::Here
+            | Self::Interface(_)
+            | Self::NotEthernet(_)
+            | Self::Nowhere
+            | Self::Uplink
+            | Self::Version => None,
         }
     }
 }
@@ -236,6 +247,7 @@ impl fmt::Display for Unplaced {
             Self::NotEthernet(name) => write!(f, "{name} is not Ethernet"),
             Self::Nowhere => write!(f, "there is no route to it"),
             Self::Port(bridge, _) => write!(f, "{bridge} does not know its port yet"),
+            Self::Uplink => write!(f, "it is behind the uplink, so its replies would not come by here"),
             Self::Version => write!(f, "clients know no address of its IP version"),
         }
     }

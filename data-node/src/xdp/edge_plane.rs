@@ -126,10 +126,20 @@ pub(crate) struct NodePlace {
 
 /// What the thread is told.
 pub(super) enum Order {
+    #[expect(dead_code, reason = "for whoever traces")]
+    Events(oneshot::Sender<Result<Events, XdpError>>),
     Follow(Arc<RouteTable>, oneshot::Sender<Result<(), XdpError>>),
+    #[expect(dead_code, reason = "for whoever traces")]
+    Sample(u64),
     Work(Box<dyn FnOnce() + Send>),
     Stop(oneshot::Sender<()>),
 }
+
+/// The ring of sampled packets.
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+pub(crate) type Events = aya::maps::RingBuf<aya::maps::MapData>;
+#[cfg(not(all(feature = "xdp", target_os = "linux")))]
+pub(crate) type Events = std::convert::Infallible;
 
 /// What is in force, as the thread last said.
 pub(super) type SharedReport = Arc<Mutex<EdgeReport>>;
@@ -163,9 +173,6 @@ impl EdgePlane {
                 }
             }
         };
-        if thread.is_none() && mode == XdpMode::Auto {
-            tracing::warn!(why, "user space relays everything");
-        }
         *lock(&report) = EdgeReport { why, replies: "relay", ..EdgeReport::default() };
         Ok(Self { thread, report })
     }
@@ -200,6 +207,26 @@ impl EdgePlane {
             let _ = done.send(work());
         })));
         result.await.map_err(|_| XdpError::Dead)
+    }
+
+    /// The ring of sampled packets, which can be had once, and after the first table. None without a program.
+    ///
+    /// # Errors
+    /// It was had before.
+    #[expect(dead_code, reason = "for whoever traces")]
+    pub(crate) async fn take_events(&self) -> Result<Option<Events>, XdpError> {
+        let Some(thread) = &self.thread else { return Ok(None) };
+        let (done, events) = oneshot::channel();
+        thread.order(Order::Events(done));
+        events.await.unwrap_or(Err(XdpError::Dead)).map(Some)
+    }
+
+    /// Has events kept of packets whose counter has none of these bits; all ones keep none.
+    #[expect(dead_code, reason = "for whoever traces")]
+    pub(crate) fn sample(&self, mask: u64) {
+        if let Some(thread) = &self.thread {
+            thread.order(Order::Sample(mask));
+        }
     }
 
     /// What is in force.

@@ -12,7 +12,7 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, TryRecvError, channel},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -41,10 +41,18 @@ use super::{
     tables::{self, ClusterTime, Tables, Wishes},
 };
 
+/// Changes of the network that come faster than this are followed together.
+const SYNC_GAP: Duration = Duration::from_millis(20);
+
+/// How long the kernel may take to let go of an interface, and how often it is looked whether it has.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+const RELEASE_STEP: Duration = Duration::from_millis(5);
+
 /// How to reach the thread.
 pub(super) struct EdgeThread {
-    orders: Sender<Order>,
+    orders: Option<Sender<Order>>,
     bell: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl EdgeThread {
@@ -68,27 +76,34 @@ impl EdgeThread {
                 Err(error) => _ = started.send(Err(error)),
             }
         };
-        thread::Builder::new().name("plane".into()).spawn(work).map_err(XdpError::Thread)?;
+        let thread = thread::Builder::new().name("plane".into()).spawn(work).map_err(XdpError::Thread)?;
         outcome.recv().unwrap_or(Err(XdpError::Dead))?;
         privileges::keep_only(CapabilitySet::empty()).map_err(XdpError::Thread)?;
-        Ok(Self { orders, bell })
+        Ok(Self { orders: Some(orders), bell, thread: Some(thread) })
     }
 
     /// Hands it something to do. If it has died, whoever waits for the outcome hears of that.
     pub(super) fn order(&self, order: Order) {
-        if self.orders.send(order).is_ok() {
-            // A bell that has rung too often still rings.
-            let _ = write(&*self.bell, &1_u64.to_ne_bytes());
+        if self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok()) {
+            self.ring();
         }
+    }
+
+    fn ring(&self) {
+        // A bell that has rung too often still rings.
+        let _ = write(&*self.bell, &1_u64.to_ne_bytes());
     }
 }
 
-/// Gone without an order, as after a crash: what is pinned goes on.
+/// Gone without an order, as after a crash: what is pinned goes on. Once this has been dropped, nothing holds it.
 impl Drop for EdgeThread {
     fn drop(&mut self) {
-        let (orders, _) = channel();
-        self.orders = orders;
-        let _ = write(&*self.bell, &1_u64.to_ne_bytes());
+        self.orders = None;
+        self.ring();
+        if let Some(thread) = self.thread.take() {
+            // Whoever waits for an order has heard already, if it has died.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -103,14 +118,11 @@ type Spots = BTreeMap<NodeId, Spot>;
 type Places = BTreeMap<NodeId, NodePlace>;
 
 /// What holds a program on an interface.
-struct Held {
-    name: String,
-    link: FdLink,
-}
+struct Held(#[expect(dead_code, reason = "closing it takes the program off, if it is not pinned")] FdLink);
 
 /// What sends replies on from one interface.
 struct ReplyLinks {
-    #[expect(dead_code, reason = "closing it takes the program off")]
+    #[expect(dead_code, reason = "it is held")]
     classifier: Held,
     xdp: Option<Held>,
 }
@@ -133,7 +145,11 @@ struct Edge {
     replies: BTreeMap<u32, ReplyLinks>,
     prepared: BTreeSet<u32>,
     places: Places,
+    /// Why it is in this mode.
     why: String,
+    /// What is wrong at present.
+    trouble: Option<String>,
+    event_mask: u64,
     /// Nothing is in force, and nothing will be.
     is_off: bool,
 }
@@ -182,24 +198,32 @@ impl Edge {
             prepared,
             places: BTreeMap::new(),
             why: String::new(),
+            trouble: None,
+            event_mask: u64::MAX,
             is_off: false,
         })
     }
 
     fn run(mut self, inbox: &Receiver<Order>, bell: &OwnedFd) {
-        let mut tended = Instant::now();
+        let (mut tended, mut synced) = (Instant::now(), Instant::now());
+        let mut changed = false;
         loop {
-            let changed = self.wait(bell, TEND_AFTER.saturating_sub(tended.elapsed()));
+            let wait = TEND_AFTER.saturating_sub(tended.elapsed());
+            let soon = SYNC_GAP.saturating_sub(synced.elapsed());
+            changed |= self.wait(bell, if changed { wait.min(soon) } else { wait });
             let is_due = tended.elapsed() >= TEND_AFTER;
-            if is_due {
-                tended = Instant::now();
-            }
-            if changed || is_due {
+            if is_due || changed && synced.elapsed() >= SYNC_GAP {
                 self.tend(is_due);
+                (changed, synced) = (false, Instant::now());
+            }
+            if is_due {
+                tended = synced;
             }
             loop {
                 match inbox.try_recv() {
+                    Ok(Order::Events(done)) => _ = done.send(tables::take_events(&mut self.programs)),
                     Ok(Order::Follow(table, done)) => _ = done.send(self.follow(table)),
+                    Ok(Order::Sample(mask)) => self.sample(mask),
                     Ok(Order::Work(work)) => work(),
                     Ok(Order::Stop(done)) => {
                         self.stop();
@@ -251,7 +275,7 @@ impl Edge {
                     (true, Place::Driver) => "the driver can".to_owned(),
                     (true, Place::Stack) => "as the edge before".to_owned(),
                 };
-                self.announce();
+                self.tell();
                 return Ok(());
             }
             Err(error) if is_auto => describe(&error),
@@ -268,7 +292,7 @@ impl Edge {
                 self.why = format!("native: {native}; generic: {}", describe(&error));
             }
         }
-        self.announce();
+        self.tell();
         Ok(())
     }
 
@@ -299,20 +323,27 @@ impl Edge {
         if self.table.is_none() || self.is_off {
             return;
         }
-        let reason = self.why.clone();
         let tended = self.sync(is_due).and_then(|()| {
             let uplink = find(&self.config.uplink)?;
             self.hold_ingress(&uplink)
         });
-        if let Err(error) = tended {
-            self.why = describe(&error);
+        let trouble = tended.err().map(|error| describe(&error));
+        if self.trouble != trouble {
+            match &trouble {
+                Some(why) => tracing::warn!(why, "the kernel program is out of step"),
+                None => tracing::info!("the kernel program is in step again"),
+            }
+            self.trouble = trouble;
         }
-        let before = lock(&self.report).why.clone();
         self.tell();
-        if self.why != before {
-            tracing::warn!(why = self.why, "the kernel program's place has changed");
+    }
+
+    /// Has events kept of packets whose counter has none of these bits.
+    fn sample(&mut self, mask: u64) {
+        self.event_mask = mask;
+        if let Err(error) = self.refresh() {
+            tracing::warn!(error = describe(&error), "the kernel program can't be told what to keep");
         }
-        self.why = reason;
     }
 
     /// The clock, and what the programs have been told before.
@@ -322,7 +353,7 @@ impl Edge {
             time: ClusterTime { unix_ms: table.unix_ms, read: table.made },
             source_rate: self.config.sources.rate,
             source_rules: self.source_rules,
-            event_mask: u64::MAX,
+            event_mask: self.event_mask,
             uplink: self.uplink,
         };
         tables::set(&mut self.programs, &wishes)
@@ -334,6 +365,7 @@ impl Edge {
         let network = Network::look(&self.netlink).map_err(XdpError::Network)?;
         let uplink = network.named(&self.config.uplink).cloned().unwrap_or_default();
         self.uplink = uplink.index;
+        self.forget_vanished(&network);
         let identity = Identity::of(self.config.listen, self.config.advertised, uplink.index, &network);
         let (spots, mut places) = self.locate(&table, &network, &identity, is_due)?;
         let devices: BTreeSet<u32> = spots.values().map(|spot| spot.device).collect();
@@ -370,6 +402,18 @@ impl Edge {
         Ok(())
     }
 
+    /// Of interfaces that are gone nothing needs to be undone.
+    fn forget_vanished(&mut self, network: &Network) {
+        let pins = self.pins.as_ref().ok();
+        self.prepared.retain(|number| {
+            let is_there = network.interfaces.contains_key(number);
+            if let Some(pins) = pins.filter(|_| !is_there) {
+                pins.note_undone(*number);
+            }
+            is_there
+        });
+    }
+
     /// Where each node is. Whoever hasn't answered lately is asked.
     fn locate(
         &self,
@@ -389,7 +433,7 @@ impl Edge {
             let node = route.target.node;
             let mut place =
                 NodePlace { node, direct: route.direct, device: None, replies: "relay", why: String::new() };
-            let unknown = match locate(network, identity, route.direct, way) {
+            let unknown = match locate(network, identity, self.uplink, route.direct, way) {
                 Ok(spot) => {
                     spots.insert(node, spot);
                     (is_due && !spot.is_fresh).then_some(spot.neighbour)
@@ -518,8 +562,10 @@ impl Edge {
                 Err(error) => describe(&error),
             },
         };
-        if let Some(held) = self.replies.get_mut(&interface.index).and_then(|links| links.xdp.take()) {
-            self.release(held);
+        // One of an edge before too, which was told otherwise.
+        self.forget(&reply_name(interface));
+        if let Some(links) = self.replies.get_mut(&interface.index) {
+            links.xdp = None;
         }
         Ok((false, why))
     }
@@ -528,13 +574,13 @@ impl Edge {
         let name = format!("reply-{}", interface.index);
         if let Some(link) = self.pins.as_ref().ok().and_then(|pins| pins.link(&name)) {
             if let Ok(link) = self.programs.reclassify(link) {
-                return Ok(Held { name, link });
+                return Ok(Held(link));
             }
             // Its interface has gone, and another one has the number.
             self.forget(&name);
         }
         let link = self.programs.classify(interface)?;
-        self.keep(name, link)
+        self.keep(&name, link)
     }
 
     fn hold_reply_program(&mut self, interface: &Interface) -> Result<(), XdpError> {
@@ -543,7 +589,7 @@ impl Edge {
         if links.is_some_and(|links| links.xdp.is_some()) && interface.program == Some(id) {
             return Ok(());
         }
-        let held = self.hold_xdp(REPLY, format!("replyxdp-{}", interface.index), interface)?;
+        let held = self.hold_xdp(REPLY, reply_name(interface), interface)?;
         if let Some(links) = self.replies.get_mut(&interface.index) {
             links.xdp = Some(held);
         }
@@ -561,7 +607,10 @@ impl Edge {
         // One in the other mode is in the way; one of another interface has lost it.
         let before = self.pins.as_ref().map(Pins::links).unwrap_or_default();
         for other in before.iter().filter(|other| other.starts_with("ingress-") && **other != name) {
+            let link = self.pins.as_ref().ok().and_then(|pins| pins.link(other));
+            let program = link.and_then(|link| link.info().ok()).map(|info| info.program_id());
             self.forget(other);
+            self.await_release(program);
         }
         let uplink = find(&uplink.name)?;
         let held = self.hold_xdp(INGRESS, name, &uplink)?;
@@ -583,25 +632,20 @@ impl Edge {
             let holds = link.info().is_ok_and(|info| Some(info.program_id()) == interface.program);
             if holds && let Ok(link) = self.programs.replace(program, link) {
                 tracing::info!(interface = interface.name, program, "taken over from the edge before");
-                return Ok(Held { name, link });
+                return Ok(Held(link));
             }
             self.forget(&name);
         }
         let link = self.programs.attach(program, interface)?;
-        self.keep(name, link)
+        self.keep(&name, link)
     }
 
-    fn keep(&self, name: String, link: FdLink) -> Result<Held, XdpError> {
+    fn keep(&self, name: &str, link: FdLink) -> Result<Held, XdpError> {
         let link = match &self.pins {
-            Ok(pins) => pins.keep(&name, link)?,
+            Ok(pins) => pins.keep(name, link)?,
             Err(_) => link,
         };
-        Ok(Held { name, link })
-    }
-
-    fn release(&self, held: Held) {
-        self.forget(&held.name);
-        drop(held.link);
+        Ok(Held(link))
     }
 
     fn forget(&self, name: &str) {
@@ -637,16 +681,6 @@ impl Edge {
         self.places = places;
     }
 
-    fn announce(&self) {
-        self.tell();
-        let EdgeReport { mode, why, replies, .. } = lock(&self.report).clone();
-        if mode == XdpMode::Off {
-            tracing::warn!(%mode, why, "user space relays everything");
-        } else {
-            tracing::info!(%mode, why, replies, "kernel program");
-        }
-    }
-
     fn tell(&self) {
         let mode = match self.programs.place {
             _ if self.is_off => XdpMode::Off,
@@ -663,7 +697,8 @@ impl Edge {
         };
         match tables::counts(&self.programs) {
             Ok(counts) => {
-                *lock(&self.report) = EdgeReport { mode, why: self.why.clone(), replies, nodes, counts };
+                let why = self.trouble.as_ref().unwrap_or(&self.why).clone();
+                *lock(&self.report) = EdgeReport { mode, why, replies, nodes, counts };
             }
             Err(error) => {
                 tracing::warn!(error = describe(&error), "the kernel program does not tell its counts")
@@ -689,10 +724,27 @@ impl Edge {
                 pins.forget(&name);
             }
         }
+        let program = self.programs.id(INGRESS).ok();
+        self.await_release(program);
         self.undo_preparation();
         let gone = "nothing outlives this any more".to_owned();
         if let Ok(pins) = std::mem::replace(&mut self.pins, Err(gone)) {
             pins.clear();
+        }
+    }
+
+    /// The kernel takes its time from when nobody holds a link any more; whoever comes next should not meet the program.
+    fn await_release(&self, program: Option<u32>) {
+        let began = Instant::now();
+        while find(&self.config.uplink).is_ok_and(|uplink| program.is_some() && uplink.program == program) {
+            if began.elapsed() > RELEASE_MAX {
+                tracing::warn!(
+                    interface = self.config.uplink,
+                    "the kernel program is still on the interface"
+                );
+                return;
+            }
+            thread::sleep(RELEASE_STEP);
         }
     }
 
@@ -730,6 +782,10 @@ fn ingress_name(place: Place, interface: u32) -> String {
         Place::Driver => format!("ingress-native-{interface}"),
         Place::Stack => format!("ingress-generic-{interface}"),
     }
+}
+
+fn reply_name(interface: &Interface) -> String {
+    format!("replyxdp-{}", interface.index)
 }
 
 fn find(name: &str) -> Result<Interface, XdpError> {

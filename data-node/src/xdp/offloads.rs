@@ -76,7 +76,8 @@ impl Switches {
         self.ethtool(interface, ETHTOOL_SET_GRO, u32::from(on)).map(drop)
     }
 
-    fn ethtool(&self, interface: &str, command: u32, value: u32) -> io::Result<u32> {
+    /// Reads or sets one value, by a command of ethtool.
+    pub(super) fn ethtool(&self, interface: &str, command: u32, value: u32) -> io::Result<u32> {
         let mut question = [command, value];
         let mut request = Request { name: [0; NAME_LEN], value: [0; 24] };
         let name = interface.as_bytes();

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, time::Instant};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, DevMap, HashMap, LpmTrie, Map, MapError, PerCpuArray, lpm_trie::Key, xdp::XdpMapError},
+    maps::{
+        Array, DevMap, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key,
+        xdp::XdpMapError,
+    },
 };
 use xdpfs_plane::{
     Fate, Rate,
@@ -317,6 +320,12 @@ pub(super) fn counts(programs: &Programs) -> Result<PlaneCounts, XdpError> {
         *refused = count(Fate::reject_counter(*reject))?;
     }
     Ok(counts)
+}
+
+/// The ring of sampled packets. It can be had once.
+pub(super) fn take_events(programs: &mut Programs) -> Result<RingBuf<MapData>, XdpError> {
+    let map = programs.ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
+    map.try_into().map_err(reading("EVENTS"))
 }
 
 /// A prefix as the maps have it.

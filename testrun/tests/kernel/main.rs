@@ -4,6 +4,7 @@
 
 mod agreement;
 mod limits;
+mod replies;
 mod verdicts;
 
 use xdpfs_plane::maps::Route;

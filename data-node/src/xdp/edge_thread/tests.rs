@@ -4,7 +4,7 @@
 
 mod lab;
 
-use self::lab::{Lab, Options, Stream};
+use self::lab::{Lab, NODE_DEVICES, Options, Stream};
 use super::super::{
     PlaneCounts, XdpError, XdpMode,
     edge_plane::{OnExit, Prepare, Replies},
@@ -79,6 +79,60 @@ fn nodes_whose_interface_is_made_anew_are_found_again() {
         }
         plane.stop();
     }
+}
+
+#[test]
+fn ports_of_bridges_are_found_and_prepared() {
+    let Some(lab) = Lab::open() else { return };
+    lab.bridge(1);
+    for mode in MODES {
+        let plane = lab.start(Options { mode, ..Options::default() });
+        plane.until_forwarded("kernel");
+        assert_eq!(
+            plane.report().nodes[0].device.as_deref(),
+            Some(NODE_DEVICES[0]),
+            "the port, not the bridge"
+        );
+        assert_eq!((lab.exchange(1, true, 100), lab.exchange(2, true, 100)), (100, 100), "{mode}");
+        plane.stop();
+        assert!(!lab.gro(1));
+    }
+}
+
+#[test]
+fn replies_by_the_kernel_leave_nodes_their_segmentation_offload() {
+    let Some(lab) = Lab::open() else { return };
+    let offload = || lab.node_spaces[0].has_segmentation_offload("eth0");
+    assert!(offload());
+    for (replies, way, stays) in [(Replies::Kernel, "kernel", true), (Replies::Xdp, "xdp", false)] {
+        let plane = lab.start(Options { replies, ..Options::default() });
+        plane.until_forwarded(way);
+        assert_eq!(offload(), stays, "{replies:?}");
+        plane.stop();
+    }
+    let plane = lab.start(Options::default());
+    plane.until_forwarded("kernel");
+    assert!(plane.report().nodes[0].why.contains("segmentation offload"), "{:?}", plane.report());
+    plane.stop();
+}
+
+#[test]
+fn edge_after_another_one_may_be_told_otherwise() {
+    let Some(lab) = Lab::open() else { return };
+    let steps = [
+        (XdpMode::Native, Replies::Xdp, "xdp"),
+        (XdpMode::Native, Replies::Kernel, "kernel"),
+        (XdpMode::Generic, Replies::Kernel, "kernel"),
+        (XdpMode::Native, Replies::Xdp, "xdp"),
+    ];
+    for (mode, replies, way) in steps {
+        let plane = lab.start(Options { mode, replies, on_exit: OnExit::Keep, ..Options::default() });
+        plane.until_forwarded(way);
+        assert_eq!(plane.report().mode, mode);
+        assert_eq!(lab.exchange(1, true, 100), 100, "{mode} {replies:?}");
+        plane.stop();
+    }
+    lab.start(Options::default()).stop();
 }
 
 #[test]

@@ -31,6 +31,7 @@ use super::super::super::{XdpError, XdpMode, network::Interface, offloads::Switc
 
 pub(super) const UPLINK: &str = "up0";
 pub(super) const NODE_DEVICES: [&str; 2] = ["down1", "down2"];
+const BRIDGE: &str = "bridge0";
 const PORT: u16 = 7400;
 const NODE_PORT: u16 = 7401;
 /// Requests of a stream that have no reply yet.
@@ -144,6 +145,15 @@ impl Lab {
         self.edge.up(device, &[&format!("10.78.{number}.1/24"), &format!("fd78:{number}::1/64")]);
         ip(&["-n", &node.name, "route", "add", "default", "via", &format!("10.78.{number}.1")]);
         ip(&["-n", &node.name, "-6", "route", "add", "default", "via", &format!("fd78:{number}::1")]);
+    }
+
+    /// Puts the edge's end of the pair into a bridge, which has the addresses then.
+    pub(super) fn bridge(&self, number: usize) {
+        let (edge, device) = (&self.edge, NODE_DEVICES[number - 1]);
+        ip(&["-n", &edge.name, "address", "flush", "dev", device]);
+        ip(&["-n", &edge.name, "link", "add", BRIDGE, "type", "bridge"]);
+        ip(&["-n", &edge.name, "link", "set", device, "master", BRIDGE]);
+        edge.up(BRIDGE, &[&format!("10.78.{number}.1/24"), &format!("fd78:{number}::1/64")]);
     }
 
     /// Removes it.
@@ -289,8 +299,6 @@ impl Running {
     /// Goes without a word, as if it was killed: all that it had open is closed.
     pub(super) fn die(self) {
         drop(self.plane);
-        // The lock is the last to go.
-        thread::sleep(Duration::from_millis(300));
     }
 
     pub(super) fn stop(mut self) {
@@ -371,6 +379,12 @@ impl Namespace {
 
     pub(super) fn set_gro(&self, device: &str, on: bool) {
         self.run(|| Switches::open().unwrap().set_gro(device, on).unwrap());
+    }
+
+    /// Whether an interface takes batches that are cut apart behind it.
+    pub(super) fn has_segmentation_offload(&self, device: &str) -> bool {
+        const ETHTOOL_GET_TSO: u32 = 0x1e;
+        self.run(|| Switches::open().unwrap().ethtool(device, ETHTOOL_GET_TSO, 0).unwrap() != 0)
     }
 
     pub(super) fn gro(&self, device: &str) -> bool {
