@@ -31,7 +31,9 @@ pub(crate) fn judge(packet: &Packet, envelope: &Envelope) -> Decision {
 #[inline(always)]
 fn decide(packet: &Packet, envelope: &Envelope, settings: &Settings, now_ns: u64) -> Option<Decision> {
     // A router's other traffic is none of our business, and what is for many hosts is none of ours alone.
-    if is_for_many(packet) || maps::own(envelope.destination(packet)?) != Some(OwnAddress::SERVED) {
+    let destination = envelope.destination(packet)?;
+    let is_ours = settings.serves(destination) || maps::own(destination) == Some(OwnAddress::SERVED);
+    if is_for_many(packet) || !is_ours {
         return Some(Decision::End(Fate::Foreign));
     }
     let source = envelope.source(packet)?;

@@ -12,12 +12,16 @@ use rustix::time::{ClockId, clock_getres};
 use xdpfs_plane::{
     COUNTERS, PORTS_MAX, Rate, counter_label,
     maps::{
-        Address, Event, KeyEpochSlot, NextHop, OwnAddress, ReplyKey, ReplySource, Route, Settings, SourceRule,
+        Address, Event, KeyEpochSlot, NextHop, OwnAddress, ReplyKey, ReplySource, Route, SERVED_MAX,
+        Settings, SourceRule, words,
     },
 };
 use xdpfs_wire::{NodeId, SipKey};
 
-use crate::fixture::{HERE, NODE, NOW, OWN, PORT, SECRETS};
+use crate::{
+    fixture::{HERE, NODE, NOW, OWN, PORT, SECRETS},
+    frames::EDGE_V4,
+};
 
 /// Names the object; set by `cargo xtask`.
 const OBJECT: &str = "XDPFS_EBPF_OBJECT";
@@ -102,7 +106,10 @@ impl Kernel {
     /// Puts settings in force that were made some time ago.
     pub fn settings_made(&mut self, settings: Settings, ago_ns: u64) -> anyhow::Result<()> {
         let made_ns = (self.ticks()? * self.tick_ns).saturating_sub(ago_ns);
-        self.set("SETTINGS", 0, Settings { made_ns, made_unix_s: NOW.0, ..settings })
+        // The other address is found in its map.
+        let mut served = [[0; 2]; SERVED_MAX];
+        served[SERVED_MAX - 1] = words(mapped(EDGE_V4.into()));
+        self.set("SETTINGS", 0, Settings { made_ns, made_unix_s: NOW.0, served, ..settings })
     }
 
     fn ticks(&mut self) -> anyhow::Result<u64> {
@@ -283,6 +290,7 @@ pub const QUIET: Settings = Settings {
     sources_listed: 0,
     made_unix_s: 0,
     uplink: 0,
+    served: [[0; 2]; SERVED_MAX],
 };
 
 /// No limit but a tiny one, for tests.

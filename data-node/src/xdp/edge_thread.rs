@@ -356,7 +356,7 @@ impl Edge {
             event_mask: self.event_mask,
             uplink: self.uplink,
         };
-        tables::set(&mut self.programs, &wishes)
+        tables::set(&mut self.programs, &self.tables, &wishes)
     }
 
     /// Brings maps and reply programs in step with table and network.

@@ -96,7 +96,7 @@ impl Plane {
             event_mask: u64::MAX,
             uplink: 0,
         };
-        tables::set(&mut self.programs, &wishes)
+        tables::set(&mut self.programs, &self.tables, &wishes)
     }
 
     /// What the program has counted.

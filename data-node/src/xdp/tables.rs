@@ -15,7 +15,7 @@ use xdpfs_plane::{
     Fate, Rate,
     maps::{
         Address, DEVICES_MAX, KEY_EPOCHS, KeyEpochSlot, NextHop, OwnAddress, ReplyKey, ReplySource, Route,
-        Settings, SourceRule,
+        SERVED_MAX, Settings, SourceRule, words,
     },
 };
 use xdpfs_wire::{EpochSecret, KeyEpoch, NodeId, Reject, SipKey};
@@ -264,9 +264,14 @@ impl fmt::Debug for Tables {
 }
 
 /// Puts the settings in force; the program's clock runs from here.
-pub(super) fn set(programs: &mut Programs, wishes: &Wishes) -> Result<(), XdpError> {
+pub(super) fn set(programs: &mut Programs, tables: &Tables, wishes: &Wishes) -> Result<(), XdpError> {
     let Wishes { time, source_rate, source_rules, event_mask, uplink } = *wishes;
     let now_ms = time.unix_ms + u64::try_from(time.read.elapsed().as_millis()).unwrap_or_default();
+    let mut served = [[0; 2]; SERVED_MAX];
+    let known = tables.own.iter().filter(|(_, own)| **own == OwnAddress::SERVED);
+    for (place, (address, _)) in served.iter_mut().zip(known) {
+        *place = words(*address);
+    }
     let since_second_ns = now_ms % 1000 * 1_000_000;
     let interval_ns = source_rate.map_or(0, |rate| SECOND_NS / u64::from(rate.max(1)));
     let settings = Settings {
@@ -278,6 +283,7 @@ pub(super) fn set(programs: &mut Programs, wishes: &Wishes) -> Result<(), XdpErr
         sources_listed: u32::from(source_rules.is_some()),
         made_unix_s: u32::try_from(now_ms / 1000).unwrap_or(u32::MAX),
         uplink,
+        served,
     };
     let mut map: Array<_, Raw<Settings>> = part_mut(&mut programs.ebpf, "SETTINGS")?;
     map.set(0, Raw(settings), 0).map_err(reading("SETTINGS"))
