@@ -126,10 +126,8 @@ pub(crate) struct NodePlace {
 
 /// What the thread is told.
 pub(super) enum Order {
-    #[expect(dead_code, reason = "for whoever traces")]
     Events(oneshot::Sender<Result<Events, XdpError>>),
     Follow(Arc<RouteTable>, oneshot::Sender<Result<(), XdpError>>),
-    #[expect(dead_code, reason = "for whoever traces")]
     Sample(u64),
     Work(Box<dyn FnOnce() + Send>),
     Stop(oneshot::Sender<()>),

@@ -249,6 +249,23 @@ fn auto_takes_the_best_that_the_interface_can() {
     assert!(said.contains("nowhere0 can't be used"), "{said}");
 }
 
+#[test]
+fn only_one_thread_of_a_node_keeps_capabilities() {
+    const NET_ADMIN: u64 = 1 << 12;
+    const PERFMON: u64 = 1 << 38;
+    const BPF: u64 = 1 << 39;
+    let Some(lab) = Lab::open() else { return };
+    let node = lab.start(&["--xdp", "native"]);
+    let (planes, others): (Vec<_>, Vec<_>) =
+        node.capabilities().into_iter().partition(|(name, _)| name == "plane");
+    assert_eq!(planes, [("plane".to_owned(), NET_ADMIN | PERFMON | BPF)]);
+    assert!(others.len() > 1 && others.iter().all(|(_, capabilities)| *capabilities == 0), "{others:?}");
+    node.terminate();
+    let node = lab.start(&["--xdp", "off"]);
+    assert!(node.capabilities().iter().all(|(_, capabilities)| *capabilities != 0), "nothing to give up for");
+    node.terminate();
+}
+
 fn writer_capability(key_epoch: KeyEpoch) -> xdpfs_wire::Capability {
     xdpfs_wire::Capability { key_epoch, ..capability(Rights::ALL) }
 }

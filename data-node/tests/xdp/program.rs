@@ -1,6 +1,7 @@
 //! A data node as a process of its own.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     process::{Child, Command, Stdio},
@@ -50,6 +51,15 @@ impl Program {
         &self.first_beat.as_ref().unwrap().xdp_reason
     }
 
+    /// Each thread's name, and all that it may or could get: effective, permitted, inheritable, bounding and ambient
+    /// capabilities together.
+    pub(crate) fn capabilities(&self) -> Vec<(String, u64)> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        // Threads come and go.
+        let statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+        statuses.map(|status| of_thread(&status)).collect()
+    }
+
     pub(crate) fn terminate(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let said = self.said();
@@ -73,4 +83,11 @@ impl Program {
         self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         said
     }
+}
+
+fn of_thread(status: &str) -> (String, u64) {
+    let fields = || status.lines().filter_map(|line| line.split_once(":\t"));
+    let name = fields().find(|(field, _)| *field == "Name").unwrap().1.to_owned();
+    let sets = fields().filter(|(field, _)| field.starts_with("Cap"));
+    (name, sets.fold(0, |all, (_, bits)| all | u64::from_str_radix(bits, 16).unwrap()))
 }
