@@ -75,6 +75,7 @@ pub struct PreparedEdge {
 #[derive(Debug)]
 pub struct Edge {
     address: String,
+    bound: SocketAddr,
     plane: Arc<EdgePlane>,
     counters: Arc<RelayCounters>,
     failure: watch::Receiver<Option<EdgeFailure>>,
@@ -137,7 +138,15 @@ impl PreparedEdge {
             ("control connection", tokio::spawn(obey(control.run(tables), stop.clone(), failed))),
             ("kernel program", tokio::spawn(follow(Arc::clone(&plane), latest, stop.clone()))),
         ];
-        Ok(Some(Edge { address: advertised, plane, counters, failure, tasks, stop: stop.drop_guard() }))
+        Ok(Some(Edge {
+            address: advertised,
+            bound,
+            plane,
+            counters,
+            failure,
+            tasks,
+            stop: stop.drop_guard(),
+        }))
     }
 }
 
@@ -146,6 +155,12 @@ impl Edge {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it receives datagrams.
+    #[must_use]
+    pub fn bound(&self) -> SocketAddr {
+        self.bound
     }
 
     /// Where its kernel program runs; never [`XdpMode::Auto`].

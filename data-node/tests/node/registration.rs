@@ -24,6 +24,7 @@ async fn node_tells_who_and_where_it_is() {
     let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
     let told = Config {
         advertise: Some("node-a.example:7100".into()),
+        direct: Some("10.0.0.7:7100".into()),
         failure_domain: "rack-9".into(),
         capacity_bytes: Some(1 << 30),
         ..config(&home, &meta)
@@ -32,6 +33,7 @@ async fn node_tells_who_and_where_it_is() {
     assert_eq!(node.node_id(), NodeId(NODE_ID));
     let request = meta.heard().registrations[0].clone();
     assert_eq!(request.address, "node-a.example:7100");
+    assert_eq!(request.direct_address, "10.0.0.7:7100");
     assert_eq!(request.failure_domain, "rack-9");
     assert_eq!(request.capacity_bytes, 1 << 30);
     node.shutdown().await;

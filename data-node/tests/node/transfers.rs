@@ -38,6 +38,23 @@ async fn chunks_of_any_size_come_back_as_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn node_on_all_addresses_answers_from_the_one_that_was_asked() {
+    let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
+    let listen = "0.0.0.0:0".parse().unwrap();
+    let everywhere = Config { listen, advertise: Some("node:1".into()), ..config(&home, &meta) };
+    let node = DataNode::start(everywhere).await.unwrap();
+    assert_eq!(meta.heard().registrations[0].direct_address, "node:1", "it has no better one");
+    for (number, address) in [[127, 0, 0, 1], [127, 0, 0, 2]].into_iter().enumerate() {
+        let writer = Writer::at((address, node.address().port()).into());
+        let chunk = chunk(number as u64);
+        let data = bytes_of(chunk, MIB);
+        writer.write_checked(&meta, chunk, &data).await;
+        assert!(writer.read(chunk, 0..MIB as u32).await.unwrap() == data, "{address:?}");
+    }
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_writers_and_readers_at_once_get_what_they_want() {
     let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
     let node = start(&home, &meta).await;
