@@ -39,6 +39,8 @@ pub struct ClusterOptions {
     pub data_node_capacity: Option<String>,
     /// Puts a lossy path before every data node.
     pub shim: Option<ShimOptions>,
+    /// Puts all data nodes behind one edge without a kernel program; there is no lossy path then.
+    pub edge: bool,
     /// More environment for every member.
     pub env: Vec<(String, String)>,
     /// How long a member may take to become ready.
@@ -63,6 +65,7 @@ impl Default for ClusterOptions {
             dir: None,
             data_node_capacity: None,
             shim: None,
+            edge: false,
             env: Vec::new(),
             ready_within: Duration::from_secs(30),
         }
@@ -74,6 +77,8 @@ impl Default for ClusterOptions {
 pub enum Member {
     /// A data node.
     DataNode(usize),
+    /// The edge, if the cluster has one.
+    Edge,
     /// A metadata server; its Raft id is one more.
     MetaServer(usize),
 }
@@ -82,6 +87,7 @@ impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DataNode(index) => write!(f, "data-node-{index}"),
+            Self::Edge => f.write_str("edge"),
             Self::MetaServer(index) => write!(f, "meta-server-{}", index + 1),
         }
     }
@@ -93,6 +99,7 @@ pub struct Cluster {
     // Dropped first: no process may outlive the directory that it writes to.
     meta_servers: Vec<Seat>,
     data_nodes: Vec<Seat>,
+    edge: Option<Seat>,
     endpoints: Vec<SocketAddr>,
     cli: Cli,
     ready_within: Duration,
@@ -142,6 +149,9 @@ impl Cluster {
             cluster.seat(Member::MetaServer(index)).spec.args.pop();
         }
         cluster.restart_all(&cluster.all_data_nodes())?;
+        if cluster.edge.is_some() {
+            cluster.restart(Member::Edge)?;
+        }
         Ok(cluster)
     }
 
@@ -317,7 +327,7 @@ impl Cluster {
     /// The ends of all members' logs.
     #[must_use]
     pub fn log_tails(&self) -> String {
-        let seats = self.meta_servers.iter().chain(&self.data_nodes);
+        let seats = self.meta_servers.iter().chain(&self.data_nodes).chain(&self.edge);
         seats.filter_map(|seat| seat.process.as_ref()).map(Process::log_tail).collect()
     }
 
@@ -332,6 +342,11 @@ impl Cluster {
         let peers = ports::free_ports(address, options.meta_servers)?;
         let listens = ports::free_ports(address, options.data_nodes)?;
         let endpoint = join(&endpoints);
+        let edge_listen = options
+            .edge
+            .then(|| ports::free_ports(address, 1))
+            .transpose()?
+            .and_then(|mut ports| ports.pop());
 
         let blueprint = Blueprint { bin_dir: &bin_dir, dir: dir.path(), env: &options.env };
         let members: Vec<String> = (0..options.meta_servers)
@@ -341,22 +356,24 @@ impl Cluster {
             (0..options.meta_servers).map(|index| blueprint.meta_server(index, &members)).collect();
         let mut data_nodes = Vec::new();
         for (index, listen) in listens.iter().enumerate() {
-            let shim = options.shim.map(|shim| lossy_path(address, *listen, shim, index)).transpose()?;
-            data_nodes.push(blueprint.data_node(
-                index,
-                *listen,
-                &endpoint,
-                shim,
-                options.data_node_capacity.as_deref(),
-            ));
+            let shim = options.shim.filter(|_| !options.edge);
+            let shim = shim.map(|shim| lossy_path(address, *listen, shim, index)).transpose()?;
+            let mut node =
+                blueprint.data_node(index, *listen, &endpoint, shim, options.data_node_capacity.as_deref());
+            if let Some(edge) = edge_listen {
+                node.spec.args.extend(["--advertise".into(), edge.to_string().into()]);
+            }
+            data_nodes.push(node);
         }
+        let edge = edge_listen.map(|listen| blueprint.edge(listen, &endpoint));
         let cli = Cli { program: bin_dir.join("xdpfs-cli"), endpoint };
-        Ok(Self { meta_servers, data_nodes, endpoints, cli, ready_within: options.ready_within, dir })
+        Ok(Self { meta_servers, data_nodes, edge, endpoints, cli, ready_within: options.ready_within, dir })
     }
 
     fn seat(&mut self, member: Member) -> &mut Seat {
         match member {
             Member::DataNode(index) => &mut self.data_nodes[index],
+            Member::Edge => self.edge.as_mut().expect("the cluster was started with an edge"),
             Member::MetaServer(index) => &mut self.meta_servers[index],
         }
     }
@@ -364,6 +381,7 @@ impl Cluster {
     fn seat_of(&self, member: Member) -> &Seat {
         match member {
             Member::DataNode(index) => &self.data_nodes[index],
+            Member::Edge => self.edge.as_ref().expect("the cluster was started with an edge"),
             Member::MetaServer(index) => &self.meta_servers[index],
         }
     }
@@ -420,6 +438,14 @@ impl Blueprint<'_> {
             args.extend(["--capacity".to_owned(), capacity.to_owned()]);
         }
         self.seat(Member::DataNode(index), "xdpfs-data-node", args, shim)
+    }
+
+    fn edge(&self, listen: SocketAddr, endpoint: &str) -> Seat {
+        let args = ["edge", "--meta", endpoint, "--listen", &listen.to_string()].map(str::to_owned);
+        let mut seat = self.seat(Member::Edge, "xdpfs-data-node", Vec::new(), None);
+        // It keeps no data.
+        seat.spec.args = args.into_iter().map(Into::into).collect();
+        seat
     }
 
     fn seat(&self, member: Member, program: &str, args: Vec<String>, shim: Option<UdpShim>) -> Seat {

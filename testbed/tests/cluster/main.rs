@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "figures are shown with --nocapture, and when a test fails")]
 
 mod bad_input;
+mod edge;
 mod hostile;
 mod interrupted;
 mod lossy;
