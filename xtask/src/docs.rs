@@ -45,12 +45,14 @@ pub(crate) fn page() -> anyhow::Result<String> {
         page += &section(2, binary, &help);
         for subcommand in subcommands(&help) {
             let name = format!("{binary} {subcommand}");
-            page += &section(3, &name, &self::help(binary, &[subcommand])?);
+            let help = self::help(binary, &[subcommand])?;
+            note_variables(&name, &help, &mut variables);
+            page += &section(3, &name, &help);
         }
     }
     page += "\n## Environment variables\n\n| Variable | Read by | In place of |\n|---|---|---|\n";
-    for (variable, (binary, option)) in variables {
-        page += &format!("| `{variable}` | `{binary}` | `{option}` |\n");
+    for (variable, (command, option)) in variables {
+        page += &format!("| `{variable}` | `{command}` | `{option}` |\n");
     }
     Ok(page)
 }
@@ -85,22 +87,21 @@ fn subcommands(help: &str) -> Vec<&str> {
     names.filter(|name| *name != "help").collect()
 }
 
-/// Which variables stand for which options: each is named in the paragraph below its option.
-fn note_variables(
-    binary: &'static str,
-    help: &str,
-    variables: &mut BTreeMap<String, (&'static str, String)>,
-) {
+/// Which variables stand for which options: each is named in the paragraph below its option. An option that a
+/// subcommand takes from its program is the program's.
+fn note_variables(command: &str, help: &str, variables: &mut BTreeMap<String, (String, String)>) {
     let (mut option, mut is_name) = ("", false);
     for line in help.lines() {
         let line = line.trim_start();
-        if line.starts_with('-') {
+        // A value of an option is `- value: what it means`.
+        if line.starts_with('-') && !line.starts_with("- ") {
             option = line.split("  ").next().unwrap_or(line);
         }
         // Word by word, since a line may break in the middle of the note.
         for word in line.split_whitespace() {
             if let (true, Some((name, _))) = (is_name, word.split_once('=')) {
-                variables.insert(name.to_owned(), (binary, option.to_owned()));
+                let read = || (command.to_owned(), option.to_owned());
+                variables.entry(name.to_owned()).or_insert_with(read);
             }
             is_name = word == "[env:";
         }
@@ -126,6 +127,10 @@ Options:
       --endpoint <LIST>
           Where
 
+          Possible values:
+          - here:  On this host
+          - there: On another
+
           [env: XDPFS_ENDPOINT=]
 
       --timeout <T>  How long [env:
@@ -142,12 +147,17 @@ Options:
     fn variables_are_found_with_their_options() {
         let mut variables = BTreeMap::new();
         note_variables("tool", HELP, &mut variables);
-        let found: Vec<_> =
-            variables.iter().map(|(name, (_, option))| (name.as_str(), option.as_str())).collect();
+        let of_put = HELP.to_owned() + "\n  --force  [env: XDPFS_FORCE=]\n";
+        note_variables("tool put", &of_put, &mut variables);
+        let found: Vec<_> = variables
+            .iter()
+            .map(|(name, (command, option))| (name.as_str(), command.as_str(), option.as_str()))
+            .collect();
         let expected = [
-            ("XDPFS_ENDPOINT", "--endpoint <LIST>"),
-            ("XDPFS_PARALLEL", "-j, --parallel <N>"),
-            ("XDPFS_TIMEOUT", "--timeout <T>"),
+            ("XDPFS_ENDPOINT", "tool", "--endpoint <LIST>"),
+            ("XDPFS_FORCE", "tool put", "--force"),
+            ("XDPFS_PARALLEL", "tool", "-j, --parallel <N>"),
+            ("XDPFS_TIMEOUT", "tool", "--timeout <T>"),
         ];
         assert_eq!(found, expected);
     }
