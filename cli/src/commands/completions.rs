@@ -30,7 +30,9 @@ pub(crate) fn run(arguments: CompletionsArguments, console: &mut Console) -> Res
 fn script(shell: Shell) -> String {
     let mut script = vec![];
     clap_complete::generate(shell, &mut Arguments::command(), "xdpfs-cli", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    let script = String::from_utf8_lossy(&script).into_owned();
+    // clap_complete 4.6 writes the dash of a program's name in two ways, and bash then finds none of its commands.
+    if shell == Shell::Bash { script.replace("xdpfs__subcmd__cli", "xdpfs__cli") } else { script }
 }
 
 #[cfg(test)]
@@ -46,6 +48,18 @@ mod tests {
             for word in ["xdpfs-cli", "put", "status", "if-none-match"] {
                 assert!(script.contains(word), "{shell} {word}");
             }
+        }
+    }
+
+    #[test]
+    fn bash_finds_the_options_of_every_command() {
+        let script = script(Shell::Bash);
+        let labels: Vec<_> =
+            script.lines().filter_map(|line| line.trim().strip_prefix("cmd=\"xdpfs")).collect();
+        assert!(labels.len() > Arguments::command().get_subcommands().count());
+        for label in labels {
+            let case = format!("\n        xdpfs{})\n", label.trim_end_matches('"'));
+            assert!(script.contains(&case), "{label}");
         }
     }
 }
