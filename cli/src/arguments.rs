@@ -231,6 +231,8 @@ mod tests {
             "put b/c",
             "stat",
             "rm",
+            "rm -r b/c --if-match 1f-2a",
+            "rm --if-none-match 1f-2a -r b/c",
             "cat",
             "mb b --chunk-size lots",
             "dev",

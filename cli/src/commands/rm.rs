@@ -28,7 +28,7 @@ pub(crate) struct RmArguments {
     #[arg(value_name = "BUCKET/KEY", required = true)]
     addresses: Vec<Address>,
     /// Remove all objects below the addresses.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with_all = ["if_match", "if_none_match"])]
     recursive: bool,
     #[command(flatten)]
     conditions: Conditions,

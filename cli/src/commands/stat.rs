@@ -42,7 +42,7 @@ pub(crate) async fn run<C: ObjectClient>(
     let mut batch = Batch::default();
     for address in &arguments.addresses {
         let shown = if address.is_bucket() {
-            show_bucket(address, client, console).await
+            show_bucket(address, arguments, client, console).await
         } else {
             show_object(address, arguments, client, console).await
         };
@@ -57,9 +57,13 @@ pub(crate) async fn run<C: ObjectClient>(
 
 async fn show_bucket<C: ObjectClient>(
     address: &Address,
+    arguments: &StatArguments,
     client: &C,
     console: &mut Console,
 ) -> Result<(), Failure> {
+    if arguments.conditions.precondition().is_some() {
+        return Err(Failure::usage(format!("{address} is a bucket: only an object can meet a condition")));
+    }
     let bucket = client.bucket(&address.bucket).await;
     let bucket = bucket.map_err(|error| Failure::from(error).about(address))?;
     console.answer(&BucketRecord::from(&bucket), || bucket_text(&bucket))?;

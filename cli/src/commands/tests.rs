@@ -246,6 +246,7 @@ async fn preconditions_decide_and_the_hint_names_the_key() {
         .await;
     fixture.fails("get demo/once @x --if-match 0-0", Exit::Precondition, "demo/once").await;
     fixture.fails("rm demo/once --if-match 0-0", Exit::Precondition, "demo/once").await;
+    fixture.fails("stat demo --if-match 0-0", Exit::Usage, "only an object").await;
     assert!(!fixture.path("x").exists());
 }
 
