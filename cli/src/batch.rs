@@ -74,9 +74,9 @@ impl Batch {
         self.done == 0 && self.failed == 0
     }
 
-    /// Whether anything has failed.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed > 0
+    /// How many have failed so far.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed
     }
 
     /// How the run ends: by the code of the failures if they agree and nothing was done.

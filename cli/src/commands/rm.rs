@@ -83,6 +83,7 @@ async fn remove_tree<C: ObjectClient>(
     batch: &mut Batch,
     console: &mut Console,
 ) -> Result<(), Failure> {
+    let failed_before = batch.failed();
     let mut removed = remove_below(address, parallel, client, batch, console).await?;
     if !address.is_directory() {
         match remove(address, client).await {
@@ -95,7 +96,7 @@ async fn remove_tree<C: ObjectClient>(
             Err(failure) => batch.fail(console, &failure),
         }
     }
-    if removed == 0 && !batch.has_failed() {
+    if removed == 0 && batch.failed() == failed_before {
         let failure = Failure::not_found(format!("there is nothing to remove below {address}"));
         batch.fail(console, &failure.about(address));
     }

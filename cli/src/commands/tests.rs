@@ -215,6 +215,7 @@ async fn a_recursive_removal_takes_what_is_below_and_nothing_else() {
     }
     assert_eq!(lines(&fixture.done("rm -r demo/a").await).len(), 3);
     fixture.fails("rm -r demo/a", Exit::NotFound, "nothing to remove").await;
+    fixture.fails("rm -r demo/none demo/a", Exit::NotFound, "below demo/a").await;
     fixture.fails("rm -r demo", Exit::Usage, "demo/").await;
     fixture.fails("rm demo/", Exit::Usage, "rm -r demo/").await;
     fixture.fails("rm demo/none", Exit::NotFound, "no object").await;
