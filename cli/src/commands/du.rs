@@ -6,6 +6,7 @@ use xdpfs_client::{ObjectClient, objects};
 
 use crate::{
     address::Address,
+    batch::Batch,
     console::Console,
     failure::{Exit, Failure},
     record::UsageRecord,
@@ -36,7 +37,7 @@ struct Usage {
     bytes: u64,
 }
 
-/// Counts.
+/// Counts them all; one that fails does not keep the others back.
 pub(crate) async fn run<C: ObjectClient>(
     arguments: &DuArguments,
     client: &C,
@@ -45,11 +46,17 @@ pub(crate) async fn run<C: ObjectClient>(
     if arguments.addresses.is_empty() {
         count_buckets(arguments, client, console).await?;
     }
+    let mut batch = Batch::default();
     for address in &arguments.addresses {
-        let usage = usage_of(address, client).await.map_err(|failure| failure.about(address))?;
-        print(address, usage, arguments, console)?;
+        match usage_of(address, client).await {
+            Ok(usage) => {
+                batch.succeed();
+                print(address, usage, arguments, console)?;
+            }
+            Err(failure) => batch.fail(console, &failure.about(address)),
+        }
     }
-    Ok(Exit::Done)
+    Ok(batch.finish(console))
 }
 
 async fn count_buckets<C: ObjectClient>(

@@ -208,6 +208,16 @@ async fn listings_look_as_hands_know_them() {
 }
 
 #[tokio::test]
+async fn a_usage_that_cannot_be_counted_does_not_keep_the_others_back() {
+    let fixture = Fixture::new().await;
+    fixture.done("put -r @tree demo/t").await;
+    let run = fixture.run("du none-such demo/t/").await;
+    assert_eq!(run.exit, Exit::Partial, "{run:?}");
+    assert!(run.out.contains("3 objects  demo/t/") && run.err.contains("no bucket \"none-such\""), "{run:?}");
+    fixture.fails("du none-such none-there", Exit::NotFound, "2 of 2 failed").await;
+}
+
+#[tokio::test]
 async fn a_recursive_removal_takes_what_is_below_and_nothing_else() {
     let fixture = Fixture::new().await;
     for key in ["a", "a/1", "a/2", "ab", "b/1"] {
