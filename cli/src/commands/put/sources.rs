@@ -182,8 +182,8 @@ fn send_all(source: Source, sender: &mpsc::Sender<Result<Found, Failure>>) -> Re
         Source::Bad(failure) => send(Err(failure)),
         Source::One(found) => send(Ok(found)),
         Source::Tree { directory, prefix } => {
-            // Sorted, so that two runs do the same.
-            let walk = WalkDir::new(&directory).sort_by_file_name();
+            // Sorted, so that two runs do the same. The directory itself may be a link, and is not asked about again.
+            let walk = WalkDir::new(&directory).min_depth(1).sort_by_file_name();
             let mut found =
                 walk.into_iter().filter_map(|entry| look_into(entry, &directory, &prefix).transpose());
             found.try_for_each(send)
@@ -324,5 +324,21 @@ mod tests {
         let content = Content::File { path: odd.join("to-file"), size: Some(3) };
         assert_eq!(good, [Ok(Found { content, key: "to-file".into() })]);
         assert_eq!(bad.len(), 4, "{bad:?}");
+    }
+    #[tokio::test]
+    async fn a_link_to_a_directory_is_one_if_it_is_named() {
+        let root = tree();
+        symlink(root.path().join("a"), root.path().join("link")).unwrap();
+        assert_eq!(keys(root.path(), &["link"], "bucket/p").await, ["p/1", "p/2"]);
+        assert_eq!(keys(root.path(), &["link", "file"], "bucket").await, ["link/1", "link/2", "file"]);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_has_gone_is_a_failure() {
+        let root = tree();
+        let plan = check_plan(root.path(), &["a"], "bucket", true).unwrap();
+        fs::remove_dir_all(root.path().join("a")).unwrap();
+        let found: Vec<_> = find(plan).collect().await;
+        assert!(matches!(&found[..], [Err(failure)] if failure.exit == Exit::NotFound), "{found:?}");
     }
 }
