@@ -223,6 +223,7 @@ fn hint_for(error: &Error) -> Option<String> {
         }
         Error::ObjectNotFound { bucket, .. } => format!("see what is there: xdpfs-cli ls -r {bucket}"),
         Error::PreconditionFailed { .. } => format!("see what the key holds with: xdpfs-cli stat {PLACE}"),
+        Error::RangeNotSatisfiable { size: 0, .. } => "it is empty: get it without --range".into(),
         Error::RangeNotSatisfiable { size, .. } => format!("ask for bytes below {size}"),
         Error::ChangedWhileReading => "run it again to read the new version".into(),
         Error::DataUnavailable { .. } | Error::NotDurable { .. } | Error::NotEnoughNodes { .. } => {

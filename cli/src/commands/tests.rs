@@ -288,6 +288,8 @@ async fn single_objects_become_files() {
     fixture.done("get demo/p/hello @new/x --range 1-2").await;
     assert_eq!(fs::read(fixture.path("new/x")).unwrap(), b"el");
     fixture.fails("get demo/p/hello @new/y --range 5-", Exit::Usage, "5 bytes").await;
+    fixture.done("put @tree/b/d demo/empty").await;
+    fixture.fails("get demo/empty @new/y --range 0-", Exit::Usage, "without --range").await;
     fixture.fails("get demo/p/hello @tree/b/c/d", Exit::Partial, "is a file").await;
     fixture.fails("get demo/none @new/z", Exit::NotFound, "no object").await;
     fixture.fails("get -r demo/none/ @new/z", Exit::NotFound, "nothing below").await;
