@@ -99,14 +99,38 @@ fn start_log(is_cluster: bool) {
 fn tell_usage(error: &clap::Error) -> Exit {
     let is_json = std::env::args_os().any(|argument| argument == "--json");
     if is_json && error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        let text = error.render().to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let message = first.strip_prefix("error: ").unwrap_or(first);
-        let failure = Failure::usage(message).with_hint("see xdpfs-cli --help");
+        let failure = Failure::usage(usage_message(error)).with_hint("see xdpfs-cli --help");
         Console::standard(Look { json: true, quiet: false }).failure(&failure);
         return Exit::Usage;
     }
     // Nobody is left to be told if the stream is gone.
     let _gone = error.print();
     if error.use_stderr() { Exit::Usage } else { Exit::Done }
+}
+
+/// The first paragraph of what clap has to say, as one line: what is wrong, and which arguments it is about.
+fn usage_message(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let message = lines.join(" ");
+    message.strip_prefix("error: ").unwrap_or(&message).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_usage_error_names_the_arguments_that_it_is_about() {
+        let check = |line: &str, expect: &str| {
+            let words = ["xdpfs-cli"].into_iter().chain(line.split_whitespace());
+            assert_eq!(usage_message(&Arguments::try_parse_from(words).unwrap_err()), expect);
+        };
+        check("put", "the following required arguments were not provided: <SRC>... <DST>");
+        check("ls --no", "unexpected argument '--no' found");
+        check(
+            "completions tcl",
+            "invalid value 'tcl' for '<SHELL>' [possible values: bash, elvish, fish, powershell, zsh]",
+        );
+    }
 }
