@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr, time::Duration};
 
+use tonic::codegen::http::uri::Authority;
 use xdpfs_transport::ChunkClientConfig;
 
 /// The most endpoints that one client keeps connections to.
@@ -67,7 +68,8 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<String, EndpointsError> {
     let malformed = || EndpointsError::Malformed(text.to_owned());
     let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
     let (host, port) = authority.rsplit_once(':').ok_or_else(malformed)?;
-    let good_host = !host.is_empty() && !host.contains(['/', '@', ' ']);
+    let good_host =
+        !host.is_empty() && !host.contains(['/', '@', ' ']) && authority.parse::<Authority>().is_ok();
     match port.parse::<u16>() {
         Ok(1..) if good_host => Ok(authority.to_owned()),
         _ => Err(malformed()),
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for bad in ["localhost", "a:b", "a:0", "a:99999", ":7001", "https://a:1", "a/b:1"] {
+        for bad in ["localhost", "a:b", "a:0", "a:99999", ":7001", "https://a:1", "a/b:1", "::1:1", "ü:1"] {
             assert_eq!(bad.parse::<Endpoints>(), Err(EndpointsError::Malformed(bad.to_owned())));
         }
         assert_eq!(" , ".parse::<Endpoints>(), Err(EndpointsError::Empty));
