@@ -48,6 +48,18 @@ pub struct BucketPage {
     pub next: Option<String>,
 }
 
+impl BucketOptions {
+    /// A zero would mean to the cluster that nothing was asked for.
+    pub(crate) fn check(self) -> Result<()> {
+        if [self.chunk_size, self.replicas, self.min_replicas].contains(&Some(0)) {
+            return Err(Error::invalid(
+                "a bucket has chunks of more than 0 bytes, and at least 1 replica of each",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Bucket {
     pub(crate) fn parse(bucket: Option<proto::Bucket>, operation: &'static str) -> Result<Self> {
         let bad = |what| Error::BadReply { operation, what };
@@ -62,5 +74,24 @@ impl Bucket {
             objects: bucket.objects,
             bytes: bucket.bytes,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_without_bytes_or_replicas_is_refused() {
+        let none = BucketOptions::default();
+        none.check().unwrap();
+        BucketOptions { replicas: Some(1), ..none }.check().unwrap();
+        for bad in [
+            BucketOptions { chunk_size: Some(0), ..none },
+            BucketOptions { replicas: Some(0), ..none },
+            BucketOptions { min_replicas: Some(0), ..none },
+        ] {
+            assert!(matches!(bad.check(), Err(Error::InvalidArgument { .. })), "{bad:?}");
+        }
     }
 }

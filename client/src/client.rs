@@ -128,6 +128,7 @@ pub(crate) fn request_id() -> String {
 
 impl ObjectClient for Client {
     async fn create_bucket(&self, bucket: &str, options: BucketOptions) -> Result<Bucket> {
+        options.check()?;
         let request = proto::CreateBucketRequest {
             request_id: request_id(),
             name: bucket_name(bucket)?,

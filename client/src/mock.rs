@@ -47,6 +47,7 @@ impl MockClient {
 impl ObjectClient for MockClient {
     async fn create_bucket(&self, bucket: &str, options: BucketOptions) -> Result<Bucket> {
         bucket_name(bucket)?;
+        options.check()?;
         self.with_store(|store| store.create_bucket(bucket, options))
     }
 

@@ -241,6 +241,7 @@ async fn buckets_are_removed_empty_or_by_force() {
     fixture.done("put -r @tree demo").await;
     fixture.fails("mb demo", Exit::Precondition, "exists already").await;
     fixture.fails("mb NO", Exit::Usage, "not a bucket name").await;
+    fixture.fails("mb other --replicas 0", Exit::Usage, "at least 1 replica").await;
     fixture.fails("mb demo/key", Exit::Usage, "not a bucket").await;
     fixture.fails("rb demo", Exit::Precondition, "--force").await;
     let out = fixture.done("--json rb --force demo").await;
