@@ -77,6 +77,7 @@ impl ObjectClient for MockClient {
         R: AsyncRead + Send + Unpin,
     {
         ObjectName::new(bucket, key)?;
+        options.check()?;
         self.with_store(|store| store.check(bucket, key, options.precondition.as_ref()))?;
         let mut bytes = Vec::new();
         input.read_to_end(&mut bytes).await.map_err(Error::Input)?;

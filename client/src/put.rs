@@ -34,15 +34,19 @@ const CHUNK_BYTES_GUESS: u64 = 4 << 20;
 const GRANTS_MAX: u32 = 64;
 /// The first grant for an input of unknown length.
 const GRANTS_FIRST: u32 = 4;
+/// Bytes of a content type.
+const CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// Bytes of the user metadata, keys and values together.
+const USER_METADATA_BYTES_MAX: usize = 2048;
 
 /// How to put an object.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PutOptions {
     /// What the key must hold for the put to take effect.
     pub precondition: Option<Precondition>,
-    /// Media type; may be empty.
+    /// Media type; may be empty. At most 256 bytes without control characters.
     pub content_type: String,
-    /// The caller's own words about the object: at most 2 KiB of keys and values together.
+    /// The caller's own words about the object: at most 2 KiB of keys and values together, without control characters.
     pub user_metadata: BTreeMap<String, String>,
     /// How many bytes the input is thought to have. A wrong hint costs time, nothing else.
     pub size_hint: Option<u64>,
@@ -57,6 +61,28 @@ pub struct PutResult {
     pub chunks_in_debt: u32,
 }
 
+impl PutOptions {
+    /// The metadata servers decide at the commit, when all bytes have been sent; a bad word should not cost them.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.content_type.len() > CONTENT_TYPE_BYTES_MAX {
+            return Err(Error::invalid(format!("a content type has at most {CONTENT_TYPE_BYTES_MAX} bytes")));
+        }
+        let words = || self.user_metadata.iter().flat_map(|(key, value)| [key, value]);
+        if words().map(String::len).sum::<usize>() > USER_METADATA_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "keys and values of user metadata have at most {USER_METADATA_BYTES_MAX} bytes together"
+            )));
+        }
+        if self.user_metadata.contains_key("") {
+            return Err(Error::invalid("a key of user metadata is not empty"));
+        }
+        if words().chain([&self.content_type]).any(|word| word.chars().any(char::is_control)) {
+            return Err(Error::invalid("content type and user metadata hold no control characters"));
+        }
+        Ok(())
+    }
+}
+
 pub(crate) async fn put<R>(
     shared: &Arc<Shared>,
     bucket: &str,
@@ -68,6 +94,7 @@ where
     R: AsyncRead + Send + Unpin,
 {
     let name = ObjectName::new(bucket, key)?;
+    options.check()?;
     let mut chunker = Chunker::new(input);
     let peeked = chunker.fill(PEEK_BYTES).await.map_err(Error::Input)?;
     let first = if chunker.has_ended() { u32::from(peeked > 0) } else { first_grants(options.size_hint) };

@@ -16,7 +16,6 @@ pub(super) const NODES: u16 = 7;
 const CHUNK_SIZES: std::ops::RangeInclusive<u32> = 64 << 10..=16 << 20;
 /// Chunk sizes are a multiple of this.
 const PAGE_BYTES: u32 = 4096;
-const METADATA_BYTES_MAX: usize = 2048;
 
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -117,14 +116,6 @@ impl Store {
         options: PutOptions,
     ) -> Result<Object> {
         self.check(bucket, key, options.precondition.as_ref())?;
-        if options.user_metadata.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
-            > METADATA_BYTES_MAX
-        {
-            return Err(Error::invalid("the user metadata has more than 2 KiB"));
-        }
-        if options.user_metadata.contains_key("") {
-            return Err(Error::invalid("a key of user metadata is not empty"));
-        }
         let version = self.number();
         let chunks = self.chunks(bucket, &bytes)?;
         let target = self

@@ -116,6 +116,30 @@ async fn what_the_caller_says_of_the_object_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bad_words_about_an_object_are_refused_before_its_bytes_are_read() {
+    let cluster = FakeCluster::start(3);
+    let words = |key: &str, value: &str| PutOptions {
+        user_metadata: [(key.to_owned(), value.to_owned())].into(),
+        ..PutOptions::default()
+    };
+    let media = |content_type: String| PutOptions { content_type, ..PutOptions::default() };
+    let long = "v".repeat(2046);
+    for bad in [
+        words("", "value"),
+        words("key", &long),
+        words("key", "\u{1b}[31m"),
+        words("a\nb", "value"),
+        media("t".repeat(257)),
+        media("text\r\n".into()),
+    ] {
+        let put = cluster.client().put(BUCKET, "key", broken_input(), bad).await;
+        assert!(matches!(put, Err(Error::InvalidArgument { .. })), "{put:?}");
+    }
+    assert!(cluster.with(|state| state.objects.is_empty()));
+    cluster.client().put_bytes(BUCKET, "key", "x".into(), words("key", &long[1..])).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_node_leaves_debt_and_is_waited_for_once() {
     let cluster = FakeCluster::start(3);
     cluster.behave(1, Behaviour::Dead);

@@ -73,6 +73,9 @@ fn check_user_metadata(user_metadata: &BTreeMap<String, String>) -> Result<(), R
     if user_metadata.keys().any(String::is_empty) {
         return Err(Refusal::invalid("user_metadata", "a key of user metadata is not empty"));
     }
+    if user_metadata.iter().any(|(key, value)| key.chars().chain(value.chars()).any(char::is_control)) {
+        return Err(Refusal::invalid("user_metadata", "user metadata holds no control characters"));
+    }
     Ok(())
 }
 
@@ -192,5 +195,6 @@ mod tests {
         assert!(check_user_metadata(&metadata("key", 2045)).is_ok());
         assert!(check_user_metadata(&metadata("key", 2046)).is_err());
         assert!(check_user_metadata(&metadata("", 1)).is_err());
+        assert!(check_user_metadata(&metadata("\u{1b}[31m", 1)).is_err());
     }
 }
