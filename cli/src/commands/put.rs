@@ -1,13 +1,17 @@
 //! `put`: files, trees of files and standard input become objects.
 
 mod sources;
+mod whole_file;
 
 use clap::Args;
 use futures::StreamExt as _;
-use tokio::{fs::File, io::AsyncRead};
+use tokio::io::AsyncRead;
 use xdpfs_client::{Error, ObjectClient, PutOptions, PutResult};
 
-use self::sources::{Content, Found};
+use self::{
+    sources::{Content, Found},
+    whole_file::WholeFile,
+};
 use crate::{
     address::Address,
     arguments::{Conditions, Parallel, parse_pair, user_metadata},
@@ -97,7 +101,7 @@ async fn put<C: ObjectClient>(
     let source = content.name();
     let put = match content {
         Content::File { path, .. } => {
-            let file = File::open(&path).await;
+            let file = WholeFile::open(&path).await;
             let file = file.map_err(|error| Failure::local(format_args!("open {source}"), &error))?;
             send(file, &address, options, client, progress).await
         }
