@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Permission = 6,
     /// Bytes are not what they should be.
     Integrity = 7,
+    /// SIGHUP ended it: the terminal went away.
+    HungUp = 129,
     /// SIGINT ended it.
     Interrupted = 130,
     /// The reader of standard output went away, as `head` does; what SIGPIPE makes of other programs.
@@ -46,7 +48,7 @@ Exit codes:
     5  unavailable: the same may work later; also no space, or an unknown outcome
     6  permission denied
     7  bytes fail their checksum
-  130  interrupted (Ctrl-C), 143 terminated: what was not finished has been given up
+  130  interrupted (Ctrl-C), 143 terminated, 129 hung up: what was not finished has been given up
   141  the reader of standard output went away, as head does
 If several things were asked for and all failed with one code, that code is given.";
 
