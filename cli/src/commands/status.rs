@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use xdpfs_client::{ClusterStatus, Edge, ObjectClient};
+use xdpfs_client::{ClusterStatus, DataNodeState, Edge, ObjectClient};
 
 use crate::{
     console::Console,
@@ -96,16 +96,18 @@ fn data_nodes(status: &ClusterStatus) -> String {
         "DOMAIN",
     ]);
     for node in &status.data_nodes {
+        // Nodes are heard by the leader alone: another server knows which there are.
+        let heard = |text: String| if node.state == DataNodeState::Unknown { "-".to_owned() } else { text };
         table.add_row([
             node.id.to_string(),
             node.address.clone(),
             node.state.label().to_owned(),
-            human_bytes(node.used_bytes),
-            human_bytes(node.free_bytes),
-            node.chunks.to_string(),
-            refused(&node.rejects),
+            heard(human_bytes(node.used_bytes)),
+            heard(human_bytes(node.free_bytes)),
+            heard(node.chunks.to_string()),
+            heard(refused(&node.rejects)),
             or_dash(&node.xdp_mode),
-            format!("{} ago", rounded(node.last_heartbeat_age)),
+            heard(format!("{} ago", rounded(node.last_heartbeat_age))),
             node.failure_domain.clone(),
         ]);
     }
@@ -186,7 +188,7 @@ fn trimmed(table: &Table) -> String {
 
 #[cfg(test)]
 mod tests {
-    use xdpfs_client::{DataNode, DataNodeState, MetaRole, MetaServer};
+    use xdpfs_client::{DataNode, MetaRole, MetaServer};
 
     use super::*;
     use crate::console::{Look, tests::Printed};
@@ -266,6 +268,15 @@ EDGE  DATA NODES  REFUSED       XDP     REPLIES  HEARD
 n7:1  7,8         wrong_node=2  native  kernel   123ms ago
 ";
         assert_eq!(printed.out(), expect);
+    }
+
+    #[test]
+    fn what_only_the_leader_knows_of_a_node_is_left_open_by_others() {
+        let mut status = status(Some(1));
+        status.data_nodes[0].state = DataNodeState::Unknown;
+        let line = data_nodes(&status).lines().nth(1).map(str::to_owned).unwrap();
+        let cells: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(cells, ["7", "n7:1", "unknown", "-", "-", "-", "-", "generic", "-", "rack-1"]);
     }
 
     #[test]
