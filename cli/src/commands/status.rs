@@ -51,9 +51,14 @@ fn status_text(status: &ClusterStatus) -> String {
         Some(leader) => format!("server {leader} leads, as server {} sees it", status.server_id),
         None => format!("no leader, as server {} sees it", status.server_id),
     };
-    let debt = match status.replica_debt {
-        0 => "all replicas are there".to_owned(),
-        debt => format!("{} missing", count(debt, "replica")),
+    let silent = status.data_nodes.iter().filter(|node| node.state == DataNodeState::Silent).count() as u64;
+    let debt = match (status.replica_debt, silent) {
+        (0, 0) => "all replicas are there".to_owned(),
+        (0, silent) => format!("all replicas but those on {}", count(silent, "silent data node")),
+        (debt, 0) => format!("{} missing", count(debt, "replica")),
+        (debt, silent) => {
+            format!("{} missing, and those on {}", count(debt, "replica"), count(silent, "silent data node"))
+        }
     };
     let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
     format!(
@@ -254,7 +259,7 @@ mod tests {
         let expect = "\
 cluster c: server 2 leads
   1 bucket, 2 objects, 1.5 KiB
-  4 replicas missing; 0 open uploads, 1 replica to remove
+  4 replicas missing, and those on 1 silent data node; 0 open uploads, 1 replica to remove
 
 META SERVER  ENDPOINT  ROLE         LOG
 1            m1:1      unreachable    -
@@ -268,6 +273,19 @@ EDGE  DATA NODES  REFUSED       XDP     REPLIES  HEARD
 n7:1  7,8         wrong_node=2  native  kernel   123ms ago
 ";
         assert_eq!(printed.out(), expect);
+    }
+
+    #[test]
+    fn replicas_on_a_silent_node_are_not_said_to_be_there() {
+        let check = |replica_debt, state, expect: &str| {
+            let mut status = ClusterStatus { replica_debt, ..status(Some(2)) };
+            status.data_nodes[0].state = state;
+            let line = status_text(&status).lines().nth(2).map(str::to_owned).unwrap();
+            assert_eq!(line.trim().split(';').next(), Some(expect));
+        };
+        check(0, DataNodeState::Alive, "all replicas are there");
+        check(0, DataNodeState::Silent, "all replicas but those on 1 silent data node");
+        check(2, DataNodeState::Alive, "2 replicas missing");
     }
 
     #[test]
