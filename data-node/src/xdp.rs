@@ -5,6 +5,10 @@
 
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod edge_plan;
+#[cfg_attr(
+    not(all(feature = "xdp", target_os = "linux")),
+    expect(dead_code, reason = "only a kernel program reads it all")
+)]
 mod edge_plane;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod edge_thread;
