@@ -37,6 +37,8 @@ pub struct ClusterStatus {
     pub pending_deletes: u64,
     /// The edges that the leader has heard of lately. Only the leader knows.
     pub edges: Vec<Edge>,
+    /// Milliseconds since the Unix epoch on the clock of the server that answered; zero if it didn't say.
+    pub server_time_ms: u64,
 }
 
 /// One metadata server.
@@ -175,6 +177,7 @@ impl From<proto::GetClusterStatusResponse> for ClusterStatus {
             replica_debt: status.replica_debt,
             pending_deletes: status.pending_deletes,
             edges: status.edges.into_iter().map(Edge::from).collect(),
+            server_time_ms: status.server_time_ms,
         }
     }
 }

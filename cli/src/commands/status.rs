@@ -249,6 +249,7 @@ mod tests {
             open_uploads: 0,
             replica_debt: 4,
             pending_deletes: 1,
+            server_time_ms: 0,
         }
     }
 

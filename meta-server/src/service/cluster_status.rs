@@ -31,6 +31,7 @@ impl Gateway {
             commit_index: raft.commit_index,
             applied_index: raft.applied_index,
             edges: self.edge_statuses(&state, &raft),
+            server_time_ms: self.now_ms(),
             ..totals(&state)
         }
     }
