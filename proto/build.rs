@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
+    "xdpfs/admin/v1/admin.proto",
     "xdpfs/meta/v1/meta.proto",
     "xdpfs/node/v1/node.proto",
     "xdpfs/raft/v1/raft.proto",

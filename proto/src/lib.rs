@@ -14,6 +14,13 @@
     reason = "generated code"
 )]
 
+/// What operators see of a kernel program, on a socket of its host.
+pub mod admin {
+    pub mod v1 {
+        tonic::include_proto!("xdpfs.admin.v1");
+    }
+}
+
 /// Objects and buckets, for clients.
 pub mod meta {
     pub mod v1 {
