@@ -6,12 +6,18 @@ use std::{
     io::{self, Read, Write},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::process::{StartError, peak_memory_bytes};
+use crate::{
+    namespace::Namespace,
+    process::{StartError, peak_memory_bytes, spawn},
+};
 
 /// The command line tool, pointed at a cluster.
 #[derive(Clone, Debug)]
@@ -20,6 +26,8 @@ pub struct Cli {
     pub program: PathBuf,
     /// Goes into `XDPFS_ENDPOINT`.
     pub endpoint: String,
+    /// The network that it runs in; `None`: the caller's.
+    pub namespace: Option<Arc<Namespace>>,
 }
 
 /// How a run ended.
@@ -129,13 +137,12 @@ impl Invocation {
             return Err(StartError::NotBuilt { name: "xdpfs-cli".to_owned(), path: self.cli.program });
         }
         let began = Instant::now();
-        let mut child = self
-            .cli
-            .command(&self.args)
+        let mut command = self.cli.command(&self.args);
+        command
             .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
+            .stderr(Stdio::piped());
+        let mut child = spawn(command, self.cli.namespace.as_deref())
             .map_err(|source| StartError::Spawn { name: "xdpfs-cli".to_owned(), source })?;
         let streams = Streams::start(&mut child, self.stdin, self.stdout);
         let (peak_memory_bytes, collected) = streams.collect(&mut child, began + self.within);
@@ -241,7 +248,7 @@ mod tests {
     use crate::Content;
 
     fn tool(program: &str) -> Cli {
-        Cli { program: program.into(), endpoint: String::new() }
+        Cli { program: program.into(), endpoint: String::new(), namespace: None }
     }
 
     #[test]

@@ -1,25 +1,31 @@
-//! Metadata servers and data nodes as processes of their own, on a loopback address that no other cluster uses.
+//! Metadata servers, data nodes and edges as processes of their own: on a loopback address that no other cluster uses,
+//! or each in its place of a network of namespaces.
 //!
 //! Invariant: a member keeps its directory, address and ports through every kill and restart, so that a restart is
 //! the same member coming back and nothing else.
 
 mod binaries;
+mod pins;
 mod ports;
 mod status;
 
 use std::{
     fmt, fs, io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
+use self::pins::Pins;
 pub use self::status::ClusterStatus;
 use crate::{
     cli::Cli,
+    lan::{Lan, LanOptions, Site, UPLINK},
+    namespace::Namespace,
     process::{Process, ProcessSpec, StartError, StopError, peak_memory_bytes},
     udp_shim::{Rates, UdpShim},
 };
@@ -39,12 +45,22 @@ pub struct ClusterOptions {
     pub data_node_capacity: Option<String>,
     /// Puts a lossy path before every data node.
     pub shim: Option<ShimOptions>,
-    /// Puts all data nodes behind one edge without a kernel program; there is no lossy path then.
-    pub edge: bool,
+    /// Gives each member a namespace of its own; `None`: all are on loopback.
+    pub lan: Option<LanOptions>,
+    /// Puts all data nodes behind edges, without a lossy path: one on loopback, without a kernel program, or those of
+    /// the network. `None`: those only route.
+    pub edges: Option<EdgeOptions>,
     /// More environment for every member.
     pub env: Vec<(String, String)>,
     /// How long a member may take to become ready.
     pub ready_within: Duration,
+}
+
+/// What every edge is told.
+#[derive(Clone, Debug, Default)]
+pub struct EdgeOptions {
+    /// More arguments for it.
+    pub args: Vec<String>,
 }
 
 /// How lossy the path to the data nodes is.
@@ -65,7 +81,8 @@ impl Default for ClusterOptions {
             dir: None,
             data_node_capacity: None,
             shim: None,
-            edge: false,
+            lan: None,
+            edges: None,
             env: Vec::new(),
             ready_within: Duration::from_secs(30),
         }
@@ -77,8 +94,8 @@ impl Default for ClusterOptions {
 pub enum Member {
     /// A data node.
     DataNode(usize),
-    /// The edge, if the cluster has one.
-    Edge,
+    /// What clients know of the data nodes behind it.
+    Edge(usize),
     /// A metadata server; its Raft id is one more.
     MetaServer(usize),
 }
@@ -87,7 +104,7 @@ impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DataNode(index) => write!(f, "data-node-{index}"),
-            Self::Edge => f.write_str("edge"),
+            Self::Edge(index) => write!(f, "edge-{index}"),
             Self::MetaServer(index) => write!(f, "meta-server-{}", index + 1),
         }
     }
@@ -99,7 +116,10 @@ pub struct Cluster {
     // Dropped first: no process may outlive the directory that it writes to.
     meta_servers: Vec<Seat>,
     data_nodes: Vec<Seat>,
-    edge: Option<Seat>,
+    edges: Vec<Seat>,
+    /// What the edges have left in the kernel.
+    _pins: Vec<Pins>,
+    lan: Option<Lan>,
     endpoints: Vec<SocketAddr>,
     cli: Cli,
     ready_within: Duration,
@@ -110,6 +130,8 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Seat {
     spec: ProcessSpec,
+    /// How many of its arguments say who it is.
+    fixed_args: usize,
     process: Option<Process>,
     /// Kept with the seat: it forwards to the same address after a restart.
     shim: Option<UdpShim>,
@@ -148,10 +170,7 @@ impl Cluster {
         for index in 0..cluster.meta_servers.len() {
             cluster.seat(Member::MetaServer(index)).spec.args.pop();
         }
-        cluster.restart_all(&cluster.all_data_nodes())?;
-        if cluster.edge.is_some() {
-            cluster.restart(Member::Edge)?;
-        }
+        cluster.restart_all(&[cluster.all_data_nodes(), cluster.all_edges()].concat())?;
         Ok(cluster)
     }
 
@@ -189,6 +208,21 @@ impl Cluster {
     #[must_use]
     pub fn all_data_nodes(&self) -> Vec<Member> {
         (0..self.data_nodes.len()).map(Member::DataNode).collect()
+    }
+
+    /// Every edge.
+    #[must_use]
+    pub fn all_edges(&self) -> Vec<Member> {
+        (0..self.edges.len()).map(Member::Edge).collect()
+    }
+
+    /// The network that it runs in.
+    ///
+    /// # Panics
+    /// If that is loopback.
+    #[must_use]
+    pub fn lan(&self) -> &Lan {
+        self.lan.as_ref().expect("it was asked for")
     }
 
     /// Where a data node keeps its chunks.
@@ -263,6 +297,20 @@ impl Cluster {
         self.restart_all(&[member])
     }
 
+    /// Starts an edge anew with other arguments, after the running one has ended as asked.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn restart_edge(&mut self, edge: usize, options: &EdgeOptions) -> Result<(), StartError> {
+        let member = Member::Edge(edge);
+        // One that does not stop is killed.
+        let _hung = self.stop(member);
+        let seat = self.seat(member);
+        seat.spec.args.truncate(seat.fixed_args);
+        seat.spec.args.extend(options.args.iter().map(Into::into));
+        self.restart(member)
+    }
+
     /// Starts members together: metadata servers may need each other to become ready.
     ///
     /// # Errors
@@ -327,7 +375,7 @@ impl Cluster {
     /// The ends of all members' logs.
     #[must_use]
     pub fn log_tails(&self) -> String {
-        let seats = self.meta_servers.iter().chain(&self.data_nodes).chain(&self.edge);
+        let seats = self.meta_servers.iter().chain(&self.data_nodes).chain(&self.edges);
         seats.filter_map(|seat| seat.process.as_ref()).map(Process::log_tail).collect()
     }
 
@@ -337,43 +385,54 @@ impl Cluster {
             None => ClusterDir::Temporary(tempfile::Builder::new().prefix("xdpfs-testbed-").tempdir()?),
         };
         let bin_dir = options.bin_dir.map_or_else(binaries::find, Ok)?;
-        let address = ports::unused_loopback_address()?;
-        let endpoints = ports::free_ports(address, options.meta_servers)?;
-        let peers = ports::free_ports(address, options.meta_servers)?;
-        let listens = ports::free_ports(address, options.data_nodes)?;
+        let lan = options.lan.map(|lan| Lan::lay(lan, options.data_nodes)).transpose()?;
+        let sites = match &lan {
+            Some(lan) => Sites::in_lan(lan, options.data_nodes),
+            None => Sites::on_loopback(options.data_nodes)?,
+        };
+        let endpoints = sites.meta.free_ports(options.meta_servers)?;
+        let peers = sites.meta.free_ports(options.meta_servers)?;
         let endpoint = join(&endpoints);
-        let edge_listen = options
-            .edge
-            .then(|| ports::free_ports(address, 1))
-            .transpose()?
-            .and_then(|mut ports| ports.pop());
 
-        let blueprint = Blueprint { bin_dir: &bin_dir, dir: dir.path(), env: &options.env };
+        let blueprint =
+            Blueprint { bin_dir: &bin_dir, dir: dir.path(), env: &options.env, endpoint: &endpoint };
         let members: Vec<String> = (0..options.meta_servers)
             .map(|index| format!("{},{},{}", index + 1, peers[index], endpoints[index]))
             .collect();
-        let meta_servers =
-            (0..options.meta_servers).map(|index| blueprint.meta_server(index, &members)).collect();
-        let mut data_nodes = Vec::new();
-        for (index, listen) in listens.iter().enumerate() {
-            let shim = options.shim.filter(|_| !options.edge);
-            let shim = shim.map(|shim| lossy_path(address, *listen, shim, index)).transpose()?;
-            let mut node =
-                blueprint.data_node(index, *listen, &endpoint, shim, options.data_node_capacity.as_deref());
-            if let Some(edge) = edge_listen {
-                node.spec.args.extend(["--advertise".into(), edge.to_string().into()]);
+        let meta_servers = (0..options.meta_servers)
+            .map(|index| blueprint.meta_server(index, &members, sites.meta.namespace.clone()))
+            .collect();
+        let mut edges = Vec::new();
+        let mut pins = Vec::new();
+        if let Some(edge) = &options.edges {
+            for (index, place) in sites.edges.iter().enumerate() {
+                if lan.is_some() {
+                    pins.push(Pins::mount(dir.path().join(format!("pins-{index}")))?);
+                }
+                edges.push(blueprint.edge(index, place, edge, pins.get(index)));
             }
-            data_nodes.push(node);
         }
-        let edge = edge_listen.map(|listen| blueprint.edge(listen, &endpoint));
-        let cli = Cli { program: bin_dir.join("xdpfs-cli"), endpoint };
-        Ok(Self { meta_servers, data_nodes, edge, endpoints, cli, ready_within: options.ready_within, dir })
+        let mut data_nodes = Vec::new();
+        for (index, listen) in sites.data_node_listens()?.into_iter().enumerate() {
+            let shim = options.shim.filter(|_| options.edges.is_none());
+            let shim = shim.map(|shim| lossy_path(listen, shim, index)).transpose()?;
+            let edge = lan.as_ref().map_or(0, |lan| lan.edge_of(index));
+            let edge = SocketAddr::new(sites.edges[edge].address, EDGE_PORT);
+            let edge = options.edges.is_some().then_some(edge);
+            let node = DataNode { listen, advertise: shim.as_ref().map(UdpShim::address).or(edge) };
+            let namespace = sites.data_nodes[index].namespace.clone();
+            let capacity = options.data_node_capacity.as_deref();
+            data_nodes.push(Seat { shim, ..blueprint.data_node(index, &node, capacity, namespace) });
+        }
+        let cli = Cli { program: bin_dir.join("xdpfs-cli"), endpoint, namespace: sites.client.namespace };
+        let ready_within = options.ready_within;
+        Ok(Self { meta_servers, data_nodes, edges, _pins: pins, lan, endpoints, cli, ready_within, dir })
     }
 
     fn seat(&mut self, member: Member) -> &mut Seat {
         match member {
             Member::DataNode(index) => &mut self.data_nodes[index],
-            Member::Edge => self.edge.as_mut().expect("the cluster was started with an edge"),
+            Member::Edge(index) => &mut self.edges[index],
             Member::MetaServer(index) => &mut self.meta_servers[index],
         }
     }
@@ -381,7 +440,7 @@ impl Cluster {
     fn seat_of(&self, member: Member) -> &Seat {
         match member {
             Member::DataNode(index) => &self.data_nodes[index],
-            Member::Edge => self.edge.as_ref().expect("the cluster was started with an edge"),
+            Member::Edge(index) => &self.edges[index],
             Member::MetaServer(index) => &self.meta_servers[index],
         }
     }
@@ -405,69 +464,141 @@ impl Drop for Cluster {
 const STATUS_WITHIN: Duration = Duration::from_secs(10);
 const STATUS_PAUSE: Duration = Duration::from_millis(50);
 
+/// Every edge's; it is the only one on its addresses.
+const EDGE_PORT: u16 = 7400;
+
+/// Where members and clients live.
+struct Sites {
+    client: Site,
+    meta: Site,
+    data_nodes: Vec<Site>,
+    edges: Vec<Site>,
+}
+
+impl Sites {
+    fn on_loopback(data_nodes: usize) -> io::Result<Self> {
+        let site = Site { namespace: None, address: ports::unused_loopback_address()? };
+        let data_nodes = vec![site.clone(); data_nodes];
+        Ok(Self { client: site.clone(), meta: site.clone(), data_nodes, edges: vec![site] })
+    }
+
+    fn in_lan(lan: &Lan, data_nodes: usize) -> Self {
+        Self {
+            client: lan.client_site(),
+            meta: lan.meta_site(),
+            data_nodes: (0..data_nodes).map(|node| lan.node_site(node)).collect(),
+            edges: (0..lan.edges()).map(|edge| lan.edge_site(edge)).collect(),
+        }
+    }
+
+    /// Of all at once where they share an address, so that no two get the same port.
+    fn data_node_listens(&self) -> io::Result<Vec<SocketAddr>> {
+        match self.data_nodes.first() {
+            Some(site) if site.namespace.is_none() => site.free_ports(self.data_nodes.len()),
+            _ => self.data_nodes.iter().map(|site| Ok(site.free_ports(1)?[0])).collect(),
+        }
+    }
+}
+
+impl Site {
+    fn free_ports(&self, count: usize) -> io::Result<Vec<SocketAddr>> {
+        match &self.namespace {
+            Some(namespace) => namespace.run(|| ports::free_ports(self.address, count)),
+            None => ports::free_ports(self.address, count),
+        }
+    }
+}
+
+/// Where a data node listens, and where clients find it if that is elsewhere.
+struct DataNode {
+    listen: SocketAddr,
+    advertise: Option<SocketAddr>,
+}
+
 /// What all members have in common.
 struct Blueprint<'a> {
     bin_dir: &'a Path,
     dir: &'a Path,
     env: &'a [(String, String)],
+    endpoint: &'a str,
 }
 
 impl Blueprint<'_> {
-    fn meta_server(&self, index: usize, members: &[String]) -> Seat {
+    fn meta_server(&self, index: usize, members: &[String], namespace: Option<Arc<Namespace>>) -> Seat {
         let mut args = vec!["--id".to_owned(), (index + 1).to_string()];
         for member in members {
             args.extend(["--member".to_owned(), member.clone()]);
         }
-        self.seat(Member::MetaServer(index), "xdpfs-meta-server", args, None)
+        let member = Member::MetaServer(index);
+        args.extend(["--data-dir".to_owned(), self.path(&member.to_string())]);
+        self.seat(member, "xdpfs-meta-server", args, namespace)
     }
 
     fn data_node(
         &self,
         index: usize,
-        listen: SocketAddr,
-        endpoint: &str,
-        shim: Option<UdpShim>,
+        node: &DataNode,
         capacity: Option<&str>,
+        namespace: Option<Arc<Namespace>>,
     ) -> Seat {
-        let mut args =
-            vec!["--meta".to_owned(), endpoint.to_owned(), "--listen".to_owned(), listen.to_string()];
-        if let Some(shim) = &shim {
-            args.extend(["--advertise".to_owned(), shim.address().to_string()]);
+        let member = Member::DataNode(index);
+        let mut args = vec!["--data-dir".to_owned(), self.path(&member.to_string())];
+        args.extend(["--meta".to_owned(), self.endpoint.to_owned()]);
+        args.extend(["--listen".to_owned(), node.listen.to_string()]);
+        if let Some(advertise) = node.advertise {
+            args.extend(["--advertise".to_owned(), advertise.to_string()]);
         }
         if let Some(capacity) = capacity {
             args.extend(["--capacity".to_owned(), capacity.to_owned()]);
         }
-        self.seat(Member::DataNode(index), "xdpfs-data-node", args, shim)
+        self.seat(member, "xdpfs-data-node", args, namespace)
     }
 
-    fn edge(&self, listen: SocketAddr, endpoint: &str) -> Seat {
-        let args = ["edge", "--meta", endpoint, "--listen", &listen.to_string()].map(str::to_owned);
-        let mut seat = self.seat(Member::Edge, "xdpfs-data-node", Vec::new(), None);
-        // It keeps no data.
-        seat.spec.args = args.into_iter().map(Into::into).collect();
+    fn edge(&self, index: usize, site: &Site, options: &EdgeOptions, pins: Option<&Pins>) -> Seat {
+        let member = Member::Edge(index);
+        let listen = SocketAddr::new(site.address, EDGE_PORT);
+        let mut args = vec!["edge".to_owned(), "--meta".to_owned(), self.endpoint.to_owned()];
+        args.extend(["--listen".to_owned(), listen.to_string()]);
+        if let Some(pins) = pins {
+            args.extend(["--uplink".to_owned(), UPLINK.to_owned()]);
+            args.extend(["--pin-dir".to_owned(), pins.path().display().to_string()]);
+        }
+        args.extend(["--admin-socket".to_owned(), self.path(&format!("{member}.sock"))]);
+        let mut seat = self.seat(member, "xdpfs-data-node", args, site.namespace.clone());
+        seat.spec.args.extend(options.args.iter().map(Into::into));
         seat
     }
 
-    fn seat(&self, member: Member, program: &str, args: Vec<String>, shim: Option<UdpShim>) -> Seat {
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    fn seat(
+        &self,
+        member: Member,
+        program: &str,
+        args: Vec<String>,
+        namespace: Option<Arc<Namespace>>,
+    ) -> Seat {
         let mut env = self.env.to_vec();
         if std::env::var_os("XDPFS_LOG").is_none() {
             env.push(("XDPFS_LOG".to_owned(), "info".to_owned()));
         }
-        let mut spec = ProcessSpec {
+        let spec = ProcessSpec {
             name: member.to_string(),
             program: self.bin_dir.join(program),
-            args: vec!["--data-dir".into(), self.dir.join(member.to_string()).into()],
+            args: args.into_iter().map(Into::into).collect(),
             env,
             log: self.dir.join(format!("{member}.log")),
+            namespace,
         };
-        spec.args.extend(args.into_iter().map(Into::into));
-        Seat { spec, process: None, shim, ready: String::new() }
+        Seat { fixed_args: spec.args.len(), spec, process: None, shim: None, ready: String::new() }
     }
 }
 
-fn lossy_path(address: IpAddr, node: SocketAddr, options: ShimOptions, index: usize) -> io::Result<UdpShim> {
+fn lossy_path(node: SocketAddr, options: ShimOptions, index: usize) -> io::Result<UdpShim> {
     let seed = options.seed.wrapping_add(index as u64);
-    UdpShim::start(SocketAddr::new(address, 0), node, options.rates, seed)
+    UdpShim::start(SocketAddr::new(node.ip(), 0), node, options.rates, seed)
 }
 
 fn join(endpoints: &[SocketAddr]) -> String {

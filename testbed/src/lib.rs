@@ -1,5 +1,5 @@
-//! A cluster of real processes on loopback, and what a test of it needs: content that proves itself, a lossy path,
-//! a checker of histories.
+//! A cluster of real processes, on loopback or in a network of namespaces, and what a test of it needs: content that
+//! proves itself, a lossy path, a checker of histories.
 //!
 //! Invariant: everything started here ends here, by process id, also when a test panics. This crate knows the
 //! binaries by their command lines only and depends on none of the project's libraries.
@@ -8,12 +8,16 @@ mod cli;
 mod cluster;
 mod content;
 pub mod history;
+mod lan;
+pub mod namespace;
+pub mod packet_socket;
 mod process;
 mod rng;
 pub mod udp_shim;
 
 pub use cli::{Cli, CliOutput, Invocation};
-pub use cluster::{Cluster, ClusterOptions, ClusterStatus, Member, ShimOptions};
+pub use cluster::{Cluster, ClusterOptions, ClusterStatus, EdgeOptions, Member, ShimOptions};
 pub use content::{Content, ContentCheck, SharedContentCheck};
+pub use lan::{IpVersion, Lan, LanOptions, UPLINK};
 pub use process::{Process, ProcessSpec, StartError, StopError, peak_memory_bytes};
 pub use rng::Rng;

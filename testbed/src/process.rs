@@ -6,13 +6,18 @@ use std::{
     io::{self, BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
+
+use crate::namespace::Namespace;
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -27,6 +32,8 @@ pub struct ProcessSpec {
     pub env: Vec<(String, String)>,
     /// Where its stderr is appended to.
     pub log: PathBuf,
+    /// The network that it runs in; `None`: the caller's.
+    pub namespace: Option<Arc<Namespace>>,
 }
 
 /// Why a process is not there.
@@ -121,7 +128,7 @@ impl Process {
         }
         let failed = |source| StartError::Spawn { name: spec.name.clone(), source };
         let log = OpenOptions::new().create(true).append(true).open(&spec.log).map_err(failed)?;
-        let mut child = command(spec, log).spawn().map_err(failed)?;
+        let mut child = spawn(command(spec, log), spec.namespace.as_deref()).map_err(failed)?;
         let (sender, stdout) = sync_channel(2);
         if let Some(pipe) = child.stdout.take() {
             thread::spawn(move || watch_stdout(pipe, &sender));
@@ -237,6 +244,15 @@ pub fn peak_memory_bytes(pid: u32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Starts it in a network.
+pub(crate) fn spawn(mut command: Command, namespace: Option<&Namespace>) -> io::Result<Child> {
+    // A child inherits the network of the thread that makes it.
+    match namespace {
+        Some(namespace) => namespace.run(|| command.spawn()),
+        None => command.spawn(),
+    }
+}
+
 fn command(spec: &ProcessSpec, log: File) -> Command {
     let mut command = Command::new(&spec.program);
     command
@@ -271,6 +287,7 @@ mod tests {
             args: vec!["-c".into(), script.into()],
             env: Vec::new(),
             log: dir.path().join("shell.log"),
+            namespace: None,
         };
         Process::spawn(&spec).expect("there is a shell")
     }
@@ -315,6 +332,7 @@ mod tests {
             args: Vec::new(),
             env: Vec::new(),
             log: "/nonexistent/log".into(),
+            namespace: None,
         };
         let error = Process::spawn(&spec).expect_err("there is none");
         assert!(error.to_string().contains("cargo build --bins"), "{error}");

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use xdpfs_testbed::{Cluster, ClusterOptions, ClusterStatus, Content, Member};
+use xdpfs_testbed::{Cluster, ClusterOptions, ClusterStatus, Content, EdgeOptions, Member};
 
 use crate::support::{cluster_with, holds, put};
 
 const MIB: u64 = 1 << 20;
 
 fn cluster_behind_an_edge() -> Cluster {
-    cluster_with(ClusterOptions { edge: true, ..ClusterOptions::default() })
+    cluster_with(ClusterOptions { edges: Some(EdgeOptions::default()), ..ClusterOptions::default() })
 }
 
 /// A transfer that is stopped half way by whoever stands at the other end of its pipe.
@@ -58,7 +58,7 @@ fn clients_reach_all_nodes_at_the_edges_address() {
     };
     let status =
         cluster.await_status(Duration::from_secs(20), is_spread).expect("each node gets something").raw;
-    let address = cluster.ready_line(Member::Edge).split(' ').next().unwrap_or_default();
+    let address = cluster.ready_line(Member::Edge(0)).split(' ').next().unwrap_or_default();
     let address = address.strip_prefix("address=").expect("it says where it is");
     assert_eq!(status["edges"][0]["address"], address, "{status}");
     assert_eq!(status["edges"][0]["node_ids"], serde_json::json!([1, 2, 3]), "{status}");
@@ -79,9 +79,9 @@ fn an_edge_that_is_killed_and_started_again_harms_no_put_and_no_get() {
     let mut stdin = writing.0.stdin.take().expect("it is piped");
     let mut source = content();
     io::copy(&mut source.by_ref().take(half), &mut stdin).expect("the put reads its input");
-    cluster.kill(Member::Edge);
+    cluster.kill(Member::Edge(0));
     let rest = std::thread::spawn(move || io::copy(&mut source, &mut stdin).and_then(|_| stdin.flush()));
-    cluster.restart(Member::Edge).expect("the edge comes back");
+    cluster.restart(Member::Edge(0)).expect("the edge comes back");
     rest.join().expect("it ends").expect("the put reads all of its input");
     let (code, words) = writing.end();
     assert_eq!(code, Some(0), "{words}");
@@ -91,8 +91,8 @@ fn an_edge_that_is_killed_and_started_again_harms_no_put_and_no_get() {
     let mut stdout = reading.0.stdout.take().expect("it is piped");
     let mut expected = content();
     same_bytes(&mut stdout, &mut expected, half);
-    cluster.kill(Member::Edge);
-    cluster.restart(Member::Edge).expect("the edge comes back");
+    cluster.kill(Member::Edge(0));
+    cluster.restart(Member::Edge(0)).expect("the edge comes back");
     same_bytes(&mut stdout, &mut expected, half);
     drop(stdout);
     let (code, words) = reading.end();
@@ -113,7 +113,7 @@ fn an_edge_goes_on_while_the_leader_changes() {
     let heard = cluster.await_status(Duration::from_secs(20), |status| status.raw["edges"][0].is_object());
     assert!(heard.is_some(), "the next leader hears of the edge: {:?}", cluster.status());
     cluster.restart(leader).expect("it comes back");
-    assert!(cluster.stop(Member::Edge).expect("it stops"), "the edge exits with 0");
+    assert!(cluster.stop(Member::Edge(0)).expect("it stops"), "the edge exits with 0");
 }
 
 /// The next `len` bytes of both are the same.
