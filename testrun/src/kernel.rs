@@ -1,12 +1,21 @@
 //! The loaded program with its maps.
 
-use std::{env, fs, net::IpAddr, path::Path};
+use std::{
+    env, fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
-    programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp},
+    maps::{
+        Array, DevMap, HashMap, LpmTrie, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf, lpm_trie::Key,
+    },
+    programs::{
+        Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp, XdpMode,
+    },
+    util::nr_cpus,
 };
 use rustix::time::{ClockId, clock_getres};
 use xdpfs_plane::{
@@ -20,13 +29,14 @@ use xdpfs_wire::{NodeId, SipKey};
 
 use crate::{
     fixture::{HERE, NODE, NOW, OWN, PORT, SECRETS},
-    frames::EDGE_V4,
+    frames::{CLIENT_V4, CLIENT_V6, EDGE_V4},
+    table::World,
 };
 
-/// Names the object; set by `cargo xtask`.
-const OBJECT: &str = "XDPFS_EBPF_OBJECT";
-/// Names the object of the programs that it is measured against.
-const REFERENCES: &str = "XDPFS_EBPF_REFERENCES";
+/// The object, and what may name it.
+const OBJECT: Object = Object { variable: "XDPFS_EBPF_OBJECT", file: "xdpfs-ebpf.o" };
+/// The object of the programs that it is measured against.
+const REFERENCES: Object = Object { variable: "XDPFS_EBPF_REFERENCES", file: "xdpfs-ebpf-references.o" };
 /// The loopback device: it exists in every network namespace.
 pub const LOOPBACK: u32 = 1;
 
@@ -54,6 +64,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     tick_ns: u64,
     counts: Vec<u64>,
+    /// What the maps hold, if that is a world of the table.
+    world: World,
 }
 
 /// A value as the maps hold it.
@@ -66,7 +78,7 @@ unsafe impl<T: Copy + 'static> Pod for Raw<T> {}
 impl Kernel {
     /// Loads the program with the fixture's secrets and its node as the local one.
     pub fn load(fixed: Fixed) -> anyhow::Result<Self> {
-        let object = object(OBJECT)?;
+        let object = OBJECT.read()?;
         let mut loader = EbpfLoader::new();
         let mut ports = [0; PORTS_MAX];
         ports[0] = PORT;
@@ -85,7 +97,7 @@ impl Kernel {
                 _ => anyhow::bail!("an unknown kind of program"),
             }
         }
-        let mut kernel = Self { ebpf, tick_ns, counts: vec![0; COUNTERS as usize] };
+        let mut kernel = Self { ebpf, tick_ns, counts: vec![0; COUNTERS as usize], world: World::default() };
         for (epoch, bytes) in SECRETS {
             let SipKey { k0, k1 } = SipKey::from_bytes(bytes);
             kernel.set("KEY_EPOCHS", u32::from(epoch.0), KeyEpochSlot { k0, k1, live: 1 })?;
@@ -126,15 +138,74 @@ impl Kernel {
 
     /// Makes an entry of the device map lead to the loopback device.
     pub fn device(&mut self, index: u32) -> anyhow::Result<()> {
+        self.lead(index, LOOPBACK)
+    }
+
+    /// Makes an entry of the device map lead to a device of the calling thread's network namespace.
+    pub fn lead(&mut self, index: u32, device: u32) -> anyhow::Result<()> {
         let mut devices: DevMap<_> = self.ebpf.map_mut("DEVICES").context("DEVICES")?.try_into()?;
-        Ok(devices.set(index, LOOPBACK, None, 0)?)
+        Ok(devices.set(index, device, None, 0)?)
+    }
+
+    /// Puts a world of the table into the maps, in place of the one before.
+    pub fn enter(&mut self, world: &World) -> anyhow::Result<()> {
+        for node in self.world.nodes.clone().into_keys().chain([NODE.node]) {
+            self.route(node, Route::default())?;
+        }
+        for (prefix, len, _) in self.world.source_rules.clone() {
+            self.source_rules()?.remove(&prefix_key(prefix, len))?;
+        }
+        for (node, (epoch, place)) in &world.nodes {
+            self.route(*node, place.route(*epoch))?;
+        }
+        for (prefix, len, rule) in &world.source_rules {
+            self.source_rule(*prefix, *len, *rule)?;
+        }
+        self.spend(world)?;
+        let rate = |is_spent| if is_spent { ONE_AT_ONCE } else { Rate::default() };
+        self.settings(Settings {
+            source_rate: rate(world.sources_spent),
+            answer_rate: rate(world.answers_spent),
+            unlisted_source: world.unlisted_source,
+            sources_listed: u32::from(!world.source_rules.is_empty()),
+            ..QUIET
+        })?;
+        self.world = world.clone();
+        Ok(())
+    }
+
+    fn spend(&mut self, world: &World) -> anyhow::Result<()> {
+        let full_at_ns = if world.answers_spent { NEVER_NS } else { 0 };
+        let mut answers: PerCpuArray<_, u64> =
+            self.ebpf.map_mut("ANSWER_BUCKET").context("ANSWER_BUCKET")?.try_into()?;
+        let cpus = nr_cpus().map_err(|(what, error)| anyhow::anyhow!("{what}: {error}"))?;
+        answers.set(0, PerCpuValues::try_from(vec![full_at_ns; cpus])?, 0)?;
+        let mut sources: HashMap<_, Address, u64> =
+            self.ebpf.map_mut("SOURCE_BUCKETS").context("SOURCE_BUCKETS")?.try_into()?;
+        for source in [CLIENT_V4.into(), CLIENT_V6.into()].map(mapped) {
+            if world.sources_spent {
+                sources.insert(source, NEVER_NS, 0)?;
+            } else if let Err(error) = sources.remove(&source) {
+                // It was not there, which is what is wanted.
+                ensure!(matches!(error, MapError::SyscallError(_)), "{error}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the program on an interface of the calling thread's network namespace, until this is dropped.
+    pub fn attach(&mut self, device: &str, mode: XdpMode) -> anyhow::Result<()> {
+        let program: &mut Xdp =
+            self.ebpf.program_mut("xdpfs_ingress").context("no such program")?.try_into()?;
+        program.attach(device, mode).map(drop).with_context(|| format!("cannot attach to {device}"))
     }
 
     pub fn source_rule(&mut self, prefix: IpAddr, prefix_len: u32, rule: SourceRule) -> anyhow::Result<()> {
-        let mapped_len = if prefix.is_ipv4() { prefix_len + 96 } else { prefix_len };
-        let mut rules: LpmTrie<_, Address, Raw<SourceRule>> =
-            self.ebpf.map_mut("SOURCE_RULES").context("SOURCE_RULES")?.try_into()?;
-        Ok(rules.insert(&Key::new(mapped_len, mapped(prefix)), Raw(rule), 0)?)
+        Ok(self.source_rules()?.insert(&prefix_key(prefix, prefix_len), Raw(rule), 0)?)
+    }
+
+    fn source_rules(&mut self) -> anyhow::Result<LpmTrie<&mut MapData, Address, Raw<SourceRule>>> {
+        Ok(self.ebpf.map_mut("SOURCE_RULES").context("SOURCE_RULES")?.try_into()?)
     }
 
     pub fn own_address(&mut self, address: IpAddr, own: OwnAddress) -> anyhow::Result<()> {
@@ -149,10 +220,9 @@ impl Kernel {
 
     /// Makes frames for clients of a prefix go to `hop`.
     pub fn next_hop(&mut self, prefix: IpAddr, prefix_len: u32, hop: NextHop) -> anyhow::Result<()> {
-        let mapped_len = if prefix.is_ipv4() { prefix_len + 96 } else { prefix_len };
         let map = self.ebpf.map_mut("NEXT_HOPS").context("NEXT_HOPS")?;
         let mut hops: LpmTrie<_, Address, Raw<NextHop>> = map.try_into()?;
-        Ok(hops.insert(&Key::new(mapped_len, mapped(prefix)), Raw(hop), 0)?)
+        Ok(hops.insert(&prefix_key(prefix, prefix_len), Raw(hop), 0)?)
     }
 
     pub fn events(&mut self) -> anyhow::Result<Vec<Event>> {
@@ -194,13 +264,18 @@ impl Kernel {
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
         let result = run(self, options)?;
         out.truncate(result.data_size_out as usize);
+        Ok(Outcome { action: result.return_value, counted: self.risen()?, packet: out })
+    }
+
+    /// Names of the counters that rose since this or [`Self::run`] was last called, in their order.
+    pub fn risen(&mut self) -> anyhow::Result<Vec<&'static str>> {
         let counts = self.counts()?;
-        let counted = (0..COUNTERS)
+        let risen = (0..COUNTERS)
             .filter(|at| counts[*at as usize] != self.counts[*at as usize])
             .map(|at| counter_label(at).unwrap_or("nameless"))
             .collect();
         self.counts = counts;
-        Ok(Outcome { action: result.return_value, counted, packet: out })
+        Ok(risen)
     }
 
     /// Runs one packet without looking at the counters.
@@ -244,9 +319,15 @@ pub struct Reference(Ebpf);
 
 impl Reference {
     pub fn load() -> anyhow::Result<Self> {
-        let mut reference = Self(EbpfLoader::new().load(&object(REFERENCES)?)?);
+        let mut reference = Self(EbpfLoader::new().load(&REFERENCES.read()?)?);
         reference.program()?.load()?;
         Ok(reference)
+    }
+
+    /// As of [`Kernel::attach`], in the driver: everything passes.
+    pub fn attach(&mut self, device: &str) -> anyhow::Result<()> {
+        let program: &mut Xdp = self.0.program_mut("xdpfs_empty").context("no such program")?.try_into()?;
+        Ok(program.attach(device, XdpMode::Driver).map(drop)?)
     }
 
     /// As of [`Kernel::mean_ns`].
@@ -264,9 +345,24 @@ impl Reference {
     }
 }
 
-fn object(variable: &str) -> anyhow::Result<Vec<u8>> {
-    let path = env::var_os(variable).with_context(|| format!("{variable} is not set"))?;
-    fs::read(&path).with_context(|| format!("cannot read {}", Path::new(&path).display()))
+struct Object {
+    /// Names it, if it isn't where `cargo xtask build-ebpf` leaves it.
+    variable: &'static str,
+    file: &'static str,
+}
+
+impl Object {
+    fn read(&self) -> anyhow::Result<Vec<u8>> {
+        let path = env::var_os(self.variable).map_or_else(|| self.usual(), PathBuf::from);
+        let read = fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
+        read.context("`cargo xtask build-ebpf` builds the kernel program")
+    }
+
+    fn usual(&self) -> PathBuf {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        root.join(target).join("bpf").join(self.file)
+    }
 }
 
 fn mean_ns(program: &Xdp, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
@@ -295,6 +391,13 @@ pub const QUIET: Settings = Settings {
 
 /// No limit but a tiny one, for tests.
 pub const ONE_AT_ONCE: Rate = Rate { interval_ns: 3_600_000_000_000, burst_ns: 0 };
+
+/// When a spent bucket would be full again: so late that no clock comes there.
+const NEVER_NS: u64 = 1 << 62;
+
+fn prefix_key(prefix: IpAddr, len: u32) -> Key<Address> {
+    Key::new(if prefix.is_ipv4() { len + 96 } else { len }, mapped(prefix))
+}
 
 pub fn mapped(address: IpAddr) -> Address {
     match address {

@@ -9,3 +9,4 @@ pub mod fixture;
 pub mod frames;
 pub mod kernel;
 pub mod oracle;
+pub mod table;

@@ -40,6 +40,10 @@ pub struct Model {
     /// The first rule that fits counts; no rules, no filter.
     pub source_rules: Vec<(IpAddr, u32, SourceRule)>,
     pub unlisted_source: SourceRule,
+    /// No source may send anything more.
+    pub sources_spent: bool,
+    /// No answer may go out any more.
+    pub answers_spent: bool,
     pub generic: bool,
     /// What clients take for a node, by where it sends from.
     pub reply_sources: HashMap<(IpAddr, u16), ReplySource>,
@@ -75,6 +79,7 @@ impl Model {
             return as_it_was(DROP, vec!["source_denied"]);
         }
         let answered = |reject: Reject, asker: &Accepted| match reject.reply() {
+            Some(_) if self.answers_spent => as_it_was(DROP, vec!["answer_withheld", reject.label()]),
             Some(status) => Expected {
                 action: TX,
                 counted: vec!["answered", reject.label()],
@@ -93,6 +98,9 @@ impl Model {
             }
             Err((reject, None)) => return as_it_was(DROP, vec!["refused", reject.label()]),
         };
+        if self.sources_spent {
+            return as_it_was(DROP, vec!["source_too_fast"]);
+        }
         let Some(route) = self.routes.get(&accepted.header.node.0) else {
             return answered(Reject::WrongNode, &accepted);
         };

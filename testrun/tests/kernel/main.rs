@@ -5,7 +5,9 @@
 mod agreement;
 mod limits;
 mod replies;
+mod table;
 mod verdicts;
+mod veth;
 
 use xdpfs_plane::maps::Route;
 use xdpfs_testrun::{

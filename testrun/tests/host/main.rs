@@ -3,6 +3,9 @@
 //! `XDPFS_TEST_CASES` says how many, `XDPFS_TEST_SEED` which ones.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod listing;
+mod table;
+
 use xdpfs_plane::{Detour, Envelope, Fate, Frame, Ip, PORTS_MAX, Unroutable, answer_v4, answer_v6};
 use xdpfs_testrun::{
     chance::{Chance, setting},
