@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use crate::{setup, sh};
+use crate::{apt, setup, sh};
 
 const RUSTC: &str = "/usr/bin/rustc";
 const CARGO: &str = "/usr/bin/cargo";
@@ -28,6 +28,13 @@ const REFERENCES: &str = "xdpfs-ebpf-references";
 const TARGET: &str = "bpfel-unknown-none";
 const FLAGS: &[&str] =
     &["-Clink-arg=--btf", "-Ctarget-cpu=v3", "-Ctarget-feature=+allows-misaligned-mem-access"];
+
+/// The tests that need it, by package.
+const TESTS: &[(&str, &[&str])] = &[
+    ("xdpfs-testrun", &["--test", "kernel"]),
+    ("xdpfs-data-node", &["--lib", "--test", "xdp"]),
+    ("xdpfs-testbed", &["--test", "edge"]),
+];
 
 /// There where the kernel has BPF.
 const BPF_SETTING: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
@@ -54,20 +61,20 @@ pub(crate) fn build() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the program and runs it packet by packet, and then before real nodes. Whatever that needs and is missing is a
+/// Builds the program and runs it packet by packet, then before real nodes, then before whole clusters. Whatever that needs and is missing is a
 /// failure.
 pub(crate) fn test() -> anyhow::Result<()> {
     can_load()?;
-    setup::for_kernel_program()?;
+    setup::for_kernel_tests()?;
     build()?;
-    let object = object(OBJECT)?;
-    let words = ["cargo", "test", "--locked", "-p", "xdpfs-testrun", "--features", "kernel"];
-    sh::run_with(&[&words[..], &["--", "--nocapture"]].concat(), &[("XDPFS_EBPF_OBJECT", &object)])?;
-    // The node's own build finds the object where it is; tests that can't run there must not pass for tests that did.
-    let words = ["cargo", "test", "--locked", "-p", "xdpfs-data-node", "--features", "kernel"];
-    // By themselves: for a moment each program that they start holds all locks of the process, which others test.
-    sh::run_with(&[&words[..], &["--lib", "xdp::"]].concat(), &[("CI", "true")])?;
-    sh::run_with(&[&words[..], &["--test", "xdp"]].concat(), &[("CI", "true")])
+    sh::run(&["cargo", "build", "--locked", "--workspace", "--bins"])?;
+    for (package, which) in TESTS {
+        let words = ["cargo", "test", "--locked", "-p", package, "--features", "kernel"];
+        let how = ["--", "--nocapture", "--test-threads=1"];
+        // Tests that can't run here must not pass for tests that did.
+        sh::run_with(&[&words[..], which, &how].concat(), &[("CI", "true")])?;
+    }
+    Ok(())
 }
 
 /// Builds the programs and the tool that times them; returns how it is called.
@@ -125,11 +132,7 @@ pub(crate) fn has_linker() -> bool {
 }
 
 pub(crate) fn bring_compiler() -> anyhow::Result<()> {
-    ensure!(sh::succeeds(&["apt-get", "--version"]), "there is no apt-get to bring {}", PACKAGES.join(", "));
-    ensure!(sh::is_root(), "only root can install {}", PACKAGES.join(", "));
-    sh::run(&["apt-get", "update"])?;
-    let install = [&["apt-get", "install", "--yes", "--no-install-recommends"], PACKAGES].concat();
-    sh::run_with(&install, &[("DEBIAN_FRONTEND", "noninteractive")])
+    apt::install(PACKAGES)
 }
 
 /// Compiles bpf-linker against the LLVM library that rustc itself uses, so that no development package is needed.

@@ -3,6 +3,7 @@
 //! Invariant: this is the only scripting. What CI does is a task here, so that anyone can do it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool talks to the one who runs it")]
 
+mod apt;
 mod bench;
 mod demo;
 mod docs;

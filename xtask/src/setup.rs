@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use crate::{ebpf, sh};
+use crate::{apt, ebpf, sh};
 
 struct Tool {
     name: &'static str,
@@ -21,6 +21,8 @@ enum Need {
     Everything,
     /// The kernel program; everything else can.
     KernelProgram,
+    /// Tests in network namespaces.
+    Networks,
     /// Nothing; it is only convenient.
     Nothing,
 }
@@ -68,6 +70,13 @@ const TOOLS: &[Tool] = &[
         hint: "cargo install bpf-linker, for the LLVM that `/usr/bin/rustc -vV` tells",
         need: Need::KernelProgram,
     },
+    Tool {
+        name: "iproute2",
+        is_there: || sh::succeeds(&["ip", "-V"]),
+        bring: Some(|| apt::install(&["iproute2"])),
+        hint: "on Debian, as root: apt-get update && apt-get install iproute2",
+        need: Need::Networks,
+    },
 ];
 
 /// Brings everything, what is only convenient too.
@@ -84,6 +93,11 @@ pub(crate) fn required() -> anyhow::Result<()> {
 /// Brings what the kernel program cannot do without either.
 pub(crate) fn for_kernel_program() -> anyhow::Result<()> {
     bring_for(&[Need::Everything, Need::KernelProgram])
+}
+
+/// Brings what the tests of the kernel program cannot do without either.
+pub(crate) fn for_kernel_tests() -> anyhow::Result<()> {
+    bring_for(&[Need::Everything, Need::KernelProgram, Need::Networks])
 }
 
 /// Whether the tests can run by nextest.

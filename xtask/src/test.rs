@@ -1,48 +1,109 @@
 //! The checks before a commit, in the order in which they are cheapest to fail.
 
 use std::{
+    env, fs,
     path::PathBuf,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{setup, sh, tidy};
+use anyhow::ensure;
+
+use crate::{ebpf, setup, sh, tidy};
 
 /// One check.
-type Step = (&'static str, fn() -> anyhow::Result<()>);
+type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
+
+/// What can be checked here.
+struct Scope {
+    /// Why the tests of the kernel program can't run, if that is so.
+    obstacle: Option<String>,
+}
+
+/// What builds the tests that only run where there is BPF.
+const KERNEL_FEATURES: &str = "xdpfs-testrun/kernel,xdpfs-data-node/kernel,xdpfs-testbed/kernel";
+/// Where those tests are.
+const KERNEL_TESTS: &[&str] =
+    &["testrun/tests/kernel", "data-node/src/xdp/edge_thread", "data-node/tests/xdp", "testbed/tests/edge"];
 
 const STEPS: &[Step] = &[
-    ("set-up", setup::required),
-    ("format", || sh::run(&["cargo", "fmt", "--all", "--check"])),
-    ("pure cores alone", cores),
-    ("lints", || {
-        // The feature stands before tests that only run where there is BPF; lints see them everywhere.
+    ("set-up", |_| setup::required()),
+    ("format", |_| sh::run(&["cargo", "fmt", "--all", "--check"])),
+    ("pure cores alone", |_| cores()),
+    ("kernel program", |scope| if scope.has_kernel() { ebpf::build() } else { Ok(()) }),
+    ("lints", |_| {
+        // Lints see the tests that only run where there is BPF everywhere.
         let words = ["cargo", "clippy", "--locked", "--workspace", "--all-targets"];
-        let behind = ["--features", "xdpfs-testrun/kernel,xdpfs-data-node/kernel", "--", "-D", "warnings"];
-        sh::run(&[&words[..], &behind].concat())
+        sh::run(&[&words[..], &["--features", KERNEL_FEATURES, "--", "-D", "warnings"]].concat())
     }),
-    ("binaries", || sh::run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
+    ("binaries", |scope| scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
     ("tests", tests),
-    ("examples in documentation", || sh::run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
-    ("documentation", || {
+    ("examples in documentation", |scope| scope.run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
+    ("documentation", |_| {
         let words = ["cargo", "doc", "--locked", "--workspace", "--no-deps"];
         sh::run_with(&words, &[("RUSTDOCFLAGS", "-D warnings")])
     }),
-    ("tidy", tidy::run),
+    ("tidy", |_| tidy::run()),
 ];
 
-/// All of them; the first failure ends it.
+/// All of them; the first failure ends it. Where `CI` is set, nothing may be missing; elsewhere the tests of the kernel
+/// program are skipped where they can't run, which is said.
 pub(crate) fn run() -> anyhow::Result<()> {
+    let scope = Scope::look()?;
     let mut times = Vec::new();
     for (name, step) in STEPS {
         let began = Instant::now();
-        step()?;
+        step(&scope)?;
         times.push((name, began.elapsed()));
     }
     for (name, took) in times {
         eprintln!("{name:<28}{:>7.1} s", took.as_secs_f64());
     }
-    eprintln!("all is well");
+    match &scope.obstacle {
+        None => eprintln!("all is well"),
+        Some(obstacle) => eprintln!(
+            "all that ran is well. SKIPPED {} tests of the kernel program and of networks with it: {obstacle}",
+            kernel_tests()?
+        ),
+    }
     Ok(())
+}
+
+impl Scope {
+    fn look() -> anyhow::Result<Self> {
+        let prepared = ebpf::can_load().and_then(|()| setup::for_kernel_tests());
+        let obstacle = prepared.err().map(|error| format!("{error:#}"));
+        if let Some(obstacle) = &obstacle {
+            ensure!(
+                env::var_os("CI").is_none(),
+                "the tests of the kernel program can't run, and CI skips nothing: {obstacle}"
+            );
+            eprintln!("SKIPPED: the tests of the kernel program: {obstacle}");
+        }
+        Ok(Self { obstacle })
+    }
+
+    const fn has_kernel(&self) -> bool {
+        self.obstacle.is_none()
+    }
+
+    /// Runs cargo with the features that this host has use for, always the same so that nothing is built twice.
+    fn run(&self, words: &[&str]) -> anyhow::Result<()> {
+        let features: &[&str] = if self.has_kernel() { &["--features", KERNEL_FEATURES] } else { &[] };
+        sh::run(&[words, features].concat())
+    }
+}
+
+/// How many tests there are that only run where there is BPF.
+fn kernel_tests() -> anyhow::Result<usize> {
+    let mut count = 0;
+    for directory in KERNEL_TESTS {
+        for entry in fs::read_dir(sh::root().join(directory))? {
+            let path = entry?.path();
+            let text = if path.is_file() { fs::read_to_string(path)? } else { continue };
+            count += text.lines().filter(|line| matches!(line.trim(), "#[test]" | "#[tokio::test]")).count();
+        }
+    }
+    Ok(count)
 }
 
 /// The test of kills, for longer than `test` has time for.
@@ -90,14 +151,13 @@ fn cores() -> anyhow::Result<()> {
 const WITHOUT_STD: &[&str] =
     &["x86_64-unknown-none", "aarch64-unknown-none", "thumbv7em-none-eabi", "riscv64gc-unknown-none-elf"];
 
-fn tests() -> anyhow::Result<()> {
+fn tests(scope: &Scope) -> anyhow::Result<()> {
     if setup::has_nextest() {
-        return sh::run(&["cargo", "nextest", "run", "--locked", "--workspace"]);
+        return scope.run(&["cargo", "nextest", "run", "--locked", "--workspace"]);
     }
     eprintln!("cargo-nextest is not there (`cargo xtask setup` brings it); `cargo test` runs the same tests");
-    let all_but_clusters =
-        ["cargo", "test", "--locked", "--workspace", "--all-targets", "--exclude", "xdpfs-testbed"];
-    sh::run(&all_but_clusters)?;
-    // One cluster at a time: several at once would measure each other.
-    sh::run(&["cargo", "test", "--locked", "-p", "xdpfs-testbed", "--all-targets", "--", "--test-threads=1"])
+    // One at a time, clusters or kernel programs: several at once would measure each other.
+    let features: &[&str] = if scope.has_kernel() { &["--features", KERNEL_FEATURES] } else { &[] };
+    let words = ["cargo", "test", "--locked", "--workspace", "--all-targets"];
+    sh::run(&[&words[..], features, &["--", "--test-threads=1"]].concat())
 }
