@@ -47,6 +47,10 @@ pub struct Arguments {
     /// The interfaces that datagrams come in by, separated by commas.
     #[arg(long, value_name = "INTERFACE", env = "XDPFS_NODE_XDP_INTERFACE", value_delimiter = ',')]
     xdp_interface: Vec<String>,
+    /// The unix socket where `xdpfs-cli xdp` asks about the kernel program. By default, with XDP,
+    /// `/run/xdpfs/node-PORT.sock`, or `xdp.sock` in the data directory where that can't be had.
+    #[arg(long, value_name = "PATH", env = "XDPFS_NODE_ADMIN_SOCKET")]
+    admin_socket: Option<PathBuf>,
 }
 
 /// Why a configuration can't work.
@@ -125,6 +129,9 @@ pub struct Config {
     pub capacity_bytes: Option<u64>,
     /// Whether and where the kernel judges datagrams first.
     pub xdp: XdpConfig,
+    /// The unix socket where operators ask about the kernel program; the usual one, if there is one to ask about, if
+    /// not given.
+    pub admin_socket: Option<PathBuf>,
 }
 
 impl Config {
@@ -140,6 +147,7 @@ impl Config {
             failure_domain: String::new(),
             capacity_bytes: None,
             xdp: XdpConfig::default(),
+            admin_socket: None,
         }
     }
 
@@ -180,6 +188,7 @@ impl TryFrom<Arguments> for Config {
             failure_domain: args.failure_domain.unwrap_or_default(),
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
             xdp,
+            admin_socket: args.admin_socket,
         };
         config.check().map(|()| config)
     }

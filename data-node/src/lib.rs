@@ -3,6 +3,7 @@
 //! Invariant: nothing is acknowledged that isn't durable, and no byte is served that fails its checksum. What the
 //! node may do, and for whom, it is told by the metadata leader; it decides nothing of that itself.
 
+mod admin;
 mod cluster_clock;
 mod command_line;
 mod config;
@@ -11,13 +12,17 @@ mod data_directory;
 mod data_path;
 mod directory_lock;
 mod edge;
+mod event_tap;
 mod node;
 mod node_failure;
 mod node_state;
+mod node_view;
 mod source_prefix;
 pub mod store;
 mod xdp;
+pub mod xdp_probe;
 
+pub use admin::AdminError;
 pub use command_line::CommandLine;
 pub use config::{Arguments, Config, ConfigError, MetaEndpoint};
 pub use data_directory::DirectoryError;

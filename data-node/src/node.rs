@@ -16,18 +16,23 @@ use xdpfs_transport::shell::Socket;
 use xdpfs_wire::NodeId;
 
 use crate::{
+    admin::{self, AdminError, AdminSocket, SocketPlace},
     config::{Config, ConfigError},
     control::{Control, Identity},
     data_directory::{DataDirectory, DirectoryError},
     data_path::DataPath,
     node_failure::NodeFailure,
+    node_view::NodeView,
     store::{OpenError, Recovery, Store, StoreConfig},
-    xdp::{PlaneThread, Xdp, XdpError},
+    xdp::{PlaneThread, Xdp, XdpError, XdpMode},
 };
 
 /// Why a data node did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// Operators can't ask where they were promised to.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The address to receive on can't be had.
     #[error("can't receive datagrams on {address}")]
     Bind {
@@ -67,6 +72,7 @@ pub struct DataNode {
     data_path: JoinHandle<()>,
     control: JoinHandle<()>,
     filter: JoinHandle<()>,
+    admin: Option<JoinHandle<()>>,
     stop: DropGuard,
 }
 
@@ -89,6 +95,7 @@ impl DataNode {
         let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
         // Privileges bring large buffers and low ports.
         let (socket, address) = thread.run(move || bind(config.listen)).await??;
+        let (interfaces, place) = (config.xdp.interfaces.clone(), admin_place(&config, address));
         // Before the node registers: a node that can't start as it is told should not become known.
         let xdp = Xdp::load(config.xdp, address, thread).await?;
         let clients_address = config.advertise.unwrap_or_else(|| address.to_string());
@@ -108,6 +115,8 @@ impl DataNode {
         // After the node has registered: until then the program would refuse what belongs to it.
         let filter = xdp.attach(Arc::clone(&state)).await?;
         filter.announce(&state);
+        let view = NodeView::new(Arc::clone(&state), address, interfaces, filter.events());
+        let admin = place.map_or(Ok(None), |place| AdminSocket::offered(&place))?;
         let data_path =
             DataPath::new(socket, store.clone(), Arc::clone(&state)).map_err(StartError::System)?;
         tracing::info!(node = %node_id, %address, "serving chunks");
@@ -116,7 +125,9 @@ impl DataNode {
         let data_path = tokio::spawn(serve(data_path, stop.clone(), failed.clone()));
         let control = tokio::spawn(obey(control, stop.clone(), failed));
         let filter = tokio::spawn(filter.run(state, stop.clone()));
-        Ok(Self { node_id, address, store, failure, data_path, control, filter, stop: stop.drop_guard() })
+        let admin = admin.map(|socket| tokio::spawn(admin::serve(socket, view, stop.clone())));
+        let stop = stop.drop_guard();
+        Ok(Self { node_id, address, store, failure, data_path, control, filter, admin, stop })
     }
 
     /// The node's id, the same for the life of its data directory.
@@ -143,10 +154,10 @@ impl DataNode {
 
     /// Takes no more requests, finishes the stores that are under way, closes the store and lets go of the directory.
     pub async fn shutdown(self) {
-        let Self { node_id, store, data_path, control, filter, stop, .. } = self;
+        let Self { node_id, store, data_path, control, filter, admin, stop, .. } = self;
         drop(stop);
         let tasks = [("data path", data_path), ("control connection", control), ("kernel program", filter)];
-        for (part, task) in tasks {
+        for (part, task) in tasks.into_iter().chain(admin.map(|admin| ("admin socket", admin))) {
             if task.await.is_err() {
                 tracing::error!(part, "a part of the node has died");
             }
@@ -187,6 +198,16 @@ async fn open(path: PathBuf, capacity_bytes: Option<u64>) -> Result<(Arc<DataDir
 fn note_recovery(recovery: &Recovery) {
     let Recovery { chunks, segments, torn_bytes, quarantined, unreadable_segments } = *recovery;
     tracing::info!(chunks, segments, torn_bytes, quarantined, unreadable_segments, "store open");
+}
+
+/// Where operators may ask: somewhere, if there is a kernel program to ask about.
+fn admin_place(config: &Config, address: SocketAddr) -> Option<SocketPlace> {
+    let usual = || SocketPlace::Usual {
+        name: format!("node-{}.sock", address.port()),
+        otherwise: Some(config.data_dir.join("xdp.sock")),
+    };
+    let named = config.admin_socket.clone().map(SocketPlace::Named);
+    named.or_else(|| (config.xdp.mode != XdpMode::Off).then(usual))
 }
 
 fn bind(address: SocketAddr) -> Result<(Socket, SocketAddr), StartError> {

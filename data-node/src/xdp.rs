@@ -14,6 +14,8 @@ mod edge_plane;
 mod edge_thread;
 mod error;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
+mod events;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
 mod netlink;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod network;
@@ -39,7 +41,7 @@ use std::{collections::BTreeMap, error::Error as _, fmt, net::SocketAddr, sync::
 
 use clap::ValueEnum;
 use tokio::time::interval;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use xdpfs_wire::Reject;
 
 pub(crate) use self::edge_plane::{EdgePlane, EdgeReport, EdgeXdpConfig, NodeRoute, RouteTable};
@@ -50,7 +52,11 @@ use self::node_plane::Plane;
 pub use self::plane_thread::PlaneThread;
 #[cfg(not(all(feature = "xdp", target_os = "linux")))]
 use self::stub::Plane;
-use crate::node_state::NodeState;
+#[cfg(not(all(feature = "xdp", target_os = "linux")))]
+pub(crate) use self::stub::{forward_events, try_load};
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+pub(crate) use self::{events::forward_events, node_plane::try_load};
+use crate::{event_tap::EventTap, node_state::NodeState};
 
 /// How long an interface that has come back may be without the program. The program's clock is set as often, whether the
 /// leader speaks or not; left alone, it would lose a second a day.
@@ -124,6 +130,7 @@ pub(crate) struct Filter {
     hoped: bool,
     report: PlaneReport,
     thread: PlaneThread,
+    tap: Arc<EventTap>,
 }
 
 impl Xdp {
@@ -163,7 +170,7 @@ impl Xdp {
         let in_charge = thread.clone();
         let filter = |plane, mode, why| {
             let report = PlaneReport { mode, why, counts: PlaneCounts::default() };
-            Filter { plane, hoped, report, thread: in_charge }
+            Filter { plane, hoped, report, thread: in_charge, tap: Arc::new(EventTap::new()) }
         };
         let Some(plane) = plane else { return Ok(filter(None, XdpMode::Off, why)) };
         let work = move || {
@@ -198,23 +205,41 @@ impl Filter {
         }
     }
 
+    /// Where the program's events pass through; `None` without a program.
+    pub(crate) fn events(&self) -> Option<Arc<EventTap>> {
+        self.plane.as_ref().map(|_| Arc::clone(&self.tap))
+    }
+
     /// Keeps the program in step with what the leader tells, and its counters known, until `stop`. The program leaves
     /// the interfaces then, as it does when the process ends in any other way.
     pub(crate) async fn run(self, state: Arc<NodeState>, stop: CancellationToken) {
-        let Self { plane, mut report, thread, .. } = self;
+        let Self { plane, mut report, thread, tap, .. } = self;
         let Some(mut plane) = plane else { return };
         let reason = report.why.clone();
+        let Ok((events, plane_again)) = thread.run(move || (plane.take_events(), plane)).await else {
+            return;
+        };
+        plane = plane_again;
+        let events = events.map(|events| tokio::spawn(forward_events(events, Arc::clone(&tap))));
+        let _events = match events.map(AbortOnDropHandle::new) {
+            Ok(events) => Some(events),
+            Err(error) => {
+                tracing::warn!(error = describe(&error), "the kernel program can't be traced");
+                None
+            }
+        };
         let mut tend = interval(TEND_AFTER);
         loop {
             let is_due = tokio::select! {
                 () = stop.cancelled() => break,
                 () = state.changed() => false,
+                () = tap.changed() => false,
                 _ = tend.tick() => true,
             };
-            let known = Arc::clone(&state);
+            let (known, event_mask) = (Arc::clone(&state), tap.mask());
             let work = move || {
                 let tended = is_due.then(|| plane.tend());
-                let counts = plane.update(&known).and_then(|()| plane.counts());
+                let counts = plane.update(&known, event_mask).and_then(|()| plane.counts());
                 (tended, counts, plane)
             };
             let Ok((tended, counts, tended_plane)) = thread.run(work).await else { return };

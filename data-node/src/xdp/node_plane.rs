@@ -12,13 +12,17 @@ use xdpfs_plane::maps::{OWN_ADDRESSES_MAX, OwnAddress, Place as RoutePlace, Rout
 
 use super::{
     Place, PlaneCounts, XdpError,
+    edge_plane::Events,
     netlink::Netlink,
     network::{Interface, mapped, own_ips},
     privileges,
     programs::{INGRESS, Programs, free},
     tables::{self, ClusterTime, Contents, Tables, Wishes},
 };
-use crate::node_state::NodeState;
+use crate::{event_tap::KEEP_NONE, node_state::NodeState};
+
+/// Any port will do for a program that is put on no interface.
+const TRIAL_PORT: u16 = 7400;
 
 /// A loaded program.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ impl Plane {
 
     /// Tells the program what it must know, and then puts it on the interfaces: on all of them or on none.
     pub(super) fn attached(mut self, interfaces: &[String], state: &NodeState) -> Result<Self, XdpError> {
-        self.update(state)?;
+        self.update(state, KEEP_NONE)?;
         for interface in interfaces {
             let link = self.attach(interface)?;
             self.links.insert(interface.clone(), Some(link));
@@ -80,8 +84,9 @@ impl Plane {
         Ok(())
     }
 
-    /// Tells the program what has changed, and what time it is.
-    pub(super) fn update(&mut self, state: &NodeState) -> Result<(), XdpError> {
+    /// Tells the program what has changed, what time it is, and which events are to be kept: those of packets whose
+    /// counter has none of the bits of the mask.
+    pub(super) fn update(&mut self, state: &NodeState, event_mask: u64) -> Result<(), XdpError> {
         // Keys before the route, as in user space: whoever knows the node's new epoch may use any of them.
         self.tables.update_key_epochs(&mut self.programs, &state.key_epochs().by_epoch())?;
         let target = state.registration().target;
@@ -93,10 +98,15 @@ impl Plane {
             time: ClusterTime::now(state.clock().now_ms().0),
             source_rate: None,
             source_rules: None,
-            event_mask: u64::MAX,
+            event_mask,
             uplink: 0,
         };
         tables::set(&mut self.programs, &self.tables, &wishes)
+    }
+
+    /// The ring of sampled packets, which can be had once.
+    pub(super) fn take_events(&mut self) -> Result<Events, XdpError> {
+        tables::take_events(&mut self.programs)
     }
 
     /// What the program has counted.
@@ -126,4 +136,10 @@ impl Plane {
         self.own = here.map(|ip| (mapped(ip), OwnAddress::SERVED)).collect();
         Ok(())
     }
+}
+
+/// Loads the programs, and lets them go again. Blocks.
+pub(crate) fn try_load() -> Result<(), XdpError> {
+    let mut programs = Programs::load(Place::Driver, TRIAL_PORT, false, None)?;
+    programs.load_replies()
 }

@@ -1,12 +1,12 @@
 //! Where there is no loader: nothing can be loaded, and that is said.
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use super::{
     Place, PlaneCounts, XdpError,
-    edge_plane::{EdgeXdpConfig, Order, SharedReport},
+    edge_plane::{EdgeXdpConfig, Events, Order, SharedReport},
 };
-use crate::node_state::NodeState;
+use crate::{event_tap::EventTap, node_state::NodeState};
 
 /// A node's program that can't be.
 #[derive(Debug)]
@@ -29,7 +29,11 @@ impl Plane {
         match self.0 {}
     }
 
-    pub(super) fn update(&mut self, _: &NodeState) -> Result<(), XdpError> {
+    pub(super) fn update(&mut self, _: &NodeState, _: u64) -> Result<(), XdpError> {
+        match self.0 {}
+    }
+
+    pub(super) fn take_events(&mut self) -> Result<Events, XdpError> {
         match self.0 {}
     }
 
@@ -50,4 +54,12 @@ impl EdgeThread {
     pub(super) fn order(&self, _: Order) {
         match self.0 {}
     }
+}
+
+pub(crate) async fn forward_events(events: Events, _: Arc<EventTap>) {
+    match events {}
+}
+
+pub(crate) fn try_load() -> Result<(), XdpError> {
+    Err(XdpError::NotBuilt)
 }

@@ -96,7 +96,9 @@ impl Lab {
     fn launch(&self, arguments: &[&str]) -> Program {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.node.name, env!("CARGO_BIN_EXE_xdpfs-data-node")]);
-        command.arg("--data-dir").arg(self.home.path().join("data"));
+        if !arguments.contains(&"--data-dir") {
+            command.arg("--data-dir").arg(self.home.path().join("data"));
+        }
         command.args(["--meta", &self.meta.address.to_string(), "--listen", &format!("{NODE_ADDRESS}:0")]);
         if !arguments.contains(&"--xdp-interface") {
             command.args(["--xdp-interface", NODE_DEVICE]);

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod admin;
 #[path = "../node/fake_meta.rs"]
 #[expect(dead_code, reason = "shared with the other tests, which need more of it")]
 mod fake_meta;
