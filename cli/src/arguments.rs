@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use xdpfs_client::{ClientConfig, Endpoints, Precondition};
 
 use crate::{
-    commands::{cat, completions, dev, du, get, ls, man, mb, put, rb, rm, stat, status},
+    commands::{cat, completions, dev, doctor, du, get, ls, man, mb, put, rb, rm, stat, status, xdp},
     failure::{EXIT_CODES_HELP, Failure},
 };
 
@@ -74,6 +74,7 @@ pub(crate) enum Command {
     Cat(cat::CatArguments),
     Completions(completions::CompletionsArguments),
     Dev(dev::DevArguments),
+    Doctor(doctor::DoctorArguments),
     Du(du::DuArguments),
     Get(get::GetArguments),
     Ls(ls::LsArguments),
@@ -84,6 +85,7 @@ pub(crate) enum Command {
     Rm(rm::RmArguments),
     Stat(stat::StatArguments),
     Status(status::StatusArguments),
+    Xdp(xdp::XdpArguments),
 }
 
 /// What the object must be for the command to take effect.
@@ -122,6 +124,11 @@ impl Common {
             attempt_timeout: config.attempt_timeout.min(self.timeout),
             ..config
         })
+    }
+
+    /// How the client is to behave, if a metadata server is named.
+    pub(crate) fn endpoint_config(&self) -> Option<Result<ClientConfig, Failure>> {
+        self.endpoint.is_some().then(|| self.client_config())
     }
 }
 
@@ -237,6 +244,11 @@ mod tests {
             "mb b --chunk-size lots",
             "dev",
             "completions tcl",
+            "doctor eth0",
+            "xdp",
+            "xdp stats --watch 0",
+            "xdp trace --sample 0",
+            "xdp trace --count 0",
         ] {
             let error = parse(bad).expect_err(bad);
             assert_eq!(error.exit_code(), 2, "{bad}");

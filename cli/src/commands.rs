@@ -3,6 +3,7 @@
 pub(crate) mod cat;
 pub(crate) mod completions;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod get;
 pub(crate) mod ls;
@@ -13,6 +14,7 @@ pub(crate) mod rb;
 pub(crate) mod rm;
 pub(crate) mod stat;
 pub(crate) mod status;
+pub(crate) mod xdp;
 
 use xdpfs_client::ObjectClient;
 
@@ -39,9 +41,11 @@ pub(crate) async fn run<C: ObjectClient>(
         Command::Rm(arguments) => rm::run(arguments, client, console).await,
         Command::Stat(arguments) => stat::run(arguments, client, console).await,
         Command::Status(_) => status::run(client, console).await,
-        Command::Completions(_) | Command::Dev(_) | Command::Man(_) => {
-            Err(Failure::usage("this command speaks to no cluster"))
-        }
+        Command::Completions(_)
+        | Command::Dev(_)
+        | Command::Doctor(_)
+        | Command::Man(_)
+        | Command::Xdp(_) => Err(Failure::usage("this command speaks to no cluster")),
     }
 }
 

@@ -50,6 +50,11 @@ impl Console {
         self.progress.clone()
     }
 
+    /// Whether results are JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.look.json
+    }
+
     /// Prints what was asked for.
     pub(crate) fn answer<R: Serialize>(
         &mut self,

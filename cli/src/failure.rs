@@ -203,7 +203,7 @@ const fn exit_of(kind: ErrorKind) -> Exit {
 }
 
 /// The error and what caused it.
-fn message_of(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn message_of(error: &(dyn StdError + 'static)) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

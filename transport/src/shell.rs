@@ -4,4 +4,4 @@ mod chunk_client;
 mod socket;
 
 pub use chunk_client::{ChunkClient, ChunkClientConfig};
-pub use socket::{ReceiveBuffers, ReceivedBatch, Socket};
+pub use socket::{KERNEL_BUFFER_LEN, ReceiveBuffers, ReceivedBatch, Socket};

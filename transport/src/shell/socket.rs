@@ -13,8 +13,8 @@ use crate::datagram::{Peer, Transmit};
 const BATCH: usize = 8;
 /// Room for whatever the kernel coalesces: it may fill a message up to the largest UDP payload.
 const BUFFER_LEN: usize = 1 << 16;
-/// Asked of the kernel; what it gave is read back.
-const KERNEL_BUFFER_LEN: usize = 8 << 20;
+/// Bytes asked of the kernel for either buffer; what it gave is read back.
+pub const KERNEL_BUFFER_LEN: usize = 8 << 20;
 
 /// A bound socket.
 #[derive(Debug)]
