@@ -40,19 +40,26 @@ pub(crate) fn page() -> anyhow::Result<String> {
     let mut page = HEAD.to_owned();
     let mut variables = BTreeMap::new();
     for binary in BINARIES {
-        let help = help(binary, &[])?;
-        note_variables(binary, &help, &mut variables);
-        page += &section(2, binary, &help);
-        for subcommand in subcommands(&help) {
-            let name = format!("{binary} {subcommand}");
-            let help = self::help(binary, &[subcommand])?;
-            note_variables(&name, &help, &mut variables);
-            page += &section(3, &name, &help);
-        }
+        page += &sections(binary, &[], &mut variables)?;
     }
     page += "\n## Environment variables\n\n| Variable | Read by | In place of |\n|---|---|---|\n";
     for (variable, (command, option)) in variables {
         page += &format!("| `{variable}` | `{command}` | `{option}` |\n");
+    }
+    Ok(page)
+}
+
+/// The binary's help, or that of a subcommand, and then those of the subcommands below.
+fn sections(
+    binary: &str,
+    words: &[&str],
+    variables: &mut BTreeMap<String, (String, String)>,
+) -> anyhow::Result<String> {
+    let (help, name) = (help(binary, words)?, [&[binary], words].concat().join(" "));
+    note_variables(&name, &help, variables);
+    let mut page = section(2 + words.len(), &name, &help);
+    for subcommand in subcommands(&help) {
+        page += &sections(binary, &[words, &[subcommand]].concat(), variables)?;
     }
     Ok(page)
 }
