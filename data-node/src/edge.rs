@@ -10,6 +10,7 @@ mod lru;
 mod relay;
 mod resolver;
 mod table;
+mod view;
 
 use std::{
     io,
@@ -33,8 +34,13 @@ use self::{
     control::{Control, Place},
     relay::{Relay, RelayCounters},
     table::Table,
+    view::EdgeView,
 };
-use crate::xdp::{EdgePlane, EdgeReport, XdpError, XdpMode};
+use crate::{
+    admin::{self, AdminError, AdminSocket, SocketPlace},
+    event_tap::{EventTap, KEEP_NONE},
+    xdp::{EdgePlane, EdgeReport, XdpError, XdpMode, forward_events},
+};
 
 /// Descriptors that are no flows.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -42,6 +48,9 @@ const OTHER_DESCRIPTORS: u64 = 256;
 /// Why an edge did not start.
 #[derive(Debug, Error)]
 pub enum EdgeStartError {
+    /// Operators can't ask where they were promised to.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The address to receive on can't be had.
     #[error("can't receive datagrams on {address}")]
     Bind {
@@ -79,7 +88,7 @@ pub struct Edge {
     plane: Arc<EdgePlane>,
     counters: Arc<RelayCounters>,
     failure: watch::Receiver<Option<EdgeFailure>>,
-    tasks: [(&'static str, JoinHandle<()>); 3],
+    tasks: Vec<(&'static str, JoinHandle<()>)>,
     stop: DropGuard,
 }
 
@@ -109,6 +118,7 @@ impl PreparedEdge {
         let error = |source| EdgeStartError::Bind { address: bound, source };
         // Privileges bring large buffers.
         let listener = plane.privileged(move || Socket::new(listener)).await?.map_err(error)?;
+        let admin = admin_place(&config, bound).map_or(Ok(None), |place| AdminSocket::offered(&place))?;
         let advertised = config.advertise.clone().unwrap_or_else(|| bound.to_string());
         let (plane, counters) = (Arc::new(plane), Arc::new(RelayCounters::default()));
         let word = {
@@ -133,11 +143,17 @@ impl PreparedEdge {
         let relay = Relay::new(listener, latest.clone(), &config, Arc::clone(&counters));
         let stop = CancellationToken::new();
         let (failed, failure) = watch::channel(None);
-        let tasks = [
+        let tap = Arc::new(EventTap::new());
+        let mut tasks = vec![
             ("relay", tokio::spawn(serve(relay, stop.clone(), failed.clone()))),
             ("control connection", tokio::spawn(obey(control.run(tables), stop.clone(), failed))),
             ("kernel program", tokio::spawn(follow(Arc::clone(&plane), latest, stop.clone()))),
+            ("trace", tokio::spawn(trace(Arc::clone(&plane), Arc::clone(&tap), stop.clone()))),
         ];
+        if let Some(socket) = admin {
+            let view = EdgeView::new(&plane, bound, config.uplink, tap);
+            tasks.push(("admin socket", tokio::spawn(admin::serve(socket, view, stop.clone()))));
+        }
         Ok(Some(Edge {
             address: advertised,
             bound,
@@ -240,6 +256,38 @@ async fn follow(plane: Arc<EdgePlane>, mut tables: watch::Receiver<Arc<Table>>, 
         }
     };
     stop.run_until_cancelled(following).await;
+}
+
+/// Hands the kernel program's events to whoever traces, and has it keep none while nobody does.
+async fn trace(plane: Arc<EdgePlane>, tap: Arc<EventTap>, stop: CancellationToken) {
+    let events = match plane.take_events().await {
+        Ok(Some(events)) => events,
+        Ok(None) => return,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the kernel program can't be traced");
+            return;
+        }
+    };
+    let sampling = async {
+        loop {
+            tap.changed().await;
+            plane.sample(tap.mask());
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = sampling => {}
+        () = forward_events(events, Arc::clone(&tap)) => {}
+    }
+    plane.sample(KEEP_NONE);
+}
+
+/// Where operators may ask: somewhere, if there is a kernel program to ask about.
+fn admin_place(config: &EdgeConfig, address: SocketAddr) -> Option<SocketPlace> {
+    let usual = || SocketPlace::Usual { name: format!("edge-{}.sock", address.port()), otherwise: None };
+    let named = config.admin_socket.clone().map(SocketPlace::Named);
+    named.or_else(|| (config.xdp != XdpMode::Off).then(usual))
 }
 
 /// What the leader is told, but where this is and whom it asks.

@@ -44,7 +44,7 @@ use tokio::time::interval;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use xdpfs_wire::Reject;
 
-pub(crate) use self::edge_plane::{EdgePlane, EdgeReport, EdgeXdpConfig, NodeRoute, RouteTable};
+pub(crate) use self::edge_plane::{EdgePlane, EdgeReport, EdgeXdpConfig, NodePlace, NodeRoute, RouteTable};
 pub use self::edge_plane::{OnExit, Prepare, Replies, SourceConfig};
 pub use self::error::XdpError;
 #[cfg(all(feature = "xdp", target_os = "linux"))]

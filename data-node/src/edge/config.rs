@@ -68,7 +68,8 @@ pub struct EdgeArguments {
     /// Addresses that may not send. Of two prefixes that fit, the longer one counts.
     #[arg(long, value_name = "PREFIX", env = "XDPFS_EDGE_DENY", value_delimiter = ',')]
     deny: Vec<SourcePrefix>,
-    /// Where `xdpfs-cli xdp` asks this edge.
+    /// The unix socket where `xdpfs-cli xdp` asks about the kernel program. By default, with XDP,
+    /// `/run/xdpfs/edge-PORT.sock`, if that can be had.
     #[arg(long, value_name = "PATH", env = "XDPFS_EDGE_ADMIN_SOCKET")]
     admin_socket: Option<PathBuf>,
 }
@@ -122,7 +123,8 @@ pub struct EdgeConfig {
     pub prepare: Prepare,
     /// Who may send, and how fast.
     pub sources: SourceConfig,
-    /// Where operators ask.
+    /// The unix socket where operators ask about the kernel program; the usual one, if there is one to ask about, if
+    /// not given.
     pub admin_socket: Option<PathBuf>,
     /// Clients whose datagrams are relayed at a time; of more, those heard of longest ago are forgotten.
     pub flows_max: usize,

@@ -211,7 +211,6 @@ impl EdgePlane {
     ///
     /// # Errors
     /// It was had before.
-    #[expect(dead_code, reason = "for whoever traces")]
     pub(crate) async fn take_events(&self) -> Result<Option<Events>, XdpError> {
         let Some(thread) = &self.thread else { return Ok(None) };
         let (done, events) = oneshot::channel();
@@ -220,11 +219,21 @@ impl EdgePlane {
     }
 
     /// Has events kept of packets whose counter has none of these bits; all ones keep none.
-    #[expect(dead_code, reason = "for whoever traces")]
     pub(crate) fn sample(&self, mask: u64) {
         if let Some(thread) = &self.thread {
             thread.order(Order::Sample(mask));
         }
+    }
+
+    /// Whether there is a program.
+    pub(crate) fn has_program(&self) -> bool {
+        self.thread.is_some()
+    }
+
+    /// What tells what is in force, also to somebody who may outlive this.
+    pub(crate) fn reporter(&self) -> impl Fn() -> EdgeReport + Send + Sync + 'static {
+        let report = Arc::clone(&self.report);
+        move || lock(&report).clone()
     }
 
     /// What is in force.

@@ -28,8 +28,6 @@ struct StatusRecord<'a> {
     interfaces: Vec<InterfaceRecord<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     replies: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    replies_reason: &'a str,
     nodes: Vec<NodeRecord<'a>>,
     uptime_ms: u64,
 }
@@ -43,11 +41,10 @@ struct InterfaceRecord<'a> {
 #[derive(Debug, Serialize)]
 struct NodeRecord<'a> {
     node_id: u32,
-    node_epoch: u32,
     direct_address: &'a str,
     /// `None`: user space relays.
     interface: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
+    replies: &'a str,
     reason: &'a str,
 }
 
@@ -77,16 +74,16 @@ fn text(status: &StatusResponse) -> String {
         };
     }
     if !status.replies.is_empty() {
-        let _infallible = writeln!(text, "replies {}: {}", status.replies, status.replies_reason);
+        let _infallible = writeln!(text, "replies: {}", status.replies);
     }
     for node in &status.nodes {
-        let NodeRouteStatus { node_id, node_epoch, direct_address, interface, reason } = node;
+        let NodeRouteStatus { node_id, direct_address, interface, replies, reason } = node;
         let way = if interface.is_empty() {
-            format!("relayed by user space: {reason}")
+            "relayed by user space".to_owned()
         } else {
-            format!("in the kernel by {interface}")
+            format!("in the kernel by {interface}, replies by {replies}")
         };
-        let _infallible = writeln!(text, "  node {node_id} (epoch {node_epoch}) at {direct_address}: {way}");
+        let _infallible = writeln!(text, "  node {node_id} at {direct_address}: {way}: {reason}");
     }
     text
 }
@@ -99,9 +96,9 @@ impl<'a> From<&'a StatusResponse> for StatusRecord<'a> {
         };
         let node = |node: &'a NodeRouteStatus| NodeRecord {
             node_id: node.node_id,
-            node_epoch: node.node_epoch,
             direct_address: &node.direct_address,
             interface: (!node.interface.is_empty()).then_some(node.interface.as_str()),
+            replies: &node.replies,
             reason: &node.reason,
         };
         Self {
@@ -113,7 +110,6 @@ impl<'a> From<&'a StatusResponse> for StatusRecord<'a> {
             reason: &status.reason,
             interfaces: status.interfaces.iter().map(interface).collect(),
             replies: &status.replies,
-            replies_reason: &status.replies_reason,
             nodes: status.nodes.iter().map(node).collect(),
             uptime_ms: status.uptime_ms,
         }

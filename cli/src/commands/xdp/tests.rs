@@ -27,11 +27,11 @@ impl XdpService for MadeUp {
     type TraceStream = stream::BoxStream<'static, Result<TraceEvent, Status>>;
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let node = |node_id, interface: &str, reason: &str| NodeRouteStatus {
+        let node = |node_id, interface: &str, replies: &str, reason: &str| NodeRouteStatus {
             node_id,
-            node_epoch: 1,
             direct_address: format!("10.0.0.{node_id}:7400"),
             interface: interface.into(),
+            replies: replies.into(),
             reason: reason.into(),
         };
         Ok(Response::new(StatusResponse {
@@ -46,8 +46,7 @@ impl XdpService for MadeUp {
                 InterfaceStatus { name: "eth1".into(), program_id: 0 },
             ],
             replies: "kernel".into(),
-            replies_reason: "the best on veth".into(),
-            nodes: vec![node(1, "veth1", ""), node(2, "", "no neighbour answers")],
+            nodes: vec![node(1, "veth1", "kernel", "a veth"), node(2, "", "relay", "no neighbour answers")],
             uptime_ms: 61_000,
         }))
     }
@@ -105,17 +104,17 @@ edge at 192.0.2.1:7400 (process 99, version 1.2.3, up 1m 1s)
 XDP native: the driver can
   eth0: program 7
   eth1: no program at the moment
-replies kernel: the best on veth
-  node 1 (epoch 1) at 10.0.0.1:7400: in the kernel by veth1
-  node 2 (epoch 1) at 10.0.0.2:7400: relayed by user space: no neighbour answers
+replies: kernel
+  node 1 at 10.0.0.1:7400: in the kernel by veth1, replies by kernel: a veth
+  node 2 at 10.0.0.2:7400: relayed by user space: no neighbour answers
 ";
     assert_eq!(run("xdp status --socket @").await, (Exit::Done, expect.into(), String::new()));
     let expect = concat!(
         r#"{"role":"edge","version":"1.2.3","process_id":99,"address":"192.0.2.1:7400","mode":"native","#,
         r#""reason":"the driver can","interfaces":[{"name":"eth0","program_id":7},{"name":"eth1","program_id":null}],"#,
-        r#""replies":"kernel","replies_reason":"the best on veth","nodes":[{"node_id":1,"node_epoch":1,"#,
-        r#""direct_address":"10.0.0.1:7400","interface":"veth1"},{"node_id":2,"node_epoch":1,"#,
-        r#""direct_address":"10.0.0.2:7400","interface":null,"reason":"no neighbour answers"}],"uptime_ms":61000}"#,
+        r#""replies":"kernel","nodes":[{"node_id":1,"direct_address":"10.0.0.1:7400","interface":"veth1","#,
+        r#""replies":"kernel","reason":"a veth"},{"node_id":2,"#,
+        r#""direct_address":"10.0.0.2:7400","interface":null,"replies":"relay","reason":"no neighbour answers"}],"uptime_ms":61000}"#,
         "\n"
     );
     assert_eq!(run("--json xdp --socket @ status").await, (Exit::Done, expect.into(), String::new()));
