@@ -36,7 +36,10 @@ use crate::{
 /// The object, and what may name it.
 const OBJECT: Object = Object { variable: "XDPFS_EBPF_OBJECT", file: "xdpfs-ebpf.o" };
 /// The object of the programs that it is measured against.
-const REFERENCES: Object = Object { variable: "XDPFS_EBPF_REFERENCES", file: "xdpfs-ebpf-references.o" };
+pub(crate) const REFERENCES: Object =
+    Object { variable: "XDPFS_EBPF_REFERENCES", file: "xdpfs-ebpf-references.o" };
+/// How often a packet is forwarded before its hops are over.
+const HOPS: u32 = 250;
 /// The loopback device: it exists in every network namespace.
 pub const LOOPBACK: u32 = 1;
 
@@ -138,13 +141,13 @@ impl Kernel {
 
     /// Makes an entry of the device map lead to the loopback device.
     pub fn device(&mut self, index: u32) -> anyhow::Result<()> {
-        self.lead(index, LOOPBACK)
+        self.device_to(index, LOOPBACK)
     }
 
     /// Makes an entry of the device map lead to a device of the calling thread's network namespace.
-    pub fn lead(&mut self, index: u32, device: u32) -> anyhow::Result<()> {
+    pub fn device_to(&mut self, index: u32, if_index: u32) -> anyhow::Result<()> {
         let mut devices: DevMap<_> = self.ebpf.map_mut("DEVICES").context("DEVICES")?.try_into()?;
-        Ok(devices.set(index, device, None, 0)?)
+        Ok(devices.set(index, if_index, None, 0)?)
     }
 
     /// Puts a world of the table into the maps, in place of the one before.
@@ -194,10 +197,9 @@ impl Kernel {
     }
 
     /// Puts the program on an interface of the calling thread's network namespace, until this is dropped.
-    pub fn attach(&mut self, device: &str, mode: XdpMode) -> anyhow::Result<()> {
-        let program: &mut Xdp =
-            self.ebpf.program_mut("xdpfs_ingress").context("no such program")?.try_into()?;
-        program.attach(device, mode).map(drop).with_context(|| format!("cannot attach to {device}"))
+    pub fn attach(&mut self, if_index: u32, mode: XdpMode) -> anyhow::Result<()> {
+        let program = self.program("xdpfs_ingress")?;
+        program.attach_to_if_index(if_index, mode).map(drop).context("cannot attach")
     }
 
     pub fn source_rule(&mut self, prefix: IpAddr, prefix_len: u32, rule: SourceRule) -> anyhow::Result<()> {
@@ -293,9 +295,9 @@ impl Kernel {
         mean_ns(self.program("xdpfs_ingress")?, packet, repeat)
     }
 
-    /// Median time of one run, each on the packet as it was.
-    pub fn median_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
-        median_ns(self.program("xdpfs_ingress")?, packet, repeat)
+    /// Mean time of one run, on a packet that is one hop further after each; the median over many such journeys.
+    pub fn median_of_hops_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+        median_of_hops_ns(self.program("xdpfs_ingress")?, packet, repeat)
     }
 
     pub fn counts(&self) -> anyhow::Result<Vec<u64>> {
@@ -313,46 +315,14 @@ impl Kernel {
     }
 }
 
-/// The program that does nothing.
-#[derive(Debug)]
-pub struct Reference(Ebpf);
-
-impl Reference {
-    pub fn load() -> anyhow::Result<Self> {
-        let mut reference = Self(EbpfLoader::new().load(&REFERENCES.read()?)?);
-        reference.program()?.load()?;
-        Ok(reference)
-    }
-
-    /// As of [`Kernel::attach`], in the driver: everything passes.
-    pub fn attach(&mut self, device: &str) -> anyhow::Result<()> {
-        let program: &mut Xdp = self.0.program_mut("xdpfs_empty").context("no such program")?.try_into()?;
-        Ok(program.attach(device, XdpMode::Driver).map(drop)?)
-    }
-
-    /// As of [`Kernel::mean_ns`].
-    pub fn mean_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
-        mean_ns(self.program()?, packet, repeat)
-    }
-
-    /// As of [`Kernel::median_ns`].
-    pub fn median_ns(&mut self, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
-        median_ns(self.program()?, packet, repeat)
-    }
-
-    fn program(&mut self) -> anyhow::Result<&mut Xdp> {
-        Ok(self.0.program_mut("xdpfs_empty").context("no such program")?.try_into()?)
-    }
-}
-
-struct Object {
+pub(crate) struct Object {
     /// Names it, if it isn't where `cargo xtask build-ebpf` leaves it.
     variable: &'static str,
     file: &'static str,
 }
 
 impl Object {
-    fn read(&self) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn read(&self) -> anyhow::Result<Vec<u8>> {
         let path = env::var_os(self.variable).map_or_else(|| self.usual(), PathBuf::from);
         let read = fs::read(&path).with_context(|| format!("cannot read {}", path.display()));
         read.context("`cargo xtask build-ebpf` builds the kernel program")
@@ -365,13 +335,15 @@ impl Object {
     }
 }
 
-fn mean_ns(program: &Xdp, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+pub(crate) fn mean_ns(program: &Xdp, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
     let options = TestRunOptions { data_in: Some(packet), repeat, ..TestRunOptions::new() };
     Ok(program.test_run(options)?.duration.as_nanos() as f64)
 }
 
-fn median_ns(program: &Xdp, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
-    let mut all: Vec<f64> = (0..repeat).map(|_| mean_ns(program, packet, 1)).collect::<Result<_, _>>()?;
+pub(crate) fn median_of_hops_ns(program: &Xdp, packet: &[u8], repeat: u32) -> anyhow::Result<f64> {
+    let journeys = (repeat / HOPS).max(1);
+    let mut all: Vec<f64> =
+        (0..journeys).map(|_| mean_ns(program, packet, HOPS)).collect::<Result<_, _>>()?;
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied().context("no runs")
 }

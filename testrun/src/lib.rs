@@ -4,9 +4,12 @@
 //! Invariant: the model shares the verdict on a datagram (`wire`) and the maps' layout with the program, nothing else.
 #![expect(missing_docs, reason = "a harness for this crate's own tests")]
 
+pub mod chain;
 pub mod chance;
 pub mod fixture;
 pub mod frames;
 pub mod kernel;
+pub mod netns;
 pub mod oracle;
+pub mod reference;
 pub mod table;

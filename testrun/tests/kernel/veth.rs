@@ -12,7 +12,8 @@ use xdpfs_testbed::{
 use xdpfs_testrun::{
     fixture::THERE,
     frames::{CLIENT_MAC, EDGE_MAC},
-    kernel::{Fixed, Kernel, Reference},
+    kernel::{Fixed, Kernel},
+    reference::Reference,
     table::{self, Case, Mode},
 };
 
@@ -83,13 +84,14 @@ impl Lab {
         let mut kernel = Kernel::load(fixed).unwrap();
         let xdp_mode = if is_native { XdpMode::Driver } else { XdpMode::Skb };
         edge.run(|| {
-            kernel.lead(THERE.device, edge.index_of(downlink.device).unwrap()).unwrap();
-            kernel.attach(uplink.device, xdp_mode).unwrap();
+            kernel.device_to(THERE.device, edge.index_of(downlink.device).unwrap()).unwrap();
+            kernel.attach(edge.index_of(uplink.device).unwrap(), xdp_mode).unwrap();
         });
         // A veth takes redirected frames only if its peer polls, which a program makes it do.
         let passer = |end: End<'_>| {
-            let mut passer = Reference::load().unwrap();
-            end.namespace.run(|| passer.attach(end.device).unwrap());
+            let mut passer = Reference::load("xdpfs_empty").unwrap();
+            let index = end.namespace.index_of(end.device).unwrap();
+            end.namespace.run(|| passer.attach(index).unwrap());
             passer
         };
         let passers = if is_native { vec![passer(client_end), passer(node_end)] } else { Vec::new() };
