@@ -4,6 +4,8 @@
 //! machine down slows both.
 
 mod bed;
+mod conditions;
+mod flood;
 mod object;
 mod reference;
 mod row;
@@ -50,6 +52,21 @@ const GROUPS: &[Group] = &[
         about: "the kernel program on one packet, by its own clock",
         measure: Measure::InKernel(xdp::cost),
     },
+    Group {
+        name: "xdp.forward.64",
+        about: "requests without payload through a namespace, on one core",
+        measure: Measure::InKernel(|runs| flood::forward(&flood::SMALL, runs)),
+    },
+    Group {
+        name: "xdp.forward.1400",
+        about: "requests of a full piece through a namespace, on one core",
+        measure: Measure::InKernel(|runs| flood::forward(&flood::FULL, runs)),
+    },
+    Group {
+        name: "xdp.reject",
+        about: "forged requests at full rate, on one core",
+        measure: Measure::InKernel(flood::reject),
+    },
 ];
 
 /// Measures all groups, or those that `wanted` names; prints a table, and writes the rows to `json`.
@@ -63,7 +80,8 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
     let mut rows = Vec::new();
     for group in groups {
         eprintln!("{}: {}", group.name, group.about);
-        rows.extend(match (group.measure, &bed) {
+        let machine = conditions::machine();
+        let measured = match (group.measure, &bed) {
             (Measure::OnBed(measure), Some(bed)) => measure(bed, runs)?,
             (Measure::OnBed(_), None) => unreachable!("the bed is prepared for whoever needs it"),
             (Measure::InKernel(measure), _) => match (ebpf::can_load(), wanted) {
@@ -73,7 +91,8 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
                 }
                 (can, _) => can.and_then(|()| measure(runs))?,
             },
-        });
+        };
+        rows.extend(measured.into_iter().map(|row| row.under(&machine)));
     }
     row::print(&rows);
     if let Some(path) = json {

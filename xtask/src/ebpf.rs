@@ -79,16 +79,29 @@ pub(crate) fn test() -> anyhow::Result<()> {
 
 /// Builds the programs and the tool that times them; returns how it is called.
 pub(crate) fn stopwatch() -> anyhow::Result<impl Fn(&str, u32) -> anyhow::Result<f64>> {
+    let measure = instrument("xdpfs-cost")?;
+    Ok(move |case: &str, repeat: u32| measure(&[case, &repeat.to_string()]))
+}
+
+/// Builds the programs and the tool that floods them; returns how it is called.
+pub(crate) fn flood() -> anyhow::Result<impl Fn(&str, &str, u32) -> anyhow::Result<f64>> {
+    let measure = instrument("xdpfs-flood")?;
+    Ok(move |way: &str, case: &str, frames: u32| measure(&[way, case, &frames.to_string()]))
+}
+
+/// A tool that prints one number for its arguments. What it measures happens in the kernel, so it is not built for
+/// speed.
+fn instrument(name: &'static str) -> anyhow::Result<impl Fn(&[&str]) -> anyhow::Result<f64>> {
     can_load()?;
     setup::for_kernel_program()?;
     build()?;
-    sh::run(&["cargo", "build", "--locked", "--release", "-p", "xdpfs-testrun", "--bin", "xdpfs-cost"])?;
-    let tool = sh::target_dir("release").join("xdpfs-cost");
+    sh::run(&["cargo", "build", "--locked", "-p", "xdpfs-testrun", "--bin", name])?;
+    let tool = sh::target_dir("debug").join(name);
     let env = [("XDPFS_EBPF_OBJECT", object(OBJECT)?), ("XDPFS_EBPF_REFERENCES", object(REFERENCES)?)];
-    Ok(move |case: &str, repeat: u32| {
-        let output = Command::new(&tool).arg(case).arg(repeat.to_string()).envs(env.clone()).output()?;
+    Ok(move |args: &[&str]| {
+        let output = Command::new(&tool).args(args).envs(env.clone()).output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`xdpfs-cost {case}` failed: {errors}");
+        ensure!(output.status.success(), "`{name} {}` failed: {errors}", args.join(" "));
         Ok(String::from_utf8(output.stdout)?.trim().parse()?)
     })
 }

@@ -1,5 +1,7 @@
 //! The tools that building and testing need. Running it again changes nothing.
 
+use std::env;
+
 use anyhow::ensure;
 
 use crate::{apt, ebpf, sh};
@@ -23,6 +25,8 @@ enum Need {
     KernelProgram,
     /// Tests in network namespaces.
     Networks,
+    /// Comparing the kernel program with others' work.
+    References,
     /// Nothing; it is only convenient.
     Nothing,
 }
@@ -77,7 +81,18 @@ const TOOLS: &[Tool] = &[
         hint: "on Debian, as root: apt-get update && apt-get install iproute2",
         need: Need::Networks,
     },
+    Tool {
+        name: "iptables, nft and ethtool",
+        is_there: || REFERENCES.iter().all(|(program, _)| has_program(program)),
+        bring: Some(bring_references),
+        hint: "on Debian, as root: apt-get install iptables nftables ethtool iproute2",
+        need: Need::References,
+    },
 ];
+
+/// Programs that the kernel program is measured against or set up with, each with Debian's package.
+const REFERENCES: &[(&str, &str)] =
+    &[("iptables", "iptables"), ("nft", "nftables"), ("ethtool", "ethtool"), ("ip", "iproute2")];
 
 /// Brings everything, what is only convenient too.
 pub(crate) fn complete() -> anyhow::Result<()> {
@@ -100,9 +115,30 @@ pub(crate) fn for_kernel_tests() -> anyhow::Result<()> {
     bring_for(&[Need::Everything, Need::KernelProgram, Need::Networks])
 }
 
+/// Brings what the kernel program is compared with, where that can be; what is missing is left out there.
+pub(crate) fn for_references() {
+    if let Err(error) = set_up(TOOLS.iter().filter(|tool| tool.need == Need::References), &[]) {
+        eprintln!("{error:#}");
+    }
+}
+
+/// Whether there is a program of this name. Not all can be asked for their version, so they are looked for.
+pub(crate) fn has_program(name: &str) -> bool {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&directories).any(|directory| directory.join(name).is_file())
+}
+
 /// Whether the tests can run by nextest.
 pub(crate) fn has_nextest() -> bool {
     sh::succeeds(&["cargo", "nextest", "--version"])
+}
+
+fn bring_references() -> anyhow::Result<()> {
+    ensure!(sh::is_root(), "only root can install them");
+    let packages: Vec<_> = REFERENCES.iter().map(|(_, package)| *package).collect();
+    sh::run(&["apt-get", "update"])?;
+    let install = [&["apt-get", "install", "--yes", "--no-install-recommends"], &packages[..]].concat();
+    sh::run_with(&install, &[("DEBIAN_FRONTEND", "noninteractive")])
 }
 
 fn bring_for(needs: &[Need]) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! Results: what was measured, against what.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 /// One comparison.
@@ -11,10 +13,15 @@ pub(super) struct Row {
     /// The median.
     value: f64,
     reference: &'static str,
-    /// The median.
+    /// The median; not a number if it can't be measured here.
     reference_value: f64,
     runs: usize,
+    /// On what, and beside what, it was measured.
+    conditions: Vec<Condition>,
 }
+
+/// Something that the numbers depend on.
+pub(super) type Condition = (&'static str, String);
 
 /// One thing that is measured again and again.
 pub(super) struct Measurement<'a> {
@@ -58,17 +65,30 @@ pub(super) fn compare(
         values.push(value);
         reference_values.iter_mut().zip(others).for_each(|(all, value)| all.push(value));
     }
+    let references: Vec<_> =
+        references.iter().map(|reference| reference.name).zip(reference_values).collect();
+    Ok(rows(scale, subject.name, values, references))
+}
+
+/// One row for each reference, from what was measured in turn. A reference without values could not be measured.
+pub(super) fn rows(
+    scale: Scale,
+    metric: &'static str,
+    values: Vec<f64>,
+    references: Vec<(&'static str, Vec<f64>)>,
+) -> Vec<Row> {
     let value = median(values);
-    let row = |(reference, all): (&Measurement<'_>, Vec<f64>)| Row {
+    let row = |(reference, all): (&'static str, Vec<f64>)| Row {
         bench: scale.bench,
-        metric: subject.name,
+        metric,
         unit: scale.unit,
         value,
-        reference: reference.name,
+        reference,
         runs: all.len(),
         reference_value: median(all),
+        conditions: Vec::new(),
     };
-    Ok(references.iter().zip(reference_values).map(row).collect())
+    references.into_iter().map(row).collect()
 }
 
 impl Row {
@@ -82,7 +102,14 @@ impl Row {
             "reference_value": self.reference_value,
             "ratio": self.ratio(),
             "runs": self.runs,
+            "conditions": self.conditions.iter().cloned().collect::<BTreeMap<_, _>>(),
         })
+    }
+
+    /// The row with more conditions.
+    pub(super) fn under(mut self, conditions: &[Condition]) -> Self {
+        self.conditions.extend_from_slice(conditions);
+        self
     }
 
     fn ratio(&self) -> f64 {
@@ -91,12 +118,22 @@ impl Row {
 }
 
 pub(super) fn print(rows: &[Row]) {
-    println!("{:<14}{:<24}{:>10} {:<14}{:>7}  reference", "bench", "metric", "value", "unit", "ratio");
+    let mut conditions: &[Condition] = &[];
+    println!("{:<18}{:<24}{:>12} {:<14}{:>7}  reference", "bench", "metric", "value", "unit", "ratio");
     for row in rows {
+        if row.conditions != conditions {
+            conditions = &row.conditions;
+            let said: Vec<_> = conditions.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            println!("-- {}", said.join(", "));
+        }
         let Row { bench, metric, value, unit, reference, reference_value, runs, .. } = row;
         let ratio = row.ratio();
+        if reference_value.is_nan() {
+            println!("{bench:<18}{metric:<24}{value:>12.1} {unit:<14}      -  MISSING: {reference}");
+            continue;
+        }
         println!(
-            "{bench:<14}{metric:<24}{value:>10.1} {unit:<14}{ratio:>7.3}  {reference_value:.1} {reference} ({runs} runs)"
+            "{bench:<18}{metric:<24}{value:>12.1} {unit:<14}{ratio:>7.3}  {reference_value:.1} {reference} ({runs} runs)"
         );
     }
 }
@@ -121,6 +158,14 @@ mod tests {
     }
 
     #[test]
+    fn a_reference_that_is_missing_has_no_value() {
+        let scale = Scale { bench: "a.b", unit: "MiB/s" };
+        let rows = rows(scale, "rate", vec![1.0], vec![("gone", Vec::new())]);
+        let row = rows.first().expect("one row").to_json();
+        assert_eq!((&row["reference_value"], &row["runs"]), (&Value::Null, &json!(0)));
+    }
+
+    #[test]
     fn each_reference_gets_a_row_and_the_first_run_does_not_count() {
         let mut runs = 0.0;
         let subject = Measurement::new("rate", || {
@@ -130,11 +175,12 @@ mod tests {
         let references = vec![Measurement::new("one", || Ok(15.0)), Measurement::new("other", || Ok(60.0))];
         let scale = Scale { bench: "a.b", unit: "MiB/s" };
         let rows = compare(scale, 3, subject, references).expect("nothing can fail");
-        let rows: Vec<Value> = rows.iter().map(Row::to_json).collect();
+        let under = |row: Row| row.under(&[("cores", "2".to_owned())]).to_json();
+        let rows: Vec<Value> = rows.into_iter().map(under).collect();
         let row = |reference: &str, reference_value: f64, ratio: f64| {
             json!({
                 "bench": "a.b", "metric": "rate", "unit": "MiB/s", "value": 30.0, "reference": reference,
-                "reference_value": reference_value, "ratio": ratio, "runs": 3,
+                "reference_value": reference_value, "ratio": ratio, "runs": 3, "conditions": {"cores": "2"},
             })
         };
         assert_eq!(rows, [row("one", 15.0, 2.0), row("other", 60.0, 0.5)]);

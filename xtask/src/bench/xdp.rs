@@ -5,8 +5,6 @@ use crate::ebpf;
 
 /// Runs on the same packet.
 const REPEATS: u32 = 1_000_000;
-/// Runs on a packet that is another one afterwards; a call for each.
-const SINGLES: u32 = 100_000;
 
 const CASES: &[&str] = &[
     "foreign",
@@ -30,8 +28,8 @@ pub(super) fn cost(runs: u32) -> anyhow::Result<Vec<Row>> {
         let subject = Measurement::new(case, || stopwatch(case, REPEATS));
         rows.extend(compare(scale, runs, subject, vec![reference])?);
     }
-    let reference = Measurement::new("empty_program", || stopwatch("empty_program_each", SINGLES));
-    let subject = Measurement::new("validate_route", || stopwatch("validate_route", SINGLES));
+    let reference = Measurement::new("empty_program", || stopwatch("empty_program_hops", REPEATS));
+    let subject = Measurement::new("validate_route", || stopwatch("validate_route", REPEATS));
     rows.extend(compare(scale, runs, subject, vec![reference])?);
     Ok(rows)
 }
