@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use xdpfs_client::{ClientConfig, Endpoints, Precondition};
 
 use crate::{
-    commands::{cat, completions, dev, doctor, du, get, ls, man, mb, put, rb, rm, stat, status, xdp},
+    commands::{cat, completions, dev, doctor, du, get, health, ls, man, mb, put, rb, rm, stat, status, xdp},
     failure::{EXIT_CODES_HELP, Failure},
 };
 
@@ -59,7 +59,7 @@ pub(crate) struct Common {
         default_value = "30s",
         value_parser = parse_timeout
     )]
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Print results as JSON, one object per line; errors too, on standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -77,6 +77,7 @@ pub(crate) enum Command {
     Doctor(doctor::DoctorArguments),
     Du(du::DuArguments),
     Get(get::GetArguments),
+    Health(health::HealthArguments),
     Ls(ls::LsArguments),
     Man(man::ManArguments),
     Mb(mb::MbArguments),

@@ -6,6 +6,7 @@ pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod get;
+pub(crate) mod health;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mb;
@@ -44,6 +45,7 @@ pub(crate) async fn run<C: ObjectClient>(
         Command::Completions(_)
         | Command::Dev(_)
         | Command::Doctor(_)
+        | Command::Health(_)
         | Command::Man(_)
         | Command::Xdp(_) => Err(Failure::usage("this command speaks to no cluster")),
     }

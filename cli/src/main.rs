@@ -26,7 +26,7 @@ use xdpfs_client::{Client, ObjectClient as _};
 
 use crate::{
     arguments::{Arguments, Command},
-    commands::{completions, dev, doctor, man, xdp},
+    commands::{completions, dev, doctor, health, man, xdp},
     console::{Console, Look},
     failure::{Exit, Failure},
     signals::Signals,
@@ -61,6 +61,7 @@ async fn run(arguments: &Arguments, console: &mut Console) -> Result<Exit, Failu
         Command::Completions(arguments) => completions::run(*arguments, console),
         Command::Dev(arguments) => dev::run(arguments, console).await,
         Command::Doctor(doctor) => doctor::run(doctor, &arguments.common, console).await,
+        Command::Health(health) => health::run(health, arguments.common.timeout, console).await,
         Command::Man(arguments) => man::run(arguments, console),
         Command::Xdp(arguments) => xdp::run(arguments, console).await,
         command => run_with_client(command, arguments, console).await,

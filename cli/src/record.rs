@@ -28,6 +28,14 @@ struct ErrorBody<'a> {
     key: Option<&'a str>,
 }
 
+/// Whether a server serves.
+#[derive(Debug, Serialize)]
+pub(crate) struct HealthRecord<'a> {
+    pub(crate) server: &'a str,
+    pub(crate) service: &'a str,
+    pub(crate) serving: bool,
+}
+
 /// An object.
 #[derive(Debug, Serialize)]
 pub(crate) struct ObjectRecord<'a> {

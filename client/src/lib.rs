@@ -37,6 +37,7 @@ pub mod failing;
 #[cfg(test)]
 mod fake;
 mod get;
+mod health;
 mod list;
 pub mod mock;
 mod name;
@@ -53,6 +54,7 @@ pub use cluster::{ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaSe
 pub use config::{ClientConfig, Endpoints, EndpointsError};
 pub use error::{Error, ErrorKind, Result};
 pub use get::{ByteRange, GetOptions, GetStream, ParseByteRangeError};
+pub use health::{Health, HealthError, check_health};
 pub use list::{ListOptions, ListPage, objects};
 pub use name::check_key;
 pub use object::{ChunkPlacement, Object, ParsePreconditionError, Precondition};

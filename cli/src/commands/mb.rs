@@ -1,7 +1,7 @@
 //! `mb`: makes a bucket.
 
 use clap::Args;
-use xdpfs_client::{BucketOptions, ObjectClient};
+use xdpfs_client::{Bucket, BucketOptions, Error, ObjectClient};
 
 use crate::{
     address::Address,
@@ -16,7 +16,8 @@ use crate::{
 #[command(after_help = "\
 Examples:
   xdpfs-cli mb photos
-  xdpfs-cli mb logs --chunk-size 1MiB --replicas 2 --min-replicas 1")]
+  xdpfs-cli mb logs --chunk-size 1MiB --replicas 2 --min-replicas 1
+  xdpfs-cli mb photos --if-missing     or leave it as it is")]
 pub(crate) struct MbArguments {
     /// The bucket: 3 to 63 of a-z, 0-9, '.' and '-'.
     bucket: Address,
@@ -29,6 +30,15 @@ pub(crate) struct MbArguments {
     /// Copies of each chunk without which a put fails [default: 2, or replicas if that is less].
     #[arg(long, value_name = "COUNT")]
     min_replicas: Option<u32>,
+    /// A bucket that is there already, with whatever settings, will do.
+    #[arg(long)]
+    if_missing: bool,
+}
+
+/// What was done about a bucket.
+enum Made {
+    New(Bucket),
+    ThereAlready(Bucket),
 }
 
 /// Makes the bucket.
@@ -43,8 +53,29 @@ pub(crate) async fn run<C: ObjectClient>(
         replicas: arguments.replicas,
         min_replicas: arguments.min_replicas,
     };
-    let made = client.create_bucket(&arguments.bucket.bucket, options).await;
-    let bucket = made.map_err(|error| Failure::from(error).about(&arguments.bucket))?;
-    console.confirm(&BucketRecord::from(&bucket), || format!("made bucket {}", bucket.name))?;
+    let made = make(arguments, options, client).await;
+    match made.map_err(|error| Failure::from(error).about(&arguments.bucket))? {
+        Made::New(bucket) => {
+            console.confirm(&BucketRecord::from(&bucket), || format!("made bucket {}", bucket.name))?;
+        }
+        Made::ThereAlready(bucket) => {
+            let text = || format!("bucket {} is there already", bucket.name);
+            console.confirm(&BucketRecord::from(&bucket), text)?;
+        }
+    }
     Ok(Exit::Done)
+}
+
+async fn make<C: ObjectClient>(
+    arguments: &MbArguments,
+    options: BucketOptions,
+    client: &C,
+) -> Result<Made, Error> {
+    let name = &arguments.bucket.bucket;
+    match client.create_bucket(name, options).await {
+        Err(Error::BucketExists { .. }) if arguments.if_missing => {
+            client.bucket(name).await.map(Made::ThereAlready)
+        }
+        made => made.map(Made::New),
+    }
 }

@@ -240,6 +240,7 @@ async fn buckets_are_removed_empty_or_by_force() {
     let fixture = Fixture::new().await;
     fixture.done("put -r @tree demo").await;
     fixture.fails("mb demo", Exit::Precondition, "exists already").await;
+    assert!(fixture.done("mb demo --if-missing").await.contains("there already"));
     fixture.fails("mb NO", Exit::Usage, "not a bucket name").await;
     fixture.fails("mb other --replicas 0", Exit::Usage, "at least 1 replica").await;
     fixture.fails("mb demo/key", Exit::Usage, "not a bucket").await;
