@@ -149,6 +149,8 @@ struct Edge {
     why: String,
     /// What is wrong at present.
     trouble: Option<String>,
+    /// Why answers of the kernel program do not get out, if that is so.
+    muteness: Option<String>,
     event_mask: u64,
     /// Nothing is in force, and nothing will be.
     is_off: bool,
@@ -199,6 +201,7 @@ impl Edge {
             places: BTreeMap::new(),
             why: String::new(),
             trouble: None,
+            muteness: None,
             event_mask: u64::MAX,
             is_off: false,
         })
@@ -366,6 +369,7 @@ impl Edge {
         let uplink = network.named(&self.config.uplink).cloned().unwrap_or_default();
         self.uplink = uplink.index;
         self.forget_vanished(&network);
+        self.let_answers_out(&uplink);
         let identity = Identity::of(self.config.listen, self.config.advertised, uplink.index, &network);
         let (spots, mut places) = self.locate(&table, &network, &identity, is_due)?;
         let devices: BTreeSet<u32> = spots.values().map(|spot| spot.device).collect();
@@ -491,6 +495,18 @@ impl Edge {
         };
         let (by_xdp, why) = self.hold_replies(interface, uplink).map_err(|error| describe(&error))?;
         Ok((Outlet { entry, by_xdp }, why))
+    }
+
+    /// Answers to refused requests leave by the uplink itself.
+    fn let_answers_out(&mut self, uplink: &Interface) {
+        let muteness = if uplink.index == 0 { None } else { self.prepare(uplink).err() };
+        if self.muteness != muteness {
+            match &muteness {
+                Some(why) => tracing::warn!(why, "clients are not told why the kernel program refuses them"),
+                None => tracing::info!("clients are told again why the kernel program refuses them"),
+            }
+            self.muteness = muteness;
+        }
     }
 
     /// Sees to it that an interface takes redirected packets.
