@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 mod crossing;
+mod frames;
+mod hostile;
 mod modes;
 mod outages;
 mod pausing;
