@@ -9,12 +9,12 @@ use aya_ebpf::{
 use xdpfs_plane::{
     COUNTERS, Envelope, Fate, Frame as _,
     maps::{
-        Address, DEVICES_MAX, EVENTS_LEN, Event, KEY_EPOCHS as EPOCHS, KeyEpochSlot, NEXT_HOPS_MAX, NextHop,
-        OWN_ADDRESSES_MAX, OwnAddress, Place, REPLY_SOURCES_MAX, ROUTES_MAX, ReplyKey, ReplySource, Route,
-        SOURCE_BUCKETS_MAX, SOURCE_RULES_MAX, Settings, SourceRule,
+        Address, DEVICES_MAX, EVENTS_LEN, Event, KEY_EPOCHS as EPOCHS, KEYS_MAX, KeyEpochSlot, NEXT_HOPS_MAX,
+        NextHop, OWN_ADDRESSES_MAX, OwnAddress, Place, REPLY_SOURCES_MAX, ROUTES_MAX, RememberedKey,
+        ReplyKey, ReplySource, Route, SOURCE_BUCKETS_MAX, SOURCE_RULES_MAX, Settings, SourceRule,
     },
 };
-use xdpfs_wire::{EpochSecret, HEADER_LEN, KeyEpoch, KeyEpochs, NodeId, SipKey};
+use xdpfs_wire::{Capability, CapabilityKey, EpochSecret, HEADER_LEN, KeyEpoch, KeyEpochs, NodeId, SipKey};
 
 use crate::packet::{COPY_LEN, Packet};
 
@@ -30,6 +30,8 @@ static DEVICES: DevMap = DevMap::with_max_entries(DEVICES_MAX, 0);
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LEN, 0);
 #[map]
 static KEY_EPOCHS: Array<KeyEpochSlot> = Array::with_max_entries(EPOCHS, 0);
+#[map]
+static KEYS: PerCpuArray<RememberedKey> = PerCpuArray::with_max_entries(KEYS_MAX, 0);
 #[map]
 static NEXT_HOPS: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(NEXT_HOPS_MAX, BPF_F_NO_PREALLOC);
 #[map]
@@ -53,6 +55,21 @@ impl KeyEpochs for Keys {
     fn secret(&self, epoch: KeyEpoch) -> Option<EpochSecret> {
         let slot = KEY_EPOCHS.get(u32::from(epoch.0))?;
         (slot.live != 0).then_some(EpochSecret(SipKey { k0: slot.k0, k1: slot.k1 }))
+    }
+
+    /// A client's datagrams share a capability, so its key is remembered: deriving it costs as much as the tag.
+    ///
+    /// It is remembered before the tag is known to be right, so that a flood with a forged tag costs one derivation. One
+    /// with ever other capabilities makes the program forget, and then each datagram costs a derivation again.
+    #[inline(always)]
+    fn key(&self, capability: &Capability) -> Option<CapabilityKey> {
+        let secret = self.secret(capability.key_epoch)?;
+        let Some(entry) = KEYS.get_ptr_mut(RememberedKey::place(capability)) else {
+            return Some(capability.key(secret));
+        };
+        // SAFETY: the entry belongs to this CPU, and a program is not interrupted by itself.
+        let entry = unsafe { &mut *entry };
+        Some(entry.of(capability, secret).unwrap_or_else(|| entry.learn(capability, secret)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Keys and values of the kernel program's maps, as both sides lay them out.
 
+use xdpfs_wire::{Capability, CapabilityKey, EpochSecret, SipKey};
+
 use crate::{frame::Ip, rate::Rate};
 
 /// Counts up whenever a map changes its shape or its meaning, so that no program meets maps of another one.
@@ -40,6 +42,59 @@ pub struct KeyEpochSlot {
     pub k1: u64,
     /// Not zero: the epoch is live. User space clears it before it changes the secret, and sets it last.
     pub live: u64,
+}
+
+/// Entries of `KEYS`, a power of two.
+pub const KEYS_MAX: u32 = 1024;
+
+/// One entry of `KEYS`: the key of a capability, so that it need not be derived for each datagram. Only the program uses
+/// it.
+///
+/// What decides over an entry's use is compared in full: a key is never taken for another capability or secret.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct RememberedKey {
+    secret: [u64; 2],
+    capability: [u64; 2],
+    key: [u64; 2],
+}
+
+impl RememberedKey {
+    /// Set in the capability of each entry that holds one.
+    const IS_THERE: u64 = 1 << 62;
+
+    /// The key, if it is the one of `capability` under `secret`.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(&self, capability: &Capability, secret: EpochSecret) -> Option<CapabilityKey> {
+        let [who, what] = capability.words();
+        let is_it = self.capability[0] == who
+            && self.capability[1] == what | Self::IS_THERE
+            && self.secret[0] == secret.0.k0
+            && self.secret[1] == secret.0.k1;
+        is_it.then_some(CapabilityKey(SipKey { k0: self.key[0], k1: self.key[1] }))
+    }
+
+    /// Derives the key of `capability` under `secret` and remembers it.
+    #[inline(always)]
+    pub fn learn(&mut self, capability: &Capability, secret: EpochSecret) -> CapabilityKey {
+        let [who, what] = capability.words();
+        let key = capability.key(secret);
+        self.secret = [secret.0.k0, secret.0.k1];
+        self.capability = [who, what | Self::IS_THERE];
+        self.key = [key.0.k0, key.0.k1];
+        key
+    }
+
+    /// The entry of `KEYS` that a capability shares with few others.
+    #[inline(always)]
+    #[must_use]
+    pub fn place(capability: &Capability) -> u32 {
+        /// An odd number near the golden section of a word spreads neighbours.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let [who, what] = capability.words();
+        ((who ^ what).wrapping_mul(SPREAD) >> (u64::BITS - KEYS_MAX.ilog2())) as u32
+    }
 }
 
 /// The one entry of `SETTINGS`: what user space may change at any time.
@@ -235,7 +290,65 @@ const _: () =
 
 #[cfg(test)]
 mod tests {
+    use xdpfs_wire::{BucketId, ClientId, Expiry, KeyEpoch, Rights};
+
     use super::*;
+
+    #[test]
+    fn a_key_is_remembered_for_its_own_capability_and_secret_only() {
+        let secret = |k0| EpochSecret(SipKey { k0, k1: 2 });
+        let capability = Capability {
+            client: ClientId(9),
+            bucket: BucketId(4),
+            rights: Rights::READ,
+            expiry: Expiry(1000),
+            key_epoch: KeyEpoch(7),
+        };
+        let mut entry = RememberedKey::default();
+        assert_eq!(entry.of(&capability, secret(1)), None);
+        assert_eq!(entry.learn(&capability, secret(1)), capability.key(secret(1)));
+        assert_eq!(entry.of(&capability, secret(1)), Some(capability.key(secret(1))));
+        assert_eq!(entry.of(&capability, secret(3)), None);
+        let others = [
+            Capability { client: ClientId(10), ..capability },
+            Capability { bucket: BucketId(5), ..capability },
+            Capability { rights: Rights::ALL, ..capability },
+            Capability { expiry: Expiry(1001), ..capability },
+            Capability { key_epoch: KeyEpoch(8), ..capability },
+        ];
+        for other in others {
+            assert_eq!(entry.of(&other, secret(1)), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_a_capability_of_zeros_before_it_was_seen() {
+        let nothing = Capability {
+            client: ClientId(0),
+            bucket: BucketId(0),
+            rights: Rights::NONE,
+            expiry: Expiry(0),
+            key_epoch: KeyEpoch(0),
+        };
+        let secret = EpochSecret(SipKey { k0: 0, k1: 0 });
+        assert_eq!(RememberedKey::default().of(&nothing, secret), None);
+    }
+
+    #[test]
+    fn neighbours_are_remembered_in_different_places() {
+        let place = |client| {
+            RememberedKey::place(&Capability {
+                client: ClientId(client),
+                bucket: BucketId(4),
+                rights: Rights::READ,
+                expiry: Expiry(1000),
+                key_epoch: KeyEpoch(7),
+            })
+        };
+        let mut taken = [false; KEYS_MAX as usize];
+        (0..100).for_each(|client| taken[place(client) as usize] = true);
+        assert!(taken.iter().filter(|taken| **taken).count() > 90);
+    }
 
     #[test]
     fn the_clock_runs_from_when_the_settings_were_made() {

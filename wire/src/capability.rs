@@ -48,13 +48,21 @@ impl Capability {
         }
     }
 
+    /// All that it says, in two words.
+    #[inline(always)]
+    #[must_use]
+    pub fn words(&self) -> [u64; 2] {
+        let who = u64::from(self.client.0) | u64::from(self.bucket.0) << 32;
+        let what =
+            u64::from(self.expiry.0) | u64::from(self.rights.0) << 32 | u64::from(self.key_epoch.0) << 40;
+        [who, what]
+    }
+
     /// The key that belongs to this capability under `secret`.
     #[inline(always)]
     #[must_use]
     pub fn key(&self, secret: EpochSecret) -> CapabilityKey {
-        let who = u64::from(self.client.0) | u64::from(self.bucket.0) << 32;
-        let what =
-            u64::from(self.expiry.0) | u64::from(self.rights.0) << 32 | u64::from(self.key_epoch.0) << 40;
+        let [who, what] = self.words();
         CapabilityKey(SipKey {
             k0: siphash_2_4(secret.0, &[DOMAIN, who, what]),
             k1: siphash_2_4(secret.0, &[DOMAIN, who, what | 1 << 63]),

@@ -13,6 +13,13 @@ use crate::status::Status;
 pub trait KeyEpochs {
     /// The secret of `epoch`, if that epoch is live.
     fn secret(&self, epoch: KeyEpoch) -> Option<EpochSecret>;
+
+    /// The key of a capability, if its epoch is live. Whoever remembers keys answers from memory; it must be the one
+    /// that [`Capability::key`] makes.
+    #[inline(always)]
+    fn key(&self, capability: &Capability) -> Option<CapabilityKey> {
+        Some(capability.key(self.secret(capability.key_epoch)?))
+    }
 }
 
 /// A request that passed.
@@ -114,10 +121,9 @@ pub fn validate_request(
     if !payload_fits(&header, payload_len) {
         return Err((Reject::BadLength, None));
     }
-    let Some(secret) = keys.secret(header.key_epoch) else {
+    let Some(key) = keys.key(&Capability::claimed_by(&header)) else {
         return Err((Reject::UnknownKeyEpoch, None));
     };
-    let key = Capability::claimed_by(&header).key(secret);
     if !key.verifies(bytes) {
         return Err((Reject::BadTag, None));
     }
