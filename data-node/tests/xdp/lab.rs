@@ -96,6 +96,10 @@ impl Lab {
     fn launch(&self, arguments: &[&str]) -> Program {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.node.name, env!("CARGO_BIN_EXE_xdpfs-data-node")]);
+        // What a killed node leaves behind goes with the lab.
+        if !arguments.contains(&"--admin-socket") {
+            command.arg("--admin-socket").arg(self.home.path().join("xdp.sock"));
+        }
         if !arguments.contains(&"--data-dir") {
             command.arg("--data-dir").arg(self.home.path().join("data"));
         }

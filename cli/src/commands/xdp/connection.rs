@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     fs, io,
+    os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
 };
 
@@ -60,14 +61,21 @@ impl Connection {
     }
 }
 
-/// The sockets in a directory, in order; `None` if it can't be looked at.
+/// The sockets in a directory on which somebody listens, in order; `None` if it can't be looked at. A server that was
+/// killed leaves its own behind.
 fn sockets(directory: &Path) -> Option<Vec<PathBuf>> {
     let entries = fs::read_dir(directory).ok()?;
     let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let mut sockets: Vec<_> =
-        paths.filter(|path| path.extension().is_some_and(|end| end == "sock")).collect();
+    let named = paths.filter(|path| path.extension().is_some_and(|end| end == "sock"));
+    let mut sockets: Vec<_> = named.filter(|path| is_live(path)).collect();
     sockets.sort();
     Some(sockets)
+}
+
+/// Whether somebody listens, as far as this user may know.
+fn is_live(path: &Path) -> bool {
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    !StdUnixStream::connect(path).is_err_and(refused)
 }
 
 fn choose(named: Option<&Path>, found: Option<&[PathBuf]>) -> Result<PathBuf, Failure> {
@@ -75,13 +83,13 @@ fn choose(named: Option<&Path>, found: Option<&[PathBuf]>) -> Result<PathBuf, Fa
         (Some(named), _) => Ok(named.to_owned()),
         (None, [only]) => Ok(only.clone()),
         (None, []) => {
-            let failure = Failure::not_found(format!("no socket is in {USUAL_DIRECTORY}"));
+            let failure = Failure::not_found(format!("no server listens in {USUAL_DIRECTORY}"));
             Err(failure.with_hint(
                 "give --socket PATH: the server's log names it; without /run/xdpfs a data node has it in its data \
                  directory, as xdp.sock. Only servers with XDP have one",
             ))
         }
-        (None, several) => Err(Failure::usage(format!("several sockets are in {USUAL_DIRECTORY}"))
+        (None, several) => Err(Failure::usage(format!("several servers listen in {USUAL_DIRECTORY}"))
             .with_hint(format!("give --socket with one of {}", listed(several)))),
     }
 }
@@ -111,6 +119,8 @@ fn listed(paths: &[PathBuf]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
     use crate::failure::Exit;
 
@@ -151,11 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn only_sockets_are_found() {
+    fn only_sockets_with_somebody_behind_are_found() {
         let home = tempfile::tempdir().unwrap();
-        for name in ["node-2.sock", "edge-1.sock", "other"] {
-            fs::write(home.path().join(name), "").unwrap();
-        }
+        let listen = |name| UnixListener::bind(home.path().join(name)).unwrap();
+        let _listeners = ["node-2.sock", "edge-1.sock", "other"].map(listen);
+        drop(listen("dead.sock"));
         let found = sockets(home.path()).unwrap();
         let names: Vec<_> = found.iter().filter_map(|path| path.file_name()?.to_str()).collect();
         assert_eq!(names, ["edge-1.sock", "node-2.sock"]);
