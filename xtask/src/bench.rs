@@ -5,6 +5,7 @@
 
 mod bed;
 mod conditions;
+mod edge;
 mod flood;
 mod object;
 mod reference;
@@ -15,7 +16,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
 
-use self::{bed::Bed, row::Row};
+use self::{bed::Bed, row::Row, xdp::Case};
 use crate::ebpf;
 
 /// What is measured together.
@@ -33,6 +34,12 @@ enum Measure {
     OnBed(fn(&Bed, u32) -> anyhow::Result<Vec<Row>>),
     /// In the kernel.
     InKernel(fn(u32) -> anyhow::Result<Vec<Row>>),
+    /// The kernel program on one packet.
+    OnePacket(Case),
+}
+
+const fn one_packet(about: &'static str, case: Case) -> Group {
+    Group { name: case.bench, about, measure: Measure::OnePacket(case) }
 }
 
 const GROUPS: &[Group] = &[
@@ -47,11 +54,38 @@ const GROUPS: &[Group] = &[
         about: "a tree of small files, put and got",
         measure: Measure::OnBed(object::small),
     },
-    Group {
-        name: "xdp.cost",
-        about: "the kernel program on one packet, by its own clock",
-        measure: Measure::InKernel(xdp::cost),
-    },
+    one_packet("TCP to somebody", Case::still("xdp.cost.foreign", "foreign")),
+    one_packet("UDP to another port", Case::still("xdp.cost.foreign_udp", "foreign_udp")),
+    one_packet(
+        "a request that a router has for another host",
+        Case::still("xdp.cost.foreign_address", "foreign_address"),
+    ),
+    one_packet("a request for a node on this host", Case::still("xdp.cost.validate", "validate")),
+    one_packet(
+        "a request for a node behind a device",
+        Case::moving("xdp.cost.validate_route", "validate_route"),
+    ),
+    one_packet(
+        "a request that is dropped: bad magic",
+        Case::still("xdp.cost.drop_bad_magic", "drop_bad_magic"),
+    ),
+    one_packet(
+        "a request that is dropped: bad length",
+        Case::still("xdp.cost.drop_bad_length", "drop_bad_length"),
+    ),
+    one_packet(
+        "a request that is dropped: unknown key epoch",
+        Case::still("xdp.cost.drop_unknown_key_epoch", "drop_unknown_key_epoch"),
+    ),
+    one_packet("a request that is dropped: bad tag", Case::still("xdp.cost.drop_bad_tag", "drop_bad_tag")),
+    one_packet(
+        "a request that is dropped: source denied",
+        Case::still("xdp.cost.drop_source_denied", "drop_source_denied"),
+    ),
+    one_packet(
+        "a request that is dropped: source too fast",
+        Case::still("xdp.cost.drop_source_too_fast", "drop_source_too_fast"),
+    ),
     Group {
         name: "xdp.forward.64",
         about: "requests without payload through a namespace, on one core",
@@ -66,6 +100,21 @@ const GROUPS: &[Group] = &[
         name: "xdp.reject",
         about: "forged requests at full rate, on one core",
         measure: Measure::InKernel(flood::reject),
+    },
+    Group {
+        name: "xdp.get_rtt",
+        about: "one small get across an edge",
+        measure: Measure::InKernel(edge::get_rtt),
+    },
+    Group {
+        name: "xdp.bulk.1500",
+        about: "a large object across an edge, in Ethernet's packets",
+        measure: Measure::InKernel(edge::bulk_1500),
+    },
+    Group {
+        name: "xdp.bulk.3498",
+        about: "the same in the longest packets that native XDP takes",
+        measure: Measure::InKernel(edge::bulk_3498),
     },
 ];
 
@@ -84,12 +133,12 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
         let measured = match (group.measure, &bed) {
             (Measure::OnBed(measure), Some(bed)) => measure(bed, runs)?,
             (Measure::OnBed(_), None) => unreachable!("the bed is prepared for whoever needs it"),
-            (Measure::InKernel(measure), _) => match (ebpf::can_load(), wanted) {
+            (Measure::InKernel(_) | Measure::OnePacket(_), _) => match (ebpf::can_load(), wanted) {
                 (Err(why), None) => {
                     eprintln!("  LEFT OUT: {why}");
                     Vec::new()
                 }
-                (can, _) => can.and_then(|()| measure(runs))?,
+                (can, _) => can.and_then(|()| in_kernel(group.measure, runs))?,
             },
         };
         rows.extend(measured.into_iter().map(|row| row.under(&machine)));
@@ -101,6 +150,14 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
         eprintln!("wrote {}", path.display());
     }
     Ok(())
+}
+
+fn in_kernel(measure: Measure, runs: u32) -> anyhow::Result<Vec<Row>> {
+    match measure {
+        Measure::InKernel(measure) => measure(runs),
+        Measure::OnePacket(case) => xdp::cost(case, runs),
+        Measure::OnBed(_) => unreachable!("it is measured on the bed"),
+    }
 }
 
 fn belongs(group: &str, wanted: &str) -> bool {

@@ -2,7 +2,7 @@
 //! calls it.
 #![expect(clippy::print_stdout, reason = "a tool")]
 
-use std::env;
+use std::{env, net::Ipv4Addr};
 
 use anyhow::{Context as _, bail, ensure};
 use xdpfs_plane::{
@@ -11,10 +11,13 @@ use xdpfs_plane::{
 };
 use xdpfs_testrun::{
     fixture::{self, NODE, PORT, THERE},
-    frames::{EDGE_V4, V4, fold, sum},
+    frames::{EDGE_V4, V4, Wrapping, fold, sum},
     kernel::{Fixed, Kernel, QUIET},
     reference::Reference,
 };
+
+/// Not an address of the host.
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -43,6 +46,10 @@ fn cost(case: &str, repeat: u32) -> anyhow::Result<f64> {
         }
         "foreign_udp" => {
             packet = V4.frame(53, &[0; 40]);
+            Fate::Foreign
+        }
+        "foreign_address" => {
+            packet = Wrapping { destination: NEIGHBOUR.into(), ..V4 }.frame(PORT, &datagram("get_piece")?);
             Fate::Foreign
         }
         "validate" => Fate::Local,

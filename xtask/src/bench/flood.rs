@@ -49,7 +49,7 @@ pub(super) fn forward(requests: &Requests, runs: u32) -> anyhow::Result<Vec<Row>
     let added_by_others = others.iter().filter(|(name, _)| *name != direct.0);
     let time = rows(
         Scale { bench: requests.bench, unit: "ns_per_packet" },
-        "added_to_no_middle",
+        "added_ns_per_packet",
         added(&subject.1),
         added_by_others.map(|(name, rates)| (*name, added(rates))).collect(),
     );
@@ -88,7 +88,7 @@ fn in_turn(requests: &Requests, ways: &[Way], runs: u32) -> anyhow::Result<Vec<R
 
 fn rates(requests: &Requests, subject: &Rates, others: &[Rates]) -> Vec<Row> {
     let scale = Scale { bench: requests.bench, unit: "packets_per_s" };
-    rows(scale, "rate", subject.1.clone(), others.to_vec())
+    rows(scale, "packets_per_s", subject.1.clone(), others.to_vec())
 }
 
 fn finished(rows: Vec<Row>) -> Vec<Row> {

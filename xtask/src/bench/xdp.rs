@@ -1,4 +1,4 @@
-//! The kernel program, beside one that does nothing.
+//! The kernel program on one packet, beside a program that does nothing.
 
 use super::row::{Measurement, Row, Scale, compare};
 use crate::ebpf;
@@ -8,30 +8,35 @@ const REPEATS: u32 = 1_000_000;
 /// Runs on a packet that is another one afterwards: 250 in one call, and the kernel needs 20 ms to begin one.
 const HOPS: u32 = 25_000;
 
-const CASES: &[&str] = &[
-    "foreign",
-    "foreign_udp",
-    "validate",
-    "drop_bad_magic",
-    "drop_bad_length",
-    "drop_unknown_key_epoch",
-    "drop_bad_tag",
-    "drop_source_denied",
-    "drop_source_too_fast",
-];
+/// How one packet ends.
+#[derive(Clone, Copy)]
+pub(super) struct Case {
+    /// Of its rows.
+    pub(super) bench: &'static str,
+    /// As the tool knows it.
+    name: &'static str,
+    /// What does nothing as often.
+    reference: &'static str,
+    repeats: u32,
+}
 
-/// What each end of a packet costs.
-pub(super) fn cost(runs: u32) -> anyhow::Result<Vec<Row>> {
-    let stopwatch = ebpf::stopwatch()?;
-    let scale = Scale { bench: "xdp.cost", unit: "ns_per_packet" };
-    let mut rows = Vec::new();
-    for case in CASES {
-        let reference = Measurement::new("empty_program", || stopwatch("empty_program", REPEATS));
-        let subject = Measurement::new(case, || stopwatch(case, REPEATS));
-        rows.extend(compare(scale, runs, subject, vec![reference])?);
+impl Case {
+    /// A packet that is the same afterwards.
+    pub(super) const fn still(bench: &'static str, name: &'static str) -> Self {
+        Self { bench, name, reference: "empty_program", repeats: REPEATS }
     }
-    let reference = Measurement::new("empty_program", || stopwatch("empty_program_hops", HOPS));
-    let subject = Measurement::new("validate_route", || stopwatch("validate_route", HOPS));
-    rows.extend(compare(scale, runs, subject, vec![reference])?);
-    Ok(rows)
+
+    /// A packet that is one hop further afterwards.
+    pub(super) const fn moving(bench: &'static str, name: &'static str) -> Self {
+        Self { bench, name, reference: "empty_program_hops", repeats: HOPS }
+    }
+}
+
+/// What one packet costs.
+pub(super) fn cost(case: Case, runs: u32) -> anyhow::Result<Vec<Row>> {
+    let stopwatch = ebpf::stopwatch()?;
+    let scale = Scale { bench: case.bench, unit: "ns_per_packet" };
+    let subject = Measurement::new("ns_per_packet", || stopwatch(case.name, case.repeats));
+    let reference = Measurement::new("empty_program", || stopwatch(case.reference, case.repeats));
+    compare(scale, runs, subject, vec![reference])
 }
