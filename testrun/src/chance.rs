@@ -159,7 +159,8 @@ impl Chance {
         }
     }
 
-    fn spoil(&mut self, packet: &mut Vec<u8>) {
+    /// Spoils it in one way.
+    pub fn spoil(&mut self, packet: &mut Vec<u8>) {
         if packet.is_empty() {
             return;
         }

@@ -6,6 +6,7 @@
 
 pub mod chain;
 pub mod chance;
+pub mod differential;
 pub mod fixture;
 pub mod frames;
 pub mod kernel;

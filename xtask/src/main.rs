@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod docs;
 mod ebpf;
+mod fuzz;
 mod setup;
 mod sh;
 mod test;
@@ -51,11 +52,21 @@ enum Task {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
     },
-    /// The kill loop of the tests, for longer.
+    /// Let cargo-fuzz look for frames that the parser or the kernel program's decisions stumble over; needs a nightly
+    /// toolchain and cargo-fuzz.
+    Fuzz {
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+    /// The kill loop of the tests and, as root, the flood of hostile traffic, for longer.
     Soak {
         /// How many kills.
         #[arg(long, default_value_t = 500)]
         kills: u32,
+        /// For how many seconds there is hostile traffic.
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        flood: u32,
         /// Decides who is killed and when; by default a new one, which is printed.
         #[arg(long)]
         seed: Option<u64>,
@@ -72,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         Task::BuildEbpf => ebpf::build(),
         Task::Demo { dir } => demo::run(dir),
         Task::Bench { group, json, runs } => bench::run(group.as_deref(), json.as_deref(), runs),
-        Task::Soak { kills, seed } => test::soak(kills, seed),
+        Task::Fuzz { seconds } => fuzz::run(seconds),
+        Task::Soak { kills, flood, seed } => test::soak(kills, flood, seed),
     }
 }

@@ -106,15 +106,26 @@ fn kernel_tests() -> anyhow::Result<usize> {
     Ok(count)
 }
 
-/// The test of kills, for longer than `test` has time for.
-pub(crate) fn soak(kills: u32, seed: Option<u64>) -> anyhow::Result<()> {
+/// The tests of kills and of hostile traffic, for longer than `test` has time for.
+pub(crate) fn soak(kills: u32, flood_s: u32, seed: Option<u64>) -> anyhow::Result<()> {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seed = seed.unwrap_or_else(clock).to_string();
     eprintln!("seed {seed}");
-    sh::run(&["cargo", "build", "--locked", "--workspace", "--bins"])?;
+    let scope = Scope::look()?;
+    if scope.has_kernel() {
+        ebpf::build()?;
+    }
+    scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])?;
     let words =
         ["cargo", "test", "--locked", "-p", "xdpfs-testbed", "--test", "kill_loop", "--", "--nocapture"];
-    sh::run_with(&words, &[("XDPFS_TEST_KILLS", &kills.to_string()), ("XDPFS_TEST_SEED", &seed)])
+    sh::run_with(&words, &[("XDPFS_TEST_KILLS", &kills.to_string()), ("XDPFS_TEST_SEED", &seed)])?;
+    if !scope.has_kernel() || flood_s == 0 {
+        return Ok(());
+    }
+    let words =
+        ["cargo", "test", "--locked", "-p", "xdpfs-testbed", "--features", "kernel", "--test", "edge"];
+    let which = ["hostile", "--", "--nocapture"];
+    sh::run_with(&[&words[..], &which].concat(), &[("XDPFS_TEST_FLOOD_S", &flood_s.to_string())])
 }
 
 /// The cores by themselves, so that nobody else's features hide what they lack; two also where there is no std.

@@ -4,12 +4,13 @@ use std::env;
 
 use xdpfs_plane::Envelope;
 use xdpfs_testrun::{
+    differential::{PORTS, Slice},
     fixture::{NOW, Secrets},
     table,
 };
 use xdpfs_wire::{HEADER_LEN, validate_request};
 
-use crate::{PORTS, Slice, listing};
+use crate::listing;
 
 #[test]
 fn file_holds_the_cases_that_are_listed_here() {
