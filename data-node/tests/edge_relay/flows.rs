@@ -79,7 +79,9 @@ async fn silent_clients_are_forgotten_and_may_come_back() {
 async fn clients_do_not_notice_that_the_edge_was_started_again() {
     let (meta, node) = (FakeMeta::start().await, FakeNode::start(7).await);
     meta.know(&node, 1);
-    let edge = start(&meta).await;
+    // An address of its own: on the usual one, another test could take the port while no edge has it.
+    let own = "127.77.0.1:0".parse().unwrap();
+    let edge = start_with(EdgeConfig { listen: own, ..config(&meta) }).await;
     let listen = edge.bound();
     let client = Client::of(&edge).await;
     flow_of(&client, &node).await;
