@@ -49,7 +49,7 @@ pub struct EdgeArguments {
     /// How replies of nodes cross the edge.
     #[arg(long, value_name = "HOW", env = "XDPFS_EDGE_REPLIES", default_value = "auto")]
     replies: Replies,
-    /// Where the state of the kernel program is pinned, on a BPF file system [default: /sys/fs/bpf/xdpfs/<UPLINK>].
+    /// Where the state of the kernel program is pinned, on a BPF file system [default: /sys/fs/bpf/xdpfs/UPLINK].
     #[arg(long, value_name = "DIR", env = "XDPFS_EDGE_PIN_DIR")]
     pin_dir: Option<PathBuf>,
     /// What becomes of the kernel program when the edge is told to stop. When it is killed, the program stays, and the
