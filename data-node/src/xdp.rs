@@ -16,8 +16,6 @@ mod error;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod events;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
-mod netlink;
-#[cfg(all(feature = "xdp", target_os = "linux"))]
 mod network;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod node_plane;

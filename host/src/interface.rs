@@ -2,12 +2,13 @@
 
 use std::io;
 
-use crate::netlink::{Message, attributes, malformed, text, u32_at};
+use crate::netlink::{Message, attribute, attributes, malformed, text, u16_at, u32_at};
 
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_GETLINK: u16 = 18;
 /// Bytes of `struct ifinfomsg`.
 pub(crate) const LINK_HEAD_LEN: usize = 16;
+const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
@@ -20,11 +21,12 @@ const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 /// `IFLA_XDP_PROG_ID` and its likes for driver, stack and hardware.
 const IFLA_XDP_PROG_IDS: std::ops::RangeInclusive<u16> = 4..=7;
+const ARPHRD_ETHER: u16 = 1;
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 8;
 
 /// One network interface.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interface {
     /// Its number, in its own network namespace.
     pub index: u32,
@@ -32,6 +34,10 @@ pub struct Interface {
     pub name: String,
     /// What it is, such as `veth` or `bridge`; empty for hardware.
     pub kind: String,
+    /// Whether it speaks Ethernet.
+    pub is_ethernet: bool,
+    /// Its own MAC address; zeros if it has none.
+    pub mac: [u8; 6],
     /// Whether it has been switched on.
     pub is_up: bool,
     /// Whether it leads back to this host.
@@ -66,27 +72,26 @@ impl Interface {
         self.kind == "veth"
     }
 
-    pub(crate) fn parse(message: Message<'_>) -> io::Result<Self> {
+    /// What one message says.
+    ///
+    /// # Errors
+    /// It is about something else, or makes no sense.
+    pub fn parse(message: &Message) -> io::Result<Self> {
         let head = message.body.get(..LINK_HEAD_LEN).filter(|_| message.kind == RTM_NEWLINK);
         let head = head.ok_or_else(malformed)?;
         let flags = u32_at(head, 8).unwrap_or_default();
         let mut interface = Self {
             index: u32_at(head, 4).unwrap_or_default(),
-            name: String::new(),
-            kind: String::new(),
+            is_ethernet: u16_at(head, 2) == Some(ARPHRD_ETHER),
             is_up: flags & IFF_UP != 0,
             is_loopback: flags & IFF_LOOPBACK != 0,
-            mtu: 0,
-            rx_queues: 0,
-            tx_queues: 0,
-            master: None,
-            peer: None,
-            program: None,
+            ..Self::default()
         };
         let mut namespace_id = None;
         for (kind, value) in attributes(&message.body[LINK_HEAD_LEN..]) {
             let number = u32_at(value, 0);
             match kind {
+                IFLA_ADDRESS => interface.mac = value.try_into().unwrap_or_default(),
                 IFLA_IFNAME => interface.name = text(value),
                 IFLA_MTU => interface.mtu = number.unwrap_or_default(),
                 IFLA_NUM_RX_QUEUES => interface.rx_queues = number.unwrap_or_default(),
@@ -97,8 +102,7 @@ impl Interface {
                 }
                 IFLA_LINK_NETNSID => namespace_id = number.map(u32::cast_signed),
                 IFLA_LINKINFO => {
-                    let kind = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
-                    interface.kind = kind.map_or_else(String::new, |(_, kind)| text(kind));
+                    interface.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
                 }
                 IFLA_XDP => interface.program = program(value),
                 _ => {}
@@ -120,19 +124,22 @@ fn program(xdp: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::{messages, question};
+    use crate::netlink::Question;
+
+    fn with(question: Question, attributes: &[(u16, &[u8])]) -> Message {
+        attributes.iter().fold(question, |question, (kind, value)| question.with(*kind, value)).into_message()
+    }
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        question(0, 0, &[], &[(kind, value)])[crate::netlink::HEADER_LEN..].to_vec()
+        with(Question::new(0, &[]), &[(kind, value)]).body
     }
 
     fn parse(attributes: &[(u16, &[u8])]) -> io::Result<Interface> {
         let mut head = [0; LINK_HEAD_LEN];
         head[4] = 9;
+        head[2] = ARPHRD_ETHER as u8;
         head[8] = IFF_UP as u8;
-        let answer = question(RTM_NEWLINK, 0, &head, attributes);
-        let (messages, _) = messages(&answer)?;
-        Interface::parse(messages[0])
+        Interface::parse(&with(Question::new(RTM_NEWLINK, &head), attributes))
     }
 
     #[test]
@@ -141,6 +148,7 @@ mod tests {
         let xdp = [attribute(2, &[1]), attribute(4, &70_u32.to_ne_bytes())].concat();
         let interface = parse(&[
             (IFLA_IFNAME, b"eth0\0"),
+            (IFLA_ADDRESS, &[2, 0, 0, 0, 0, 7]),
             (IFLA_MTU, &1500_u32.to_ne_bytes()),
             (IFLA_LINK_NETNSID, &2_u32.to_ne_bytes()),
             (IFLA_LINK, &5_u32.to_ne_bytes()),
@@ -154,6 +162,8 @@ mod tests {
             index: 9,
             name: "eth0".into(),
             kind: "veth".into(),
+            is_ethernet: true,
+            mac: [2, 0, 0, 0, 0, 7],
             is_up: true,
             is_loopback: false,
             mtu: 1500,
@@ -194,13 +204,13 @@ mod tests {
 
     #[test]
     fn cut_answers_are_refused_or_read_as_far_as_they_go() {
-        let body = question(RTM_NEWLINK, 0, &[0; LINK_HEAD_LEN], &[(IFLA_LINKINFO, &[5, 0, 1, 0, b'v'])]);
-        let body = &body[crate::netlink::HEADER_LEN..];
+        let question = Question::new(RTM_NEWLINK, &[0; LINK_HEAD_LEN]);
+        let body = with(question, &[(IFLA_LINKINFO, &[5, 0, 1, 0, b'v'])]).body;
         for len in 0..body.len() {
-            let parsed = Interface::parse(Message { kind: RTM_NEWLINK, body: &body[..len] });
+            let parsed = Interface::parse(&Message { kind: RTM_NEWLINK, body: body[..len].to_vec() });
             assert_eq!(parsed.is_err(), len < LINK_HEAD_LEN, "{len}");
             assert!(parsed.is_err() || !parsed.unwrap().is_veth(), "{len}");
         }
-        assert!(Interface::parse(Message { kind: RTM_GETLINK, body }).is_err());
+        assert!(Interface::parse(&Message { kind: RTM_GETLINK, body }).is_err());
     }
 }

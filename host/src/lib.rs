@@ -1,7 +1,7 @@
 //! What this host can do, as its kernel says: interfaces, offloads, capabilities, releases, clocks, disks.
 //!
-//! Invariant: it looks and changes nothing. What the kernel answers is read by functions of bytes or text alone; only
-//! `linux` asks. It knows nothing of xdpfs: what a finding means is for the caller to say.
+//! Invariant: by itself it looks and changes nothing; callers may have netlink do more. What the kernel answers is read by
+//! functions of bytes or text alone; only `linux` asks. It knows nothing of xdpfs: what a finding means is for the caller to say.
 
 mod address;
 mod clock;
@@ -11,7 +11,7 @@ mod interface;
 mod kernel;
 #[cfg(target_os = "linux")]
 mod linux;
-mod netlink;
+pub mod netlink;
 #[cfg(not(target_os = "linux"))]
 mod stub;
 
@@ -23,8 +23,8 @@ pub use interface::{Interface, Peer};
 pub use kernel::{Capabilities, Release, is_bpffs_mounted};
 #[cfg(target_os = "linux")]
 pub use linux::{
-    NetworkNamespace, addresses, capabilities, channels, clock_discipline, driver, features, file_system,
-    interface, interface_at, interfaces, release, room,
+    NetworkNamespace, addresses, addresses_by, capabilities, channels, clock_discipline, driver, features,
+    file_system, interface, interface_at, interfaces, interfaces_by, release, room,
 };
 #[cfg(not(target_os = "linux"))]
 pub use stub::{

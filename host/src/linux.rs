@@ -2,6 +2,7 @@
 
 mod ethtool;
 mod namespace;
+mod netlink;
 mod rtnetlink;
 
 use std::{io, mem, path::Path, time::Duration};
@@ -14,7 +15,8 @@ use rustix::{
 pub use self::{
     ethtool::{channels, driver, features},
     namespace::NetworkNamespace,
-    rtnetlink::{addresses, interface, interface_at, interfaces},
+    netlink::Netlink,
+    rtnetlink::{addresses, addresses_by, interface, interface_at, interfaces, interfaces_by},
 };
 use crate::{Capabilities, ClockDiscipline, FileSystem, Release, Room};
 

@@ -1,73 +1,105 @@
-//! Messages of rtnetlink: made, and taken apart. Numbers are in the host's order, as the kernel writes them.
+//! Messages of netlink: questions made, and answers taken apart. Numbers are in the host's order, as the kernel writes
+//! them.
 //!
-//! Invariant: no answer, however cut or wrong, makes a reader look beyond its end.
+//! Invariant: no answer, however cut or wrong, makes a reader look beyond its end. Nothing of what messages mean is known
+//! here.
 
 use std::io;
 
-/// Bytes of a message's header.
-pub(crate) const HEADER_LEN: usize = 16;
-/// What ends a list.
-const NLMSG_DONE: u16 = 3;
+#[cfg(target_os = "linux")]
+pub use crate::linux::Netlink;
+
 const NLMSG_ERROR: u16 = 2;
-/// A question.
-pub(crate) const NLM_F_REQUEST: u16 = 1;
-/// A question for all of a kind.
-pub(crate) const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLMSG_DONE: u16 = 3;
 /// Bits of an attribute's type that aren't flags.
 const TYPE_MASK: u16 = 0x3fff;
+const HEADER_LEN: usize = 16;
 
-/// One message of an answer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Message<'a> {
-    pub(crate) kind: u16,
-    /// What follows the header.
-    pub(crate) body: &'a [u8],
+/// One message of the kernel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Message {
+    /// What it is about.
+    pub kind: u16,
+    /// What follows the header that all messages share.
+    pub body: Vec<u8>,
 }
 
-/// A question: `head` is the kind's own header, then come attributes.
-pub(crate) fn question(kind: u16, flags: u16, head: &[u8], attributes: &[(u16, &[u8])]) -> Vec<u8> {
-    let mut message = vec![0; HEADER_LEN];
-    message[4..6].copy_from_slice(&kind.to_ne_bytes());
-    message[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-    message.extend_from_slice(head);
-    pad(&mut message);
-    for (kind, value) in attributes {
-        let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-        message.extend_from_slice(&len.to_ne_bytes());
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(value);
-        pad(&mut message);
+/// A question under construction.
+#[derive(Clone, Debug)]
+pub struct Question {
+    kind: u16,
+    body: Vec<u8>,
+}
+
+impl Question {
+    /// A question with the header that its kind has.
+    #[must_use]
+    pub fn new(kind: u16, header: &[u8]) -> Self {
+        let mut body = header.to_vec();
+        body.resize(header.len().next_multiple_of(4), 0);
+        Self { kind, body }
     }
-    let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
-    message[..4].copy_from_slice(&len.to_ne_bytes());
-    message
+
+    /// With one attribute more.
+    #[must_use]
+    pub fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        self.body.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
+        self.body.extend_from_slice(&kind.to_ne_bytes());
+        self.body.extend_from_slice(value);
+        self.body.resize(self.body.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// As it is sent, `flags` saying how it is meant.
+    pub(crate) fn encode(&self, flags: u16) -> Vec<u8> {
+        let len = HEADER_LEN + self.body.len();
+        let mut message = Vec::with_capacity(len);
+        message.extend_from_slice(&(len as u32).to_ne_bytes());
+        message.extend_from_slice(&self.kind.to_ne_bytes());
+        message.extend_from_slice(&flags.to_ne_bytes());
+        // Number and sender of the message, which are left open.
+        message.resize(HEADER_LEN, 0);
+        message.extend_from_slice(&self.body);
+        message
+    }
+
+    /// As if the kernel had said it.
+    #[cfg(test)]
+    pub(crate) fn into_message(self) -> Message {
+        Message { kind: self.kind, body: self.body }
+    }
 }
 
-/// The messages of what one read has brought, and whether the list ends with it.
+/// The messages of one datagram.
 ///
 /// # Errors
-/// The kernel's own, or one for an answer that makes no sense.
-pub(crate) fn messages(mut bytes: &[u8]) -> io::Result<(Vec<Message<'_>>, bool)> {
+/// One of them is an error, or makes no sense.
+pub(crate) fn messages(mut bytes: &[u8]) -> io::Result<Vec<Message>> {
     let mut messages = Vec::new();
     while !bytes.is_empty() {
-        let len = u32_at(bytes, 0).map_or(0, |len| len as usize);
-        let message = bytes.get(..len).filter(|_| len >= HEADER_LEN).ok_or_else(malformed)?;
-        let body = &message[HEADER_LEN..];
-        match u16_at(message, 4).ok_or_else(malformed)? {
-            NLMSG_DONE => return Ok((messages, true)),
-            NLMSG_ERROR => {
-                let errno = u32_at(body, 0).ok_or_else(malformed)?.cast_signed();
+        let len = u32_at(bytes, 0).ok_or_else(malformed)? as usize;
+        let kind = u16_at(bytes, 4).ok_or_else(malformed)?;
+        let body = bytes.get(HEADER_LEN..len).ok_or_else(malformed)?;
+        if kind == NLMSG_ERROR {
+            let errno = u32_at(body, 0).ok_or_else(malformed)?.cast_signed();
+            if errno != 0 {
                 return Err(io::Error::from_raw_os_error(errno.wrapping_neg()));
             }
-            kind => messages.push(Message { kind, body }),
         }
+        messages.push(Message { kind, body: body.to_vec() });
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok((messages, false))
+    Ok(messages)
 }
 
-/// Types and values, up to the first that makes no sense.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// What an answer that can't be read is.
+#[must_use]
+pub fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer makes no sense")
+}
+
+/// Types and values of attributes, up to the first that makes no sense.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (len, kind) = (usize::from(u16_at(bytes, 0)?), u16_at(bytes, 2)? & TYPE_MASK);
         let value = bytes.get(4..len)?;
@@ -76,59 +108,68 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
+/// The first attribute of a type.
+#[must_use]
+pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
 /// A text that ends at its first zero.
-pub(crate) fn text(bytes: &[u8]) -> String {
+#[must_use]
+pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+/// Two bytes of the host's order.
+#[must_use]
+pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// Four bytes of the host's order.
+#[must_use]
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
-}
-
-pub(crate) fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer makes no sense")
-}
-
-fn pad(message: &mut Vec<u8>) {
-    message.resize(message.len().next_multiple_of(4), 0);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_asked_can_be_taken_apart() {
-        let bytes = question(18, NLM_F_DUMP, &[7; 16], &[(3, b"eth0\0"), (0x8000 | 4, &[1, 2, 3, 4])]);
-        assert_eq!(bytes.len() % 4, 0);
-        let (messages, is_last) = messages(&bytes).unwrap();
-        assert_eq!((messages.len(), messages[0].kind, is_last), (1, 18, false));
-        let found: Vec<_> = attributes(&messages[0].body[16..]).collect();
-        assert_eq!(found, [(3, &b"eth0\0"[..]), (4, &[1, 2, 3, 4])]);
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = ((HEADER_LEN + body.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.resize(HEADER_LEN, 0);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
     }
 
     #[test]
-    fn an_error_of_the_kernel_is_told_as_such() {
-        let mut bytes = question(NLMSG_ERROR, 0, &(-19_i32).to_ne_bytes(), &[]);
-        assert_eq!(messages(&bytes).unwrap_err().raw_os_error(), Some(19));
-        bytes.truncate(HEADER_LEN);
-        bytes[0] = HEADER_LEN as u8;
-        assert_eq!(messages(&bytes).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn a_list_ends_where_it_says_and_cut_messages_are_refused() {
-        let item = question(16, 0, &[0; 16], &[(3, b"a\0")]);
-        let list = [&item[..], &item, &question(NLMSG_DONE, 0, &[0; 4], &[])].concat();
-        let (found, is_last) = messages(&list).unwrap();
-        assert_eq!((found.len(), is_last), (2, true));
-        for len in 1..item.len() {
-            assert!(messages(&item[..len]).is_err(), "{len}");
+    fn messages_of_one_datagram_are_told_apart() {
+        let both = [message(16, &[1, 2, 3]), message(NLMSG_DONE, &[0; 4])].concat();
+        let kinds: Vec<_> = messages(&both).unwrap().into_iter().map(|message| message.kind).collect();
+        assert_eq!(kinds, [16, NLMSG_DONE]);
+        for len in 1..both.len() {
+            let parsed = messages(&both[..len]);
+            assert!(parsed.is_err() || parsed.unwrap().len() < 2, "{len}");
         }
+    }
+
+    #[test]
+    fn errors_of_the_kernel_are_errors_and_acknowledgements_are_not() {
+        let refused = message(NLMSG_ERROR, &(-19_i32).to_ne_bytes());
+        assert_eq!(messages(&refused).unwrap_err().raw_os_error(), Some(19));
+        assert!(messages(&message(NLMSG_ERROR, &[0; 4])).is_ok());
+    }
+
+    #[test]
+    fn attributes_end_where_they_make_no_sense() {
+        let question = Question::new(1, &[]).with(3, b"ab").with(4 | 0x8000, b"cd");
+        assert_eq!(attribute(&question.body, 3), Some(&b"ab"[..]));
+        assert_eq!(attribute(&question.body, 4), Some(&b"cd"[..]), "flags are not part of the type");
+        assert_eq!(attributes(&[3, 0, 1, 0, 9]).count(), 0);
+        assert_eq!(attributes(&question.body[..9]).count(), 1);
     }
 }

@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use xdpfs_host::Interface;
 use xdpfs_plane::maps::{
     NEXT_HOPS_MAX, NextHop, OWN_ADDRESSES_MAX, OwnAddress, Place, REPLY_SOURCES_MAX, ReplyKey, ReplySource,
     Route,
@@ -16,7 +17,7 @@ use xdpfs_wire::NodeId;
 
 use super::{
     NodeRoute,
-    network::{Interface, Mac, Network, Prefix, Way, mapped, v4_of},
+    network::{Mac, Network, Prefix, Way, mapped, v4_of},
     tables::{Contents, prefix_key},
 };
 
@@ -82,12 +83,12 @@ impl Identity {
             return Self { v4, v6, port };
         }
         let main = |is_v4| {
-            let here = |ip: &IpAddr| network.addresses.iter().any(|own| own.ip == *ip);
+            let here = |ip: &IpAddr| network.addresses.iter().any(|own| own.address == *ip);
             if let Some(told) = advertised.filter(|told| told.is_ipv4() == is_v4).filter(here) {
                 return Some(told);
             }
             let mut mains = network.addresses.iter().filter(|own| own.interface == uplink && own.is_main);
-            mains.find(|own| own.ip.is_ipv4() == is_v4).map(|own| own.ip)
+            mains.find(|own| own.address.is_ipv4() == is_v4).map(|own| own.address)
         };
         // A socket of IPv4 hears nothing else; one of IPv6 hears both, unless it was told not to.
         Self { v4: main(true), v6: if listen.is_ipv6() { main(false) } else { None }, port }
@@ -189,7 +190,7 @@ fn own_addresses(identity: &Identity, network: &Network) -> BTreeMap<[u8; 16], O
     let mut own: BTreeMap<_, _> = served.collect();
     for address in &network.addresses {
         if own.len() < OWN_ADDRESSES_MAX as usize {
-            own.entry(mapped(address.ip)).or_insert(OwnAddress::OTHER);
+            own.entry(mapped(address.address)).or_insert(OwnAddress::OTHER);
         }
     }
     own

@@ -22,6 +22,7 @@ use rustix::{
     io::{read, write},
     thread::CapabilitySet,
 };
+use xdpfs_host::{Interface, netlink::Netlink};
 use xdpfs_plane::maps::{DEVICES_MAX, SourceRule, UPLINK};
 use xdpfs_wire::NodeId;
 
@@ -31,8 +32,7 @@ use super::{
     edge_plane::{
         EdgeReport, EdgeXdpConfig, NodePlace, OnExit, Order, Replies, RouteTable, SharedReport, lock,
     },
-    netlink::Netlink,
-    network::{CHANGES, Interface, Network, Way, prefixes, solicit, way},
+    network::{CHANGES, Network, Way, prefixes, solicit, way},
     offloads::takes_redirects,
     peer,
     pins::Pins,
@@ -529,7 +529,7 @@ impl Edge {
                 interface.name
             ));
         }
-        match peer::set_gro(&self.netlink, interface, true) {
+        match peer::set_gro(interface, true) {
             Ok(changed) => {
                 if changed && self.prepared.insert(interface.index) {
                     tracing::info!(interface = interface.name, "GRO of its other end is on");
@@ -767,9 +767,10 @@ impl Edge {
     fn undo_preparation(&mut self) {
         let Ok(network) = Network::look(&self.netlink) else { return };
         for number in std::mem::take(&mut self.prepared) {
-            let undone = network.interfaces.get(&number).map(|interface| {
-                peer::set_gro(&self.netlink, interface, false).map_err(|error| (&interface.name, error))
-            });
+            let undone = network
+                .interfaces
+                .get(&number)
+                .map(|interface| peer::set_gro(interface, false).map_err(|error| (&interface.name, error)));
             if let Some(Err((interface, error))) = undone {
                 tracing::warn!(interface, %error, "GRO of its other end stays on");
             }
@@ -806,7 +807,7 @@ fn reply_name(interface: &Interface) -> String {
 
 fn find(name: &str) -> Result<Interface, XdpError> {
     let error = |source: io::Error| XdpError::Interface { interface: name.to_owned(), source };
-    Interface::find(name).map_err(error)
+    xdpfs_host::interface(name).map_err(error)
 }
 
 #[cfg(all(test, xdp_object, feature = "kernel"))]

@@ -8,12 +8,11 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use super::netlink::{Message, Netlink, Question, attribute, attributes, malformed, u16_at, u32_at};
+use xdpfs_host::{
+    Interface, InterfaceAddress, addresses_by, interfaces_by,
+    netlink::{Message, Netlink, Question, attribute, malformed, u16_at, u32_at},
+};
 
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
-const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 const RTM_NEWNEIGH: u16 = 28;
@@ -22,28 +21,6 @@ const RTM_GETNEIGH: u16 = 30;
 const AF_BRIDGE: u8 = 7;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-const IFLA_LINK_NETNSID: u16 = 37;
-const IFLA_XDP: u16 = 43;
-/// `IFLA_XDP_PROG_ID` and its likes for driver, stack and hardware.
-const IFLA_XDP_PROG_IDS: std::ops::RangeInclusive<u16> = 4..=7;
-const IFF_UP: u32 = 1;
-const ARPHRD_ETHER: u16 = 1;
-const LINK_HEADER_LEN: usize = 16;
-
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const ADDRESS_HEADER_LEN: usize = 8;
-/// `RT_SCOPE_UNIVERSE` and `RT_SCOPE_SITE`; above are links and hosts.
-const SCOPE_GLOBAL_MAX: u8 = 200;
-const IFA_F_SECONDARY: u8 = 1;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -68,88 +45,6 @@ pub(super) const CHANGES: u32 = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// A MAC address.
 pub(super) type Mac = [u8; 6];
-
-/// One network interface of this process's network namespace.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Interface {
-    /// Its number.
-    pub(super) index: u32,
-    /// Its name.
-    pub(super) name: String,
-    /// What made it, such as `veth`; empty for hardware.
-    pub(super) kind: String,
-    /// Whether it speaks Ethernet.
-    pub(super) is_ethernet: bool,
-    /// Whether it is up.
-    pub(super) is_up: bool,
-    /// Its own MAC address.
-    pub(super) mac: Mac,
-    /// The longest packet that it takes.
-    pub(super) mtu: u32,
-    /// The bridge or bond that it is a port of.
-    pub(super) master: Option<u32>,
-    /// The other end of a pair, or the interface below: its number there.
-    pub(super) link: Option<u32>,
-    /// The namespace of `link`, as this one numbers others; none if it is the same.
-    pub(super) link_namespace: Option<i32>,
-    /// The number of the XDP program on it.
-    pub(super) program: Option<u32>,
-}
-
-impl Interface {
-    /// The interface of this name.
-    ///
-    /// # Errors
-    /// There is none, or the kernel can't be asked.
-    pub(super) fn find(name: &str) -> io::Result<Self> {
-        let question = Question::new(RTM_GETLINK, &[0; LINK_HEADER_LEN]);
-        let name = [name.as_bytes(), b"\0"].concat();
-        let answer = Netlink::route()?.ask(question.with(IFLA_IFNAME, &name))?;
-        Self::parse(&answer).ok_or_else(malformed)
-    }
-
-    /// Whether it is one end of a veth pair.
-    pub(super) fn is_veth(&self) -> bool {
-        self.kind == "veth"
-    }
-
-    fn parse(message: &Message) -> Option<Self> {
-        if message.kind != RTM_NEWLINK {
-            return None;
-        }
-        let body = &message.body;
-        let attributes_at = body.get(LINK_HEADER_LEN..)?;
-        let mut this = Self {
-            index: u32_at(body, 4)?,
-            is_ethernet: u16_at(body, 2)? == ARPHRD_ETHER,
-            is_up: u32_at(body, 8)? & IFF_UP != 0,
-            ..Self::default()
-        };
-        for (kind, value) in attributes(attributes_at) {
-            match kind {
-                IFLA_ADDRESS => this.mac = value.try_into().unwrap_or_default(),
-                IFLA_IFNAME => this.name = text(value),
-                IFLA_MTU => this.mtu = u32_at(value, 0)?,
-                IFLA_LINK => this.link = u32_at(value, 0),
-                IFLA_MASTER => this.master = u32_at(value, 0),
-                IFLA_LINKINFO => this.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default(),
-                IFLA_LINK_NETNSID => this.link_namespace = u32_at(value, 0).map(u32::cast_signed),
-                IFLA_XDP => this.program = program(value),
-                _ => {}
-            }
-        }
-        Some(this)
-    }
-}
-
-/// An address of this host.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct OwnIp {
-    pub(super) interface: u32,
-    pub(super) ip: IpAddr,
-    /// Others than hosts of one link reach it, and it is the first of its network.
-    pub(super) is_main: bool,
-}
 
 /// Who answers for an address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -195,7 +90,7 @@ pub(super) struct Prefix {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Network {
     pub(super) interfaces: BTreeMap<u32, Interface>,
-    pub(super) addresses: Vec<OwnIp>,
+    pub(super) addresses: Vec<InterfaceAddress>,
     pub(super) neighbours: Vec<Neighbour>,
     pub(super) bridged: Vec<BridgePlace>,
 }
@@ -206,16 +101,14 @@ impl Network {
     /// # Errors
     /// The kernel can't be asked.
     pub(super) fn look(netlink: &Netlink) -> io::Result<Self> {
-        let links = netlink.list(Question::new(RTM_GETLINK, &[0; LINK_HEADER_LEN]))?;
-        let addresses = own_ips(netlink)?;
+        let (interfaces, addresses) = (interfaces_by(netlink)?, addresses_by(netlink)?);
         let neighbours = netlink.list(Question::new(RTM_GETNEIGH, &[0; NEIGHBOUR_HEADER_LEN]))?;
         let mut of_bridges = [0; NEIGHBOUR_HEADER_LEN];
         of_bridges[0] = AF_BRIDGE;
         // A kernel without bridges has nothing to say.
         let bridged = netlink.list(Question::new(RTM_GETNEIGH, &of_bridges)).unwrap_or_default();
-        let interfaces = links.iter().filter_map(Interface::parse);
         Ok(Self {
-            interfaces: interfaces.map(|interface| (interface.index, interface)).collect(),
+            interfaces: interfaces.into_iter().map(|interface| (interface.index, interface)).collect(),
             addresses,
             neighbours: neighbours.iter().filter_map(neighbour).collect(),
             bridged: bridged.iter().filter_map(bridge_place).collect(),
@@ -237,15 +130,6 @@ impl Network {
         let place = self.bridged.iter().find(|place| place.bridge == bridge && place.mac == mac);
         place.map(|place| place.port)
     }
-}
-
-/// The addresses of this host.
-///
-/// # Errors
-/// The kernel can't be asked.
-pub(super) fn own_ips(netlink: &Netlink) -> io::Result<Vec<OwnIp>> {
-    let messages = netlink.list(Question::new(RTM_GETADDR, &[0; ADDRESS_HEADER_LEN]))?;
-    Ok(messages.iter().filter_map(own_ip).collect())
 }
 
 /// The way to an address, as the kernel would send.
@@ -325,14 +209,6 @@ fn router(attributes: &[u8]) -> Option<IpAddr> {
     attribute(attributes, RTA_GATEWAY).and_then(ip).or_else(via)
 }
 
-fn own_ip(message: &Message) -> Option<OwnIp> {
-    let body = &message.body;
-    let attributes = body.get(ADDRESS_HEADER_LEN..).filter(|_| message.kind == RTM_NEWADDR)?;
-    let value = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS))?;
-    let is_main = *body.get(3)? <= SCOPE_GLOBAL_MAX && body.get(2)? & IFA_F_SECONDARY == 0;
-    Some(OwnIp { interface: u32_at(body, 4)?, ip: ip(value)?, is_main })
-}
-
 fn neighbour(message: &Message) -> Option<Neighbour> {
     let body = &message.body;
     let attributes = body.get(NEIGHBOUR_HEADER_LEN..).filter(|_| message.kind == RTM_NEWNEIGH)?;
@@ -356,11 +232,6 @@ fn bridge_place(message: &Message) -> Option<BridgePlace> {
     })
 }
 
-fn program(xdp: &[u8]) -> Option<u32> {
-    let ids = attributes(xdp).filter(|(kind, _)| IFLA_XDP_PROG_IDS.contains(kind));
-    ids.filter_map(|(_, id)| u32_at(id, 0)).find(|id| *id != 0)
-}
-
 fn is_no_way(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::NETUNREACH, Errno::HOSTUNREACH, Errno::INVAL, Errno::ACCESS]
@@ -381,11 +252,6 @@ fn octets(ip: IpAddr) -> Vec<u8> {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
-}
-
-fn text(value: &[u8]) -> String {
-    let bytes = value.strip_suffix(b"\0").unwrap_or(value);
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// As the kernel program's maps have it.

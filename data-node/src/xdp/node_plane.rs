@@ -8,13 +8,13 @@ use std::{
 };
 
 use aya::programs::links::FdLink;
+use xdpfs_host::{Interface, addresses_by, interface, netlink::Netlink};
 use xdpfs_plane::maps::{OWN_ADDRESSES_MAX, OwnAddress, Place as RoutePlace, Route};
 
 use super::{
     Place, PlaneCounts, XdpError,
     edge_plane::Events,
-    netlink::Netlink,
-    network::{Interface, mapped, own_ips},
+    network::mapped,
     privileges,
     programs::{INGRESS, Programs, free},
     tables::{self, ClusterTime, Contents, Tables, Wishes},
@@ -72,14 +72,14 @@ impl Plane {
         self.look()?;
         let id = self.programs.id(INGRESS)?;
         let interfaces: Vec<_> = self.links.keys().cloned().collect();
-        for interface in interfaces {
-            if Interface::find(&interface).is_ok_and(|found| found.program == Some(id)) {
+        for name in interfaces {
+            if interface(&name).is_ok_and(|found| found.program == Some(id)) {
                 continue;
             }
-            self.links.insert(interface.clone(), None);
-            let link = self.attach(&interface)?;
-            tracing::info!(interface, "the kernel program is on the interface again");
-            self.links.insert(interface, Some(link));
+            self.links.insert(name.clone(), None);
+            let link = self.attach(&name)?;
+            tracing::info!(interface = name, "the kernel program is on the interface again");
+            self.links.insert(name, Some(link));
         }
         Ok(())
     }
@@ -131,8 +131,8 @@ impl Plane {
             IpAddr::V6(v6) if v6.is_unspecified() => true,
             named => named.to_canonical() == *ip,
         };
-        let here = own_ips(&self.netlink).map_err(XdpError::Network)?;
-        let here = here.iter().map(|own| own.ip).filter(listens_on).take(OWN_ADDRESSES_MAX as usize);
+        let here = addresses_by(&self.netlink).map_err(XdpError::Network)?;
+        let here = here.iter().map(|own| own.address).filter(listens_on).take(OWN_ADDRESSES_MAX as usize);
         self.own = here.map(|ip| (mapped(ip), OwnAddress::SERVED)).collect();
         Ok(())
     }

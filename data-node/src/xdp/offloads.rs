@@ -11,7 +11,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
 };
 
-use super::netlink::{Netlink, Question, attribute, malformed, u16_at};
+use xdpfs_host::netlink::{Netlink, Question, attribute, malformed, u16_at};
 
 const GENERIC_CONTROL: u16 = 0x10;
 const CONTROL_GET_FAMILY: u8 = 3;

@@ -22,7 +22,9 @@ use rustix::{
 };
 use xdpfs_plane::PORTS_MAX;
 
-use super::{Place, XdpError, error::Source, network::Interface};
+use xdpfs_host::Interface;
+
+use super::{Place, XdpError, error::Source};
 
 #[cfg(xdp_object)]
 const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdpfs-ebpf.o")));
@@ -198,8 +200,8 @@ impl Programs {
 
 /// The interface of this name, if no program is on it yet.
 pub(super) fn free(name: &str) -> Result<Interface, XdpError> {
-    let interface =
-        Interface::find(name).map_err(|source| XdpError::Interface { interface: name.to_owned(), source })?;
+    let interface = xdpfs_host::interface(name)
+        .map_err(|source| XdpError::Interface { interface: name.to_owned(), source })?;
     match interface.program {
         Some(id) => Err(foreign(name, id)),
         None => Ok(interface),

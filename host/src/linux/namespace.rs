@@ -14,8 +14,7 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::rtnetlink::one;
-use crate::netlink::{Message, attributes, malformed, question, u32_at};
+use crate::netlink::{Message, Netlink, Question, attribute, malformed, u32_at};
 
 const RTM_NEWNSID: u16 = 88;
 const RTM_GETNSID: u16 = 90;
@@ -106,27 +105,25 @@ fn candidates() -> impl Iterator<Item = (PathBuf, String)> {
 /// The number under which this thread's network namespace knows another one.
 fn id_of(namespace: &File) -> io::Result<i32> {
     let fd = namespace.as_raw_fd().to_ne_bytes();
-    one(&question(RTM_GETNSID, 0, &[0; HEAD_LEN], &[(NETNSA_FD, &fd)]), parse)
+    parse(&Netlink::route()?.ask(Question::new(RTM_GETNSID, &[0; HEAD_LEN]).with(NETNSA_FD, &fd))?)
 }
 
-fn parse(message: Message<'_>) -> io::Result<i32> {
+fn parse(message: &Message) -> io::Result<i32> {
     let rest = message.body.get(HEAD_LEN..).filter(|_| message.kind == RTM_NEWNSID);
-    let mut attributes = attributes(rest.ok_or_else(malformed)?);
-    let id = attributes.find(|(kind, _)| *kind == NETNSA_NSID).and_then(|(_, id)| u32_at(id, 0));
+    let id = attribute(rest.ok_or_else(malformed)?, NETNSA_NSID).and_then(|id| u32_at(id, 0));
     id.map(u32::cast_signed).ok_or_else(malformed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::messages;
 
     #[test]
     fn the_number_of_a_namespace_is_read() {
-        let answer = question(RTM_NEWNSID, 0, &[0; HEAD_LEN], &[(NETNSA_NSID, &(-1_i32).to_ne_bytes())]);
-        assert_eq!(parse(messages(&answer).unwrap().0[0]).unwrap(), -1);
-        let answer = question(RTM_NEWNSID, 0, &[0; HEAD_LEN], &[]);
-        assert!(parse(messages(&answer).unwrap().0[0]).is_err());
+        let answer = Question::new(RTM_NEWNSID, &[0; HEAD_LEN]);
+        assert!(parse(&answer.clone().into_message()).is_err());
+        let answer = answer.with(NETNSA_NSID, &(-1_i32).to_ne_bytes());
+        assert_eq!(parse(&answer.into_message()).unwrap(), -1);
     }
 
     #[test]

@@ -1,23 +1,13 @@
-//! Questions over an rtnetlink socket of the calling thread's network namespace.
+//! Interfaces and addresses of the calling thread's network namespace.
 
-use std::{io, mem::MaybeUninit, os::fd::OwnedFd};
-
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink, recv, sendto,
-    socket_with,
-};
+use std::io;
 
 use crate::{
     Interface, InterfaceAddress,
     address::{ADDRESS_HEAD_LEN, RTM_GETADDR},
     interface::{IFLA_IFNAME, LINK_HEAD_LEN, RTM_GETLINK},
-    netlink::{Message, NLM_F_DUMP, malformed, messages, question},
+    netlink::{Netlink, Question},
 };
-
-/// What the kernel fills at the most, if it is given room.
-const ANSWER_LEN_MAX: usize = 32 << 10;
-/// The most reads for one answer: more interfaces or addresses than that are not counted.
-const READS_MAX: usize = 1 << 12;
 
 /// The interface of this name.
 ///
@@ -25,8 +15,8 @@ const READS_MAX: usize = 1 << 12;
 /// There is none, or the kernel can't be asked.
 pub fn interface(name: &str) -> io::Result<Interface> {
     let name = [name.as_bytes(), b"\0"].concat();
-    let asked = question(RTM_GETLINK, 0, &[0; LINK_HEAD_LEN], &[(IFLA_IFNAME, &name)]);
-    one(&asked, Interface::parse)
+    let question = Question::new(RTM_GETLINK, &[0; LINK_HEAD_LEN]).with(IFLA_IFNAME, &name);
+    Interface::parse(&Netlink::route()?.ask(question)?)
 }
 
 /// The interface with this number.
@@ -36,7 +26,7 @@ pub fn interface(name: &str) -> io::Result<Interface> {
 pub fn interface_at(index: u32) -> io::Result<Interface> {
     let mut head = [0; LINK_HEAD_LEN];
     head[4..8].copy_from_slice(&index.to_ne_bytes());
-    one(&question(RTM_GETLINK, 0, &head, &[]), Interface::parse)
+    Interface::parse(&Netlink::route()?.ask(Question::new(RTM_GETLINK, &head))?)
 }
 
 /// All interfaces.
@@ -44,13 +34,7 @@ pub fn interface_at(index: u32) -> io::Result<Interface> {
 /// # Errors
 /// The kernel can't be asked.
 pub fn interfaces() -> io::Result<Vec<Interface>> {
-    let asked = question(RTM_GETLINK, NLM_F_DUMP, &[0; LINK_HEAD_LEN], &[]);
-    let mut interfaces = Vec::new();
-    ask(&asked, |message| {
-        interfaces.push(Interface::parse(message)?);
-        Ok(())
-    })?;
-    Ok(interfaces)
+    interfaces_by(&Netlink::route()?)
 }
 
 /// The addresses of all interfaces.
@@ -58,43 +42,25 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
 /// # Errors
 /// The kernel can't be asked.
 pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
-    let asked = question(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS_HEAD_LEN], &[]);
-    let mut addresses = Vec::new();
-    ask(&asked, |message| {
-        addresses.extend(InterfaceAddress::parse(message));
-        Ok(())
-    })?;
-    Ok(addresses)
+    addresses_by(&Netlink::route()?)
 }
 
-/// Asks for one thing.
-pub(super) fn one<T>(asked: &[u8], parse: impl Fn(Message<'_>) -> io::Result<T>) -> io::Result<T> {
-    let socket = send(asked)?;
-    let mut buffer = vec![MaybeUninit::uninit(); ANSWER_LEN_MAX];
-    let ((answer, _), _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-    let (messages, _) = messages(answer)?;
-    messages.first().copied().ok_or_else(malformed).and_then(parse)
+/// As [`interfaces`], over a connection that is there already.
+///
+/// # Errors
+/// The kernel can't be asked.
+pub fn interfaces_by(netlink: &Netlink) -> io::Result<Vec<Interface>> {
+    let links = netlink.list(Question::new(RTM_GETLINK, &[0; LINK_HEAD_LEN]))?;
+    links.iter().map(Interface::parse).collect()
 }
 
-/// Asks for all of a kind, and takes each.
-fn ask(asked: &[u8], mut take: impl FnMut(Message<'_>) -> io::Result<()>) -> io::Result<()> {
-    let socket = send(asked)?;
-    let mut buffer = vec![MaybeUninit::uninit(); ANSWER_LEN_MAX];
-    for _ in 0..READS_MAX {
-        let ((answer, _), _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-        let (messages, is_last) = messages(answer)?;
-        messages.into_iter().try_for_each(&mut take)?;
-        if is_last {
-            return Ok(());
-        }
-    }
-    Err(malformed())
-}
-
-fn send(asked: &[u8]) -> io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    sendto(&socket, asked, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    Ok(socket)
+/// As [`addresses`], over a connection that is there already.
+///
+/// # Errors
+/// The kernel can't be asked.
+pub fn addresses_by(netlink: &Netlink) -> io::Result<Vec<InterfaceAddress>> {
+    let addresses = netlink.list(Question::new(RTM_GETADDR, &[0; ADDRESS_HEAD_LEN]))?;
+    Ok(addresses.iter().filter_map(InterfaceAddress::parse).collect())
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ fn interface() -> Interface {
         index: 9,
         name: "eth0".into(),
         kind: String::new(),
+        is_ethernet: true,
+        mac: [2, 0, 0, 0, 0, 7],
         is_up: true,
         is_loopback: false,
         mtu: 1500,

@@ -27,7 +27,7 @@ use xdpfs_wire::{
 use super::super::super::edge_plane::{
     EdgePlane, EdgeReport, EdgeXdpConfig, NodeRoute, OnExit, Prepare, Replies, RouteTable, SourceConfig,
 };
-use super::super::super::{XdpError, XdpMode, network::Interface, offloads::Switches};
+use super::super::super::{XdpError, XdpMode, offloads::Switches};
 
 pub(super) const UPLINK: &str = "up0";
 pub(super) const NODE_DEVICES: [&str; 2] = ["down1", "down2"];
@@ -203,7 +203,7 @@ impl Lab {
 
     /// The program on the uplink.
     pub(super) fn ingress_program(&self) -> Option<u32> {
-        self.edge.run(|| Interface::find(UPLINK).unwrap().program)
+        self.edge.run(|| xdpfs_host::interface(UPLINK).unwrap().program)
     }
 
     /// Starts a plane, which is not told anything yet.
