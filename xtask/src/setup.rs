@@ -134,11 +134,8 @@ pub(crate) fn has_nextest() -> bool {
 }
 
 fn bring_references() -> anyhow::Result<()> {
-    ensure!(sh::is_root(), "only root can install them");
     let packages: Vec<_> = REFERENCES.iter().map(|(_, package)| *package).collect();
-    sh::run(&["apt-get", "update"])?;
-    let install = [&["apt-get", "install", "--yes", "--no-install-recommends"], &packages[..]].concat();
-    sh::run_with(&install, &[("DEBIAN_FRONTEND", "noninteractive")])
+    apt::install(&packages)
 }
 
 fn bring_for(needs: &[Need]) -> anyhow::Result<()> {
