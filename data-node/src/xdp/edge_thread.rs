@@ -3,6 +3,9 @@
 //! Invariant: a node's packets are redirected only when its device takes them and its replies find their way back;
 //! until then, and from when that ends, user space relays.
 
+mod holding;
+mod preparation;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -16,7 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::programs::links::FdLink;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
     io::{read, write},
@@ -26,27 +28,23 @@ use xdpfs_host::{Interface, netlink::Netlink};
 use xdpfs_plane::maps::{DEVICES_MAX, SourceRule, UPLINK};
 use xdpfs_wire::NodeId;
 
+use self::{
+    holding::{Held, ReplyLinks, ingress_name},
+    preparation::Preparation,
+};
 use super::{
     Place, Prepare, TEND_AFTER, XdpError, XdpMode, describe,
     edge_plan::{Identity, Outlet, Spot, contents, locate, next_hops},
-    edge_plane::{
-        EdgeReport, EdgeXdpConfig, NodePlace, OnExit, Order, Replies, RouteTable, SharedReport, lock,
-    },
+    edge_plane::{EdgeReport, EdgeXdpConfig, NodePlace, OnExit, Order, RouteTable, SharedReport, lock},
     network::{CHANGES, Network, Way, prefixes, solicit, way},
-    offloads::takes_redirects,
-    peer,
     pins::Pins,
     privileges,
-    programs::{INGRESS, Programs, REPLY, foreign},
+    programs::{INGRESS, Programs, foreign},
     tables::{self, ClusterTime, Tables, Wishes},
 };
 
 /// Changes of the network that come faster than this are followed together.
 const SYNC_GAP: Duration = Duration::from_millis(20);
-
-/// How long the kernel may take to let go of an interface, and how often it is looked whether it has.
-const RELEASE_MAX: Duration = Duration::from_secs(1);
-const RELEASE_STEP: Duration = Duration::from_millis(5);
 
 /// How to reach the thread.
 pub(super) struct EdgeThread {
@@ -117,16 +115,6 @@ fn needed(prepare: Prepare) -> CapabilitySet {
 type Spots = BTreeMap<NodeId, Spot>;
 type Places = BTreeMap<NodeId, NodePlace>;
 
-/// What holds a program on an interface.
-struct Held(#[expect(dead_code, reason = "closing it takes the program off, if it is not pinned")] FdLink);
-
-/// What sends replies on from one interface.
-struct ReplyLinks {
-    #[expect(dead_code, reason = "it is held")]
-    classifier: Held,
-    xdp: Option<Held>,
-}
-
 /// What the thread knows.
 struct Edge {
     config: EdgeXdpConfig,
@@ -143,7 +131,7 @@ struct Edge {
     uplink: u32,
     ingress: Option<(u32, Held)>,
     replies: BTreeMap<u32, ReplyLinks>,
-    prepared: BTreeSet<u32>,
+    preparation: Preparation,
     places: Places,
     /// Why it is in this mode.
     why: String,
@@ -183,7 +171,7 @@ impl Edge {
         let tables = Tables::read(&programs)?;
         let netlink = Netlink::route().map_err(XdpError::Network)?;
         let changes = Netlink::listen(CHANGES).map_err(XdpError::Network)?;
-        let prepared = pins.as_ref().map(Pins::prepared).unwrap_or_default().into_iter().collect();
+        let preparation = Preparation::new(config.prepare, pins.as_ref().ok());
         Ok(Self {
             config,
             report,
@@ -197,7 +185,7 @@ impl Edge {
             uplink: uplink.index,
             ingress: None,
             replies: BTreeMap::new(),
-            prepared,
+            preparation,
             places: BTreeMap::new(),
             why: String::new(),
             trouble: None,
@@ -368,7 +356,7 @@ impl Edge {
         let network = Network::look(&self.netlink).map_err(XdpError::Network)?;
         let uplink = network.named(&self.config.uplink).cloned().unwrap_or_default();
         self.uplink = uplink.index;
-        self.forget_vanished(&network);
+        self.preparation.forget_vanished(&network, self.pins.as_ref().ok());
         self.let_answers_out(&uplink);
         let identity = Identity::of(self.config.listen, self.config.advertised, uplink.index, &network);
         let (spots, mut places) = self.locate(&table, &network, &identity, is_due)?;
@@ -404,18 +392,6 @@ impl Edge {
         }
         self.note_places(places);
         Ok(())
-    }
-
-    /// Of interfaces that are gone nothing needs to be undone.
-    fn forget_vanished(&mut self, network: &Network) {
-        let pins = self.pins.as_ref().ok();
-        self.prepared.retain(|number| {
-            let is_there = network.interfaces.contains_key(number);
-            if let Some(pins) = pins.filter(|_| !is_there) {
-                pins.note_undone(*number);
-            }
-            is_there
-        });
     }
 
     /// Where each node is. Whoever hasn't answered lately is asked.
@@ -511,176 +487,7 @@ impl Edge {
 
     /// Sees to it that an interface takes redirected packets.
     fn prepare(&mut self, interface: &Interface) -> Result<(), String> {
-        // The network stack sends what is redirected in generic mode.
-        if self.programs.place == Place::Stack || takes_redirects(interface.index) == Some(true) {
-            return Ok(());
-        }
-        if !interface.is_veth() {
-            // Older kernels can't tell, and most drivers can.
-            return match takes_redirects(interface.index) {
-                Some(false) => Err(format!("the driver of {} takes no redirected packets", interface.name)),
-                Some(true) | None => Ok(()),
-            };
-        }
-        let remedy = "turn it on there: ethtool -K INTERFACE gro on";
-        if self.config.prepare == Prepare::Off {
-            return Err(format!(
-                "the other end of {} has no GRO, and --prepare is off; {remedy}",
-                interface.name
-            ));
-        }
-        match peer::set_gro(interface, true) {
-            Ok(changed) => {
-                if changed && self.prepared.insert(interface.index) {
-                    tracing::info!(interface = interface.name, "GRO of its other end is on");
-                    if let Ok(pins) = &self.pins {
-                        pins.note_prepared(interface.index);
-                    }
-                }
-                Ok(())
-            }
-            Err(error) => Err(format!(
-                "GRO of the other end of {} can't be turned on: {error}; {remedy}",
-                interface.name
-            )),
-        }
-    }
-
-    /// Has the replies that come in by an interface sent on; whether in the driver, and why so.
-    fn hold_replies(
-        &mut self,
-        interface: &Interface,
-        uplink: &Interface,
-    ) -> Result<(bool, String), XdpError> {
-        if !self.replies.contains_key(&interface.index) || !self.programs.classifies(interface)? {
-            self.replies.remove(&interface.index);
-            let classifier = self.hold_classifier(interface)?;
-            self.replies.insert(interface.index, ReplyLinks { classifier, xdp: None });
-        }
-        let wants_xdp = match self.config.replies {
-            Replies::Kernel => Err("asked for"),
-            Replies::Auto if interface.is_veth() => Err("a veth keeps its segmentation offload so"),
-            Replies::Auto if self.programs.place == Place::Stack => Err("in generic mode that is faster"),
-            Replies::Auto => Ok("the driver can"),
-            Replies::Xdp => Ok("asked for"),
-        };
-        let wanted = match wants_xdp {
-            Err(why) => Err(why.to_owned()),
-            Ok(_) if interface.index == uplink.index => {
-                Err("clients are behind the same interface".to_owned())
-            }
-            Ok(why) => self.prepare(uplink).map(|()| why),
-        };
-        let why = match wanted {
-            Err(why) => why,
-            Ok(why) => match self.hold_reply_program(interface) {
-                Ok(()) => return Ok((true, why.to_owned())),
-                Err(error) => describe(&error),
-            },
-        };
-        // One of an edge before too, which was told otherwise.
-        self.forget(&reply_name(interface));
-        if let Some(links) = self.replies.get_mut(&interface.index) {
-            links.xdp = None;
-        }
-        Ok((false, why))
-    }
-
-    fn hold_classifier(&mut self, interface: &Interface) -> Result<Held, XdpError> {
-        let name = format!("reply-{}", interface.index);
-        if let Some(link) = self.pins.as_ref().ok().and_then(|pins| pins.link(&name)) {
-            if let Ok(link) = self.programs.reclassify(link) {
-                return Ok(Held(link));
-            }
-            // Its interface has gone, and another one has the number.
-            self.forget(&name);
-        }
-        let link = self.programs.classify(interface)?;
-        self.keep(&name, link)
-    }
-
-    fn hold_reply_program(&mut self, interface: &Interface) -> Result<(), XdpError> {
-        let links = self.replies.get(&interface.index);
-        let id = self.programs.id(REPLY)?;
-        if links.is_some_and(|links| links.xdp.is_some()) && interface.program == Some(id) {
-            return Ok(());
-        }
-        let held = self.hold_xdp(REPLY, reply_name(interface), interface)?;
-        if let Some(links) = self.replies.get_mut(&interface.index) {
-            links.xdp = Some(held);
-        }
-        Ok(())
-    }
-
-    fn hold_ingress(&mut self, uplink: &Interface) -> Result<(), XdpError> {
-        let id = self.programs.id(INGRESS)?;
-        let is_there = self.ingress.as_ref().is_some_and(|(number, _)| *number == uplink.index);
-        if is_there && uplink.program == Some(id) {
-            return Ok(());
-        }
-        let again = self.ingress.take().is_some();
-        let name = ingress_name(self.programs.place, uplink.index);
-        // One in the other mode is in the way; one of another interface has lost it.
-        let before = self.pins.as_ref().map(Pins::links).unwrap_or_default();
-        for other in before.iter().filter(|other| other.starts_with("ingress-") && **other != name) {
-            let link = self.pins.as_ref().ok().and_then(|pins| pins.link(other));
-            let program = link.and_then(|link| link.info().ok()).map(|info| info.program_id());
-            self.forget(other);
-            self.await_release(program);
-        }
-        let uplink = find(&uplink.name)?;
-        let held = self.hold_xdp(INGRESS, name, &uplink)?;
-        self.ingress = Some((uplink.index, held));
-        if again {
-            tracing::info!(interface = uplink.name, "the kernel program is on the interface again");
-        }
-        Ok(())
-    }
-
-    /// Puts an XDP program on an interface: in the place of an earlier edge's without a gap, or anew.
-    fn hold_xdp(
-        &mut self,
-        program: &'static str,
-        name: String,
-        interface: &Interface,
-    ) -> Result<Held, XdpError> {
-        if let Some(link) = self.pins.as_ref().ok().and_then(|pins| pins.link(&name)) {
-            let holds = link.info().is_ok_and(|info| Some(info.program_id()) == interface.program);
-            if holds && let Ok(link) = self.programs.replace(program, link) {
-                tracing::info!(interface = interface.name, program, "taken over from the edge before");
-                return Ok(Held(link));
-            }
-            self.forget(&name);
-        }
-        let link = self.programs.attach(program, interface)?;
-        self.keep(&name, link)
-    }
-
-    fn keep(&self, name: &str, link: FdLink) -> Result<Held, XdpError> {
-        let link = match &self.pins {
-            Ok(pins) => pins.keep(name, link)?,
-            Err(_) => link,
-        };
-        Ok(Held(link))
-    }
-
-    fn forget(&self, name: &str) {
-        if let Ok(pins) = &self.pins {
-            pins.forget(name);
-        }
-    }
-
-    /// Takes reply programs off interfaces that no node is behind any more.
-    fn close_others(&mut self, outlets: &BTreeMap<u32, Outlet>) {
-        self.replies.retain(|device, _| outlets.contains_key(device));
-        let Ok(pins) = &self.pins else { return };
-        for name in pins.links() {
-            let number = name.strip_prefix("reply-").or_else(|| name.strip_prefix("replyxdp-"));
-            let Some(device) = number.and_then(|number| number.parse().ok()) else { continue };
-            if !outlets.contains_key(&device) {
-                pins.forget(&name);
-            }
-        }
+        self.preparation.prepare(interface, self.programs.place, self.pins.as_ref().ok())
     }
 
     fn note_places(&mut self, places: Places) {
@@ -742,41 +549,12 @@ impl Edge {
         }
         let program = self.programs.id(INGRESS).ok();
         self.await_release(program);
-        self.undo_preparation();
+        if let Ok(network) = Network::look(&self.netlink) {
+            self.preparation.undo(&network, self.pins.as_ref().ok());
+        }
         let gone = "nothing outlives this any more".to_owned();
         if let Ok(pins) = std::mem::replace(&mut self.pins, Err(gone)) {
             pins.clear();
-        }
-    }
-
-    /// The kernel takes its time from when nobody holds a link any more; whoever comes next should not meet the program.
-    fn await_release(&self, program: Option<u32>) {
-        let began = Instant::now();
-        while find(&self.config.uplink).is_ok_and(|uplink| program.is_some() && uplink.program == program) {
-            if began.elapsed() > RELEASE_MAX {
-                tracing::warn!(
-                    interface = self.config.uplink,
-                    "the kernel program is still on the interface"
-                );
-                return;
-            }
-            thread::sleep(RELEASE_STEP);
-        }
-    }
-
-    fn undo_preparation(&mut self) {
-        let Ok(network) = Network::look(&self.netlink) else { return };
-        for number in std::mem::take(&mut self.prepared) {
-            let undone = network
-                .interfaces
-                .get(&number)
-                .map(|interface| peer::set_gro(interface, false).map_err(|error| (&interface.name, error)));
-            if let Some(Err((interface, error))) = undone {
-                tracing::warn!(interface, %error, "GRO of its other end stays on");
-            }
-            if let Ok(pins) = &self.pins {
-                pins.note_undone(number);
-            }
         }
     }
 }
@@ -792,17 +570,6 @@ fn load(
     let mut programs = Programs::load(place, port, uplink.is_veth(), lasting.as_deref())?;
     programs.load_replies()?;
     Ok(programs)
-}
-
-fn ingress_name(place: Place, interface: u32) -> String {
-    match place {
-        Place::Driver => format!("ingress-native-{interface}"),
-        Place::Stack => format!("ingress-generic-{interface}"),
-    }
-}
-
-fn reply_name(interface: &Interface) -> String {
-    format!("replyxdp-{}", interface.index)
 }
 
 fn find(name: &str) -> Result<Interface, XdpError> {
