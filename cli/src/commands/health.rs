@@ -18,7 +18,6 @@ Speaks grpc.health.v1. The exit code is 0 if the service is served, 5 if it isn'
 
 Services:
   xdpfs.meta.v1.MetaService    a metadata server that knows a leader
-  xdpfs.chunks                 a data node or an edge that hears from one (see --health-listen)
 
 Examples:
   xdpfs-cli health 127.0.0.1:7001                              the process answers
