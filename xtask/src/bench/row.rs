@@ -119,7 +119,7 @@ impl Row {
 
 pub(super) fn print(rows: &[Row]) {
     let mut conditions: &[Condition] = &[];
-    println!("{:<18}{:<24}{:>12} {:<14}{:>7}  reference", "bench", "metric", "value", "unit", "ratio");
+    println!("{:<33}{:<24}{:>12} {:<14}{:>7}  reference", "bench", "metric", "value", "unit", "ratio");
     for row in rows {
         if row.conditions != conditions {
             conditions = &row.conditions;
@@ -129,11 +129,11 @@ pub(super) fn print(rows: &[Row]) {
         let Row { bench, metric, value, unit, reference, reference_value, runs, .. } = row;
         let ratio = row.ratio();
         if reference_value.is_nan() {
-            println!("{bench:<18}{metric:<24}{value:>12.1} {unit:<14}      -  MISSING: {reference}");
+            println!("{bench:<33}{metric:<24}{value:>12.1} {unit:<14}      -  MISSING: {reference}");
             continue;
         }
         println!(
-            "{bench:<18}{metric:<24}{value:>12.1} {unit:<14}{ratio:>7.3}  {reference_value:.1} {reference} ({runs} runs)"
+            "{bench:<33}{metric:<24}{value:>12.1} {unit:<14}{ratio:>7.3}  {reference_value:.1} {reference} ({runs} runs)"
         );
     }
 }
