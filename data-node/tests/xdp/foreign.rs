@@ -11,7 +11,9 @@ use aya::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{PATIENCE, lab::Namespace};
+use xdpfs_testbed::namespace::Namespace;
+
+use crate::PATIENCE;
 
 #[cfg(xdp_object)]
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xdpfs-ebpf.o"));

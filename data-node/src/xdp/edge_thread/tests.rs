@@ -4,7 +4,7 @@
 
 mod lab;
 
-use self::lab::{Lab, NODE_DEVICES, Options, Stream};
+use self::lab::{Lab, NODE_DEVICES, Options, Stream, has_segmentation_offload, set_gro};
 use super::super::{
     PlaneCounts, XdpError, XdpMode,
     edge_plane::{OnExit, Prepare, Replies},
@@ -40,8 +40,8 @@ fn requests_and_replies_cross_in_every_mode_and_version() {
 #[test]
 fn peers_are_prepared_and_left_as_they_were() {
     let Some(lab) = Lab::open() else { return };
-    let gro = || lab.node_spaces.iter().map(|node| node.gro("eth0")).collect::<Vec<_>>();
-    lab.node_spaces[1].set_gro("eth0", true);
+    let gro = || lab.nodes().map(|number| lab.gro(number.into())).collect::<Vec<_>>();
+    set_gro(&lab.node_spaces[1], "eth0", true);
     let plane = lab.start(Options::default());
     plane.until_forwarded("kernel");
     assert_eq!(gro(), [true, true]);
@@ -102,7 +102,7 @@ fn ports_of_bridges_are_found_and_prepared() {
 #[test]
 fn replies_by_the_kernel_leave_nodes_their_segmentation_offload() {
     let Some(lab) = Lab::open() else { return };
-    let offload = || lab.node_spaces[0].has_segmentation_offload("eth0");
+    let offload = || has_segmentation_offload(&lab.node_spaces[0], "eth0");
     assert!(offload());
     for (replies, way, stays) in [(Replies::Kernel, "kernel", true), (Replies::Xdp, "xdp", false)] {
         let plane = lab.start(Options { replies, ..Options::default() });

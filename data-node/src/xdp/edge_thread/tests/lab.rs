@@ -5,20 +5,19 @@ use std::{
     env, fs,
     io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    os::fd::AsFd as _,
     path::PathBuf,
-    process::{self, Command},
+    process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+use xdpfs_testbed::namespace::{self, End, Namespace};
 use xdpfs_wire::{
     BucketId, Capability, ChunkId, ClientId, EpochSecret, Expiry, Flags, Header, KeyEpoch, NodeEpoch, NodeId,
     Opcode, PieceClass, RequestId, Rights, SipKey, Status, TargetNode, payload::REQUEST_PADDING_MIN,
@@ -32,6 +31,7 @@ use super::super::super::{XdpError, XdpMode, offloads::Switches};
 pub(super) const UPLINK: &str = "up0";
 pub(super) const NODE_DEVICES: [&str; 2] = ["down1", "down2"];
 const BRIDGE: &str = "bridge0";
+const MTU: u32 = 1500;
 const PORT: u16 = 7400;
 const NODE_PORT: u16 = 7401;
 /// Requests of a stream that have no reply yet.
@@ -40,8 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SECRET: EpochSecret = EpochSecret(SipKey { k0: 1, k1: 2 });
 const EPOCH: NodeEpoch = NodeEpoch(5);
 
-static LABS: AtomicU32 = AtomicU32::new(0);
-
 /// Removed in the order of the fields.
 pub(super) struct Lab {
     echoes: Vec<Echo>,
@@ -49,11 +47,6 @@ pub(super) struct Lab {
     pub(super) edge: Namespace,
     pub(super) node_spaces: Vec<Namespace>,
     pins: Mount,
-}
-
-/// A network namespace that is removed when it is dropped.
-pub(super) struct Namespace {
-    pub(super) name: String,
 }
 
 /// A BPF file system.
@@ -115,14 +108,14 @@ impl Lab {
     }
 
     fn new() -> Self {
-        let lab = format!("xpl-{}-{}", process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        let (client, edge) = (Namespace::new(format!("{lab}-c")), Namespace::new(format!("{lab}-e")));
+        let [client, edge] = ["client", "edge"].map(|role| Namespace::new(role).unwrap());
         pair(&client, "eth0", &edge, UPLINK);
-        client.up("eth0", &["10.78.0.1/24", "fd78::1/64"]);
-        edge.up(UPLINK, &["10.78.0.2/24", "fd78::2/64"]);
-        client.set_gro("eth0", true);
+        add_addresses(&client, "eth0", 0, 1);
+        add_addresses(&edge, UPLINK, 0, 2);
+        set_gro(&client, "eth0", true);
         let nodes = 1..=NODE_DEVICES.len();
-        let node_spaces = nodes.clone().map(|number| Namespace::new(format!("{lab}-n{number}"))).collect();
+        let node_spaces =
+            nodes.clone().map(|number| Namespace::new(&format!("node{number}")).unwrap()).collect();
         let mut this = Self { echoes: Vec::new(), client, edge, node_spaces, pins: Mount::new() };
         for number in nodes {
             this.connect(number);
@@ -141,24 +134,25 @@ impl Lab {
     pub(super) fn connect(&self, number: usize) {
         let (node, device) = (&self.node_spaces[number - 1], NODE_DEVICES[number - 1]);
         pair(node, "eth0", &self.edge, device);
-        node.up("eth0", &[&format!("10.78.{number}.2/24"), &format!("fd78:{number}::2/64")]);
-        self.edge.up(device, &[&format!("10.78.{number}.1/24"), &format!("fd78:{number}::1/64")]);
-        ip(&["-n", &node.name, "route", "add", "default", "via", &format!("10.78.{number}.1")]);
-        ip(&["-n", &node.name, "-6", "route", "add", "default", "via", &format!("fd78:{number}::1")]);
+        add_addresses(node, "eth0", number, 2);
+        add_addresses(&self.edge, device, number, 1);
+        node.ip(&["route", "add", "default", "via", &format!("10.78.{number}.1")]).unwrap();
+        node.ip(&["-6", "route", "add", "default", "via", &format!("fd78:{number}::1")]).unwrap();
     }
 
     /// Puts the edge's end of the pair into a bridge, which has the addresses then.
     pub(super) fn bridge(&self, number: usize) {
         let (edge, device) = (&self.edge, NODE_DEVICES[number - 1]);
-        ip(&["-n", &edge.name, "address", "flush", "dev", device]);
-        ip(&["-n", &edge.name, "link", "add", BRIDGE, "type", "bridge"]);
-        ip(&["-n", &edge.name, "link", "set", device, "master", BRIDGE]);
-        edge.up(BRIDGE, &[&format!("10.78.{number}.1/24"), &format!("fd78:{number}::1/64")]);
+        edge.ip(&["address", "flush", "dev", device]).unwrap();
+        edge.ip(&["link", "add", BRIDGE, "type", "bridge"]).unwrap();
+        edge.ip(&["link", "set", device, "master", BRIDGE]).unwrap();
+        edge.ip(&["link", "set", BRIDGE, "up"]).unwrap();
+        add_addresses(edge, BRIDGE, number, 1);
     }
 
     /// Removes it.
     pub(super) fn disconnect(&self, number: usize) {
-        ip(&["-n", &self.edge.name, "link", "delete", NODE_DEVICES[number - 1]]);
+        self.edge.ip(&["link", "delete", NODE_DEVICES[number - 1]]).unwrap();
     }
 
     fn echo(&self, number: usize, is_v4: bool) -> Echo {
@@ -198,7 +192,7 @@ impl Lab {
 
     /// Whether the other end of a node's interface has GRO.
     pub(super) fn gro(&self, number: usize) -> bool {
-        self.node_spaces[number - 1].gro("eth0")
+        self.node_spaces[number - 1].run(|| Switches::open().unwrap().gro("eth0").unwrap())
     }
 
     /// The program on the uplink.
@@ -358,57 +352,6 @@ impl Stream {
     }
 }
 
-impl Namespace {
-    fn new(name: String) -> Self {
-        ip(&["netns", "add", &name]);
-        let namespace = Self { name };
-        ip(&["-n", &namespace.name, "link", "set", "lo", "up"]);
-        namespace
-    }
-
-    fn up(&self, device: &str, addresses: &[&str]) {
-        for address in addresses {
-            let mut words = vec!["-n", &self.name, "address", "add", address, "dev", device];
-            if address.contains(':') {
-                words.push("nodad");
-            }
-            ip(&words);
-        }
-        ip(&["-n", &self.name, "link", "set", device, "up"]);
-    }
-
-    pub(super) fn set_gro(&self, device: &str, on: bool) {
-        self.run(|| Switches::open().unwrap().set_gro(device, on).unwrap());
-    }
-
-    /// Whether an interface takes batches that are cut apart behind it.
-    pub(super) fn has_segmentation_offload(&self, device: &str) -> bool {
-        const ETHTOOL_GET_TSO: u32 = 0x1e;
-        self.run(|| Switches::open().unwrap().ethtool(device, ETHTOOL_GET_TSO, 0).unwrap() != 0)
-    }
-
-    pub(super) fn gro(&self, device: &str) -> bool {
-        self.run(|| Switches::open().unwrap().gro(device).unwrap())
-    }
-
-    /// Does something in here. Sockets and threads that it makes stay here.
-    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let namespace = fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
-        let enter = || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work()
-        };
-        thread::scope(|scope| scope.spawn(enter).join().unwrap())
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // The pairs go with it.
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
-    }
-}
-
 impl Mount {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
@@ -444,8 +387,26 @@ fn capabilities_of_this_thread() -> u64 {
 }
 
 fn pair(one: &Namespace, one_device: &str, other: &Namespace, other_device: &str) {
-    let words = ["link", "add", one_device, "netns", &one.name, "type", "veth"];
-    ip(&[&words[..], &["peer", "name", other_device, "netns", &other.name]].concat());
+    let end = |namespace, device| End { namespace, device };
+    namespace::connect(end(one, one_device), end(other, other_device), MTU).unwrap();
+}
+
+/// Addresses of both IP versions, in the network of a node or, by zero, in that of the client.
+fn add_addresses(namespace: &Namespace, device: &str, network: usize, host: u8) {
+    let v6 = if network == 0 { format!("fd78::{host}") } else { format!("fd78:{network}::{host}") };
+    for (address, prefix_len) in [(format!("10.78.{network}.{host}"), 24), (v6, 64)] {
+        namespace.add_address(device, address.parse().unwrap(), prefix_len).unwrap();
+    }
+}
+
+pub(super) fn set_gro(namespace: &Namespace, device: &str, on: bool) {
+    namespace.run(|| Switches::open().unwrap().set_gro(device, on).unwrap());
+}
+
+/// Whether an interface takes batches that are cut apart behind it.
+pub(super) fn has_segmentation_offload(namespace: &Namespace, device: &str) -> bool {
+    const ETHTOOL_GET_TSO: u32 = 0x1e;
+    namespace.run(|| Switches::open().unwrap().ethtool(device, ETHTOOL_GET_TSO, 0).unwrap() != 0)
 }
 
 fn unspecified(is_v4: bool) -> IpAddr {
@@ -486,11 +447,4 @@ pub(super) fn request_to(node: u16, number: u32) -> Vec<u8> {
     let mut datagram = Capability::claimed_by(&header).key(SECRET).seal(&header).to_vec();
     datagram.resize(datagram.len() + REQUEST_PADDING_MIN, 0);
     datagram
-}
-
-fn ip(arguments: &[&str]) -> String {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {}: {said}", arguments.join(" "));
-    String::from_utf8(output.stdout).unwrap()
 }
