@@ -236,16 +236,24 @@ impl Filter {
             };
             let (known, event_mask) = (Arc::clone(&state), tap.mask());
             let work = move || {
-                let tended = is_due.then(|| plane.tend());
+                let tended = is_due.then(|| plane.tend().map(|()| plane.muteness()));
                 let counts = plane.update(&known, event_mask).and_then(|()| plane.counts());
                 (tended, counts, plane)
             };
             let Ok((tended, counts, tended_plane)) = thread.run(work).await else { return };
             plane = tended_plane;
             if let Some(tended) = tended {
-                let why = tended.map_or_else(|error| describe(&error), |()| reason.clone());
+                let why = match tended {
+                    Ok(None) => reason.clone(),
+                    Ok(Some(muteness)) => format!("{reason}; {muteness}"),
+                    Err(error) => describe(&error),
+                };
                 if why != report.why {
-                    tracing::warn!(mode = %report.mode, why, "the kernel program's place has changed");
+                    if why == reason {
+                        tracing::info!(mode = %report.mode, why, "nothing is amiss with the kernel program any more");
+                    } else {
+                        tracing::warn!(mode = %report.mode, why, "something is amiss with the kernel program");
+                    }
                     report.why = why;
                 }
             }

@@ -15,6 +15,7 @@ use super::{
     Place, PlaneCounts, XdpError,
     edge_plane::Events,
     network::mapped,
+    offloads::takes_redirects,
     privileges,
     programs::{INGRESS, Programs, free},
     tables::{self, ClusterTime, Contents, Tables, Wishes},
@@ -114,15 +115,21 @@ impl Plane {
         tables::counts(&self.programs)
     }
 
+    /// Why answers of the program get lost, if that is so: a veth takes what is redirected to it only once its other end
+    /// has GRO or a program of its own. That end is mostly in a namespace that this process may not enter.
+    pub(super) fn muteness(&self) -> Option<String> {
+        let is_mute = |name: &&String| {
+            interface(name).is_ok_and(|found| found.is_veth() && takes_redirects(found.index) == Some(false))
+        };
+        let name = self.links.keys().filter(|_| self.programs.place == Place::Driver).find(is_mute)?;
+        Some(format!(
+            "clients are not told why they are refused, because the other end of {name} has no GRO; turn it on there: \
+             ethtool -K INTERFACE gro on"
+        ))
+    }
+
     fn attach(&mut self, interface: &str) -> Result<FdLink, XdpError> {
-        let found = free(interface)?;
-        if found.is_veth() && self.programs.place == Place::Driver {
-            tracing::info!(
-                interface,
-                "a veth: answers of the kernel program reach its peer only with GRO there (ethtool -K PEER gro on)"
-            );
-        }
-        self.programs.attach(INGRESS, &found)
+        self.programs.attach(INGRESS, &free(interface)?)
     }
 
     fn look(&mut self) -> Result<(), XdpError> {

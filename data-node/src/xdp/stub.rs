@@ -29,6 +29,10 @@ impl Plane {
         match self.0 {}
     }
 
+    pub(super) fn muteness(&self) -> Option<String> {
+        match self.0 {}
+    }
+
     pub(super) fn update(&mut self, _: &NodeState, _: u64) -> Result<(), XdpError> {
         match self.0 {}
     }

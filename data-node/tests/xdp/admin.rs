@@ -12,7 +12,8 @@ use xdpfs_wire::Reject;
 
 use crate::{
     KERNEL_MODES, PATIENCE,
-    lab::{Lab, NODE_DEVICE},
+    foreign::{Foreign, PASSER},
+    lab::{CLIENT_DEVICE, Lab, NODE_DEVICE},
     program::Program,
     refused::cases,
     writer::{Datagram, chunk},
@@ -102,6 +103,8 @@ fn stats_add_up_and_status_names_the_program() {
     let Some(lab) = Lab::open() else { return };
     let home = TempDir::new().unwrap();
     let socket = home.path().join("xdp.sock");
+    // With a receiver on the other side of the pair, nothing is amiss.
+    let _receiver = Foreign::on(&lab.client, CLIENT_DEVICE, PASSER);
     for mode in KERNEL_MODES {
         let node = start(&lab, mode, &socket);
         let mut operator = Operator::at(&socket);

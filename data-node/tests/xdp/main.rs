@@ -222,13 +222,28 @@ fn interface_that_vanishes_and_comes_back_gets_the_program_again() {
         lab.disconnect();
         lab.until("the loss to be told", |beat| beat.xdp_reason.contains("node0 can't be used"));
         lab.connect();
-        lab.until("the end of the loss", |beat| beat.xdp_reason == "asked for");
+        lab.until("the end of the loss", |beat| beat.xdp_reason.starts_with("asked for"));
         assert!(lab.program().is_some(), "{mode}");
         lab.client(node.address, async |writer| {
             writer.write_checked(&lab.meta, chunk(1), &bytes_of(chunk(1), 100_000)).await;
         });
         node.terminate();
     }
+}
+
+#[test]
+fn node_says_when_answers_of_the_program_get_lost() {
+    let Some(lab) = Lab::open() else { return };
+    let node = lab.start(&["--xdp", "native"]);
+    lab.until("the other end is not ready", |beat| beat.xdp_reason.contains("node0 has no GRO"));
+    let receiver = Foreign::on(&lab.client, lab::CLIENT_DEVICE, foreign::PASSER);
+    lab.until("it is", |beat| beat.xdp_reason == "asked for");
+    drop(receiver);
+    lab.until("it is not any more", |beat| beat.xdp_reason.contains("node0 has no GRO"));
+    node.terminate();
+    let node = lab.start(&["--xdp", "generic"]);
+    assert_eq!(node.reason(), "asked for", "there the network stack sends them");
+    node.terminate();
 }
 
 #[test]
