@@ -108,6 +108,10 @@ impl EventTap {
     }
 
     /// Hands an event to all readers.
+    #[cfg_attr(
+        not(all(feature = "xdp", target_os = "linux")),
+        expect(dead_code, reason = "only a kernel program has events")
+    )]
     pub(crate) fn publish(&self, event: PacketEvent) {
         // Nobody may be left to read it.
         let _unread = self.events.send(event);

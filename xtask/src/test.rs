@@ -35,6 +35,11 @@ const STEPS: &[Step] = &[
         let words = ["cargo", "clippy", "--locked", "--workspace", "--all-targets"];
         sh::run(&[&words[..], &["--features", KERNEL_FEATURES, "--", "-D", "warnings"]].concat())
     }),
+    ("data node without XDP", |_| {
+        let words =
+            ["cargo", "clippy", "--locked", "-p", "xdpfs-data-node", "--bins", "--no-default-features"];
+        sh::run(&[&words[..], &["--", "-D", "warnings"]].concat())
+    }),
     ("binaries", |scope| scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
     ("tests", tests),
     ("examples in documentation", |scope| scope.run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
