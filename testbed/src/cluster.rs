@@ -6,7 +6,6 @@
 
 mod binaries;
 mod pins;
-mod ports;
 mod status;
 
 use std::{
@@ -26,6 +25,7 @@ use crate::{
     cli::Cli,
     lan::{Lan, LanOptions, Site, UPLINK},
     namespace::Namespace,
+    ports,
     process::{Process, ProcessSpec, StartError, StopError, peak_memory_bytes},
     udp_shim::{Rates, UdpShim},
 };

@@ -11,6 +11,7 @@ pub mod history;
 mod lan;
 pub mod namespace;
 pub mod packet_socket;
+pub mod ports;
 mod process;
 mod rng;
 pub mod udp_shim;

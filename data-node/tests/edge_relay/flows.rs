@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use xdpfs_data_node::{Edge, EdgeConfig};
+use xdpfs_testbed::ports::{free_ports, unused_loopback_address};
 
 use crate::{
     client::{Client, read},
@@ -79,10 +80,9 @@ async fn silent_clients_are_forgotten_and_may_come_back() {
 async fn clients_do_not_notice_that_the_edge_was_started_again() {
     let (meta, node) = (FakeMeta::start().await, FakeNode::start(7).await);
     meta.know(&node, 1);
-    // An address of its own: on the usual one, another test could take the port while no edge has it.
-    let own = "127.77.0.1:0".parse().unwrap();
-    let edge = start_with(EdgeConfig { listen: own, ..config(&meta) }).await;
-    let listen = edge.bound();
+    // One that nobody takes while no edge has it.
+    let listen = free_ports(unused_loopback_address().unwrap(), 1).unwrap()[0];
+    let edge = start_with(EdgeConfig { listen, ..config(&meta) }).await;
     let client = Client::of(&edge).await;
     flow_of(&client, &node).await;
     edge.shutdown().await;
