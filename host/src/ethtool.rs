@@ -54,6 +54,13 @@ impl Features {
         self.named(name).is_some_and(|feature| feature.is_on)
     }
 
+    /// Where a feature stands among how many, by the answer to `ETHTOOL_GSTRINGS`.
+    pub(crate) fn place(names: &[u8], feature: &str) -> Option<(usize, usize)> {
+        let names = names.get(NAMES_HEAD_LEN..)?.chunks_exact(NAME_LEN);
+        let count = names.len();
+        names.map(text).position(|name| name == feature).map(|index| (index, count))
+    }
+
     /// From the answers to `ETHTOOL_GSTRINGS` and `ETHTOOL_GFEATURES`.
     pub(crate) fn parse(names: &[u8], features: &[u8]) -> Self {
         let names = names.get(NAMES_HEAD_LEN..).unwrap_or_default().chunks_exact(NAME_LEN);
@@ -123,6 +130,8 @@ mod tests {
         assert!(!cut.is_on("tx-udp-segmentation"), "its state is not in the answer");
         check("", None);
         check("rx-none", None);
+        assert_eq!(Features::place(&names, "tx-udp-segmentation"), Some((33, 34)));
+        assert_eq!(Features::place(&names, "rx-none"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What this host can do, as its kernel says: interfaces, offloads, capabilities, releases, clocks, disks.
 //!
-//! Invariant: by itself it looks and changes nothing; callers may have netlink do more. What the kernel answers is read by
+//! Invariant: by itself it looks and changes nothing; callers may have netlink and `set_feature` do more. What the kernel answers is read by
 //! functions of bytes or text alone; only `linux` asks. It knows nothing of xdpfs: what a finding means is for the caller to say.
 
 mod address;
@@ -24,7 +24,7 @@ pub use kernel::{Capabilities, Release, is_bpffs_mounted};
 #[cfg(target_os = "linux")]
 pub use linux::{
     NetworkNamespace, addresses, addresses_by, capabilities, channels, clock_discipline, driver, features,
-    file_system, interface, interface_at, interfaces, interfaces_by, release, room,
+    file_system, interface, interface_at, interfaces, interfaces_by, release, room, set_feature,
 };
 #[cfg(not(target_os = "linux"))]
 pub use stub::{

@@ -13,7 +13,7 @@ use rustix::{
 };
 
 pub use self::{
-    ethtool::{channels, driver, features},
+    ethtool::{channels, driver, features, set_feature},
     namespace::NetworkNamespace,
     netlink::Netlink,
     rtnetlink::{addresses, addresses_by, interface, interface_at, interfaces, interfaces_by},

@@ -15,13 +15,15 @@ use rustix::{
 };
 use xdpfs_plane::maps::LAYOUT;
 
-use super::XdpError;
+use super::{XdpError, peer::Change};
 
 /// Of the BPF file system.
 const MAGIC: i64 = 0xcafe_4a11;
 const LINKS: &str = "links";
-/// A directory per interface: the file system holds no files.
+/// A directory per interface and change: the file system holds no files.
 const PREPARED: &str = "prepared";
+/// Behind the number of an interface: what was turned on is the merging of what its bridge sends on.
+const FORWARDING: &str = "-forwarding";
 
 /// The directory, locked.
 #[derive(Debug)]
@@ -91,22 +93,37 @@ impl Pins {
         remove(fs::remove_file, &self.part(LINKS).join(name));
     }
 
-    /// The interfaces whose other end was prepared.
-    pub(super) fn prepared(&self) -> Vec<u32> {
-        names(&self.part(PREPARED)).iter().filter_map(|name| name.parse().ok()).collect()
+    /// The interfaces whose other end was prepared, and how.
+    pub(super) fn prepared(&self) -> Vec<(u32, Change)> {
+        let parse = |name: &String| {
+            let (number, change) = match name.strip_suffix(FORWARDING) {
+                Some(number) => (number, Change::GroForwarding),
+                None => (name.as_str(), Change::Gro),
+            };
+            Some((number.parse().ok()?, change))
+        };
+        names(&self.part(PREPARED)).iter().filter_map(parse).collect()
     }
 
-    /// Notes that the other end of an interface was prepared.
-    pub(super) fn note_prepared(&self, interface: u32) {
-        let path = self.part(PREPARED).join(interface.to_string());
+    /// Notes how the other end of an interface was prepared.
+    pub(super) fn note_prepared(&self, interface: u32, change: Change) {
+        let path = self.preparation(interface, change);
         if let Err(error) = fs::create_dir_all(&path) {
             tracing::warn!(path = %path.display(), %error, "a preparation will not be undone after a crash");
         }
     }
 
     /// Notes that there is nothing to be undone there any more.
-    pub(super) fn note_undone(&self, interface: u32) {
-        remove(fs::remove_dir, &self.part(PREPARED).join(interface.to_string()));
+    pub(super) fn note_undone(&self, interface: u32, change: Change) {
+        remove(fs::remove_dir, &self.preparation(interface, change));
+    }
+
+    fn preparation(&self, interface: u32, change: Change) -> PathBuf {
+        let suffix = match change {
+            Change::Gro => "",
+            Change::GroForwarding => FORWARDING,
+        };
+        self.part(PREPARED).join(format!("{interface}{suffix}"))
     }
 
     /// Removes the maps of other layouts.

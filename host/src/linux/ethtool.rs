@@ -15,6 +15,7 @@ const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETH_SS_FEATURES: u32 = 4;
 /// Bytes of `struct ethtool_drvinfo`.
@@ -30,6 +31,8 @@ const FEATURES_MAX: usize = 1024;
 const NAME_LEN: usize = 32;
 const FEATURES_IN_BLOCK: usize = 32;
 const BLOCK_LEN: usize = 16;
+/// Which features are meant, and what they shall be.
+const WISH_LEN: usize = 8;
 
 /// `struct ifreq`, as this call uses it.
 #[repr(C)]
@@ -45,6 +48,38 @@ struct Request {
 /// # Errors
 /// There is no such interface, or it can't be asked.
 pub fn features(interface: &str) -> io::Result<Features> {
+    let names = feature_names(interface)?;
+    let blocks = names.len().saturating_sub(NAMES_HEAD_LEN).div_ceil(NAME_LEN * FEATURES_IN_BLOCK);
+    let mut features = Buffer::new(FEATURES_HEAD_LEN + blocks * BLOCK_LEN, ETHTOOL_GFEATURES);
+    features.set(1, blocks as u32);
+    ask(interface, &mut features)?;
+    Ok(Features::parse(&names, &features.bytes()))
+}
+
+/// Turns a feature on or off; whether it was otherwise before.
+///
+/// # Errors
+/// There is no such interface or no such feature, it can't be changed, or that takes `CAP_NET_ADMIN`.
+pub fn set_feature(interface: &str, feature: &str, on: bool) -> io::Result<bool> {
+    let present = features(interface)?.named(feature).ok_or(io::ErrorKind::NotFound)?;
+    if present.is_on == on {
+        return Ok(false);
+    }
+    let names = feature_names(interface)?;
+    let (index, count) = Features::place(&names, feature).ok_or(io::ErrorKind::NotFound)?;
+    let blocks = count.div_ceil(FEATURES_IN_BLOCK);
+    let mut wish = Buffer::new(FEATURES_HEAD_LEN + blocks * WISH_LEN, ETHTOOL_SFEATURES);
+    wish.set(1, blocks as u32);
+    let at = (FEATURES_HEAD_LEN + index / FEATURES_IN_BLOCK * WISH_LEN) / 4;
+    let bit = 1 << (index % FEATURES_IN_BLOCK);
+    wish.set(at, bit);
+    wish.set(at + 1, if on { bit } else { 0 });
+    ask(interface, &mut wish)?;
+    // The call succeeds, too, where another feature stands against it.
+    if features(interface)?.is_on(feature) == on { Ok(true) } else { Err(io::ErrorKind::Unsupported.into()) }
+}
+
+fn feature_names(interface: &str) -> io::Result<Vec<u8>> {
     let mut answer = Buffer::new(COUNT_LEN, ETHTOOL_GSSET_INFO);
     // The mask is of 64 bits.
     answer.set(2, if cfg!(target_endian = "little") { 1 << ETH_SS_FEATURES } else { 0 });
@@ -55,11 +90,7 @@ pub fn features(interface: &str) -> io::Result<Features> {
     names.set(1, ETH_SS_FEATURES);
     names.set(2, count as u32);
     ask(interface, &mut names)?;
-    let blocks = count.div_ceil(FEATURES_IN_BLOCK);
-    let mut features = Buffer::new(FEATURES_HEAD_LEN + blocks * BLOCK_LEN, ETHTOOL_GFEATURES);
-    features.set(1, blocks as u32);
-    ask(interface, &mut features)?;
-    Ok(Features::parse(&names.bytes(), &features.bytes()))
+    Ok(names.bytes())
 }
 
 /// How many queues the interface uses.
@@ -130,6 +161,14 @@ mod tests {
     fn no_such_interface_is_an_error() {
         for name in ["xdpfs-nowhere", "a-name-that-no-interface-can-have"] {
             assert!(features(name).is_err() && channels(name).is_err() && driver(name).is_err(), "{name}");
+            assert!(set_feature(name, "rx-gro", true).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn feature_that_is_as_wished_is_left_alone() {
+        let is_on = features("lo").unwrap().is_on("rx-gro");
+        assert!(!set_feature("lo", "rx-gro", is_on).unwrap());
+        assert!(set_feature("lo", "rx-none", true).is_err());
     }
 }

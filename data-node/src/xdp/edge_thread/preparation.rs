@@ -6,19 +6,28 @@ use std::collections::BTreeSet;
 
 use xdpfs_host::Interface;
 
-use super::super::{Place, Prepare, network::Network, offloads::takes_redirects, peer, pins::Pins};
+use super::super::{
+    Place, Prepare,
+    network::Network,
+    offloads::takes_redirects,
+    peer::{self, Change},
+    pins::Pins,
+};
 
 /// What was done, and whether more may be.
 pub(super) struct Preparation {
     policy: Prepare,
-    /// Interfaces whose other end has GRO by our doing.
-    done: BTreeSet<u32>,
+    /// Interfaces, and what their other end does by our doing.
+    done: BTreeSet<(u32, Change)>,
+    /// Interfaces whose other end needs nothing more.
+    ready: BTreeSet<u32>,
 }
 
 impl Preparation {
     /// With what an edge before has done.
     pub(super) fn new(policy: Prepare, pins: Option<&Pins>) -> Self {
-        Self { policy, done: pins.map(Pins::prepared).unwrap_or_default().into_iter().collect() }
+        let done = pins.map(Pins::prepared).unwrap_or_default().into_iter().collect();
+        Self { policy, done, ready: BTreeSet::new() }
     }
 
     /// Sees to it that an interface takes redirected packets.
@@ -32,31 +41,35 @@ impl Preparation {
         pins: Option<&Pins>,
     ) -> Result<(), String> {
         // The network stack sends what is redirected in generic mode.
-        if place == Place::Stack || takes_redirects(interface.index) == Some(true) {
+        if place == Place::Stack {
             return Ok(());
         }
+        let takes_redirects = takes_redirects(interface.index);
         if !interface.is_veth() {
             // Older kernels can't tell, and most drivers can.
-            return match takes_redirects(interface.index) {
+            return match takes_redirects {
                 Some(false) => Err(format!("the driver of {} takes no redirected packets", interface.name)),
                 Some(true) | None => Ok(()),
             };
         }
         let remedy = "turn it on there: ethtool -K INTERFACE gro on";
-        if self.policy == Prepare::Off {
-            return Err(format!(
-                "the other end of {} has no GRO, and --prepare is off; {remedy}",
-                interface.name
-            ));
+        match (self.policy, takes_redirects) {
+            (Prepare::Off, Some(true)) => return Ok(()),
+            (Prepare::Auto, Some(true)) if self.ready.contains(&interface.index) => return Ok(()),
+            (Prepare::Off, Some(false) | None) => {
+                let name = &interface.name;
+                return Err(format!("the other end of {name} has no GRO, and --prepare is off; {remedy}"));
+            }
+            (Prepare::Auto, _) => {}
         }
-        match peer::set_gro(interface, true) {
-            Ok(changed) => {
-                if changed && self.done.insert(interface.index) {
-                    tracing::info!(interface = interface.name, "GRO of its other end is on");
-                    if let Some(pins) = pins {
-                        pins.note_prepared(interface.index);
-                    }
-                }
+        match peer::prepare(interface) {
+            Ok(changes) => {
+                self.note(interface, &changes, pins);
+                Ok(())
+            }
+            // Somebody has done it where we may not.
+            Err(_) if takes_redirects == Some(true) => {
+                self.ready.insert(interface.index);
                 Ok(())
             }
             Err(error) => Err(format!(
@@ -66,12 +79,25 @@ impl Preparation {
         }
     }
 
+    fn note(&mut self, interface: &Interface, changes: &[Change], pins: Option<&Pins>) {
+        self.ready.insert(interface.index);
+        for change in changes {
+            if self.done.insert((interface.index, *change)) {
+                tracing::info!(interface = interface.name, ?change, "its other end was prepared");
+                if let Some(pins) = pins {
+                    pins.note_prepared(interface.index, *change);
+                }
+            }
+        }
+    }
+
     /// Of interfaces that are gone nothing needs to be undone.
     pub(super) fn forget_vanished(&mut self, network: &Network, pins: Option<&Pins>) {
-        self.done.retain(|number| {
+        self.ready.retain(|number| network.interfaces.contains_key(number));
+        self.done.retain(|(number, change)| {
             let is_there = network.interfaces.contains_key(number);
             if let Some(pins) = pins.filter(|_| !is_there) {
-                pins.note_undone(*number);
+                pins.note_undone(*number, *change);
             }
             is_there
         });
@@ -79,16 +105,16 @@ impl Preparation {
 
     /// Undoes all of it.
     pub(super) fn undo(&mut self, network: &Network, pins: Option<&Pins>) {
-        for number in std::mem::take(&mut self.done) {
+        for (number, change) in std::mem::take(&mut self.done) {
             let undone = network
                 .interfaces
                 .get(&number)
-                .map(|interface| peer::set_gro(interface, false).map_err(|error| (&interface.name, error)));
+                .map(|interface| peer::undo(interface, change).map_err(|error| (&interface.name, error)));
             if let Some(Err((interface, error))) = undone {
-                tracing::warn!(interface, %error, "GRO of its other end stays on");
+                tracing::warn!(interface, ?change, %error, "its other end stays prepared");
             }
             if let Some(pins) = pins {
-                pins.note_undone(number);
+                pins.note_undone(number, change);
             }
         }
     }

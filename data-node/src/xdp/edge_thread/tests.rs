@@ -100,6 +100,24 @@ fn ports_of_bridges_are_found_and_prepared() {
 }
 
 #[test]
+fn peers_that_are_ports_of_bridges_merge_what_they_send_on() {
+    let Some(lab) = Lab::open() else { return };
+    lab.bridge_peer(1);
+    // Without a program on it, it takes redirected packets already.
+    set_gro(&lab.node_spaces[0], "eth0", true);
+    let plane = lab.start(Options::default());
+    plane.until_forwarded("kernel");
+    assert_eq!((lab.gro_forwarding(1), lab.gro_forwarding(2)), (true, false), "the second is no port");
+    assert_eq!(lab.exchange(1, true, 100), 100);
+    plane.die();
+    assert!(lab.gro_forwarding(1));
+    let plane = lab.start(Options::default());
+    plane.until_forwarded("kernel");
+    plane.stop();
+    assert_eq!((lab.gro_forwarding(1), lab.gro(1)), (false, true), "what was on before stays on");
+}
+
+#[test]
 fn replies_by_the_kernel_leave_nodes_their_segmentation_offload() {
     let Some(lab) = Lab::open() else { return };
     let offload = || has_segmentation_offload(&lab.node_spaces[0], "eth0");

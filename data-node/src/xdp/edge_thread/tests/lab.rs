@@ -17,6 +17,7 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+use xdpfs_host::{features, set_feature};
 use xdpfs_testbed::namespace::{self, End, Namespace};
 use xdpfs_wire::{
     BucketId, Capability, ChunkId, ClientId, EpochSecret, Expiry, Flags, Header, KeyEpoch, NodeEpoch, NodeId,
@@ -26,7 +27,7 @@ use xdpfs_wire::{
 use super::super::super::edge_plane::{
     EdgePlane, EdgeReport, EdgeXdpConfig, NodeRoute, OnExit, Prepare, Replies, RouteTable, SourceConfig,
 };
-use super::super::super::{XdpError, XdpMode, offloads::Switches};
+use super::super::super::{XdpError, XdpMode};
 
 pub(super) const UPLINK: &str = "up0";
 pub(super) const NODE_DEVICES: [&str; 2] = ["down1", "down2"];
@@ -136,18 +137,19 @@ impl Lab {
         pair(node, "eth0", &self.edge, device);
         add_addresses(node, "eth0", number, 2);
         add_addresses(&self.edge, device, number, 1);
-        node.ip(&["route", "add", "default", "via", &format!("10.78.{number}.1")]).unwrap();
-        node.ip(&["-6", "route", "add", "default", "via", &format!("fd78:{number}::1")]).unwrap();
+        lead_out(node, number);
     }
 
     /// Puts the edge's end of the pair into a bridge, which has the addresses then.
     pub(super) fn bridge(&self, number: usize) {
-        let (edge, device) = (&self.edge, NODE_DEVICES[number - 1]);
-        edge.ip(&["address", "flush", "dev", device]).unwrap();
-        edge.ip(&["link", "add", BRIDGE, "type", "bridge"]).unwrap();
-        edge.ip(&["link", "set", device, "master", BRIDGE]).unwrap();
-        edge.ip(&["link", "set", BRIDGE, "up"]).unwrap();
-        add_addresses(edge, BRIDGE, number, 1);
+        bridge(&self.edge, NODE_DEVICES[number - 1], number, 1);
+    }
+
+    /// The same with the node's end.
+    pub(super) fn bridge_peer(&self, number: usize) {
+        let node = &self.node_spaces[number - 1];
+        bridge(node, "eth0", number, 2);
+        lead_out(node, number);
     }
 
     /// Removes it.
@@ -192,7 +194,12 @@ impl Lab {
 
     /// Whether the other end of a node's interface has GRO.
     pub(super) fn gro(&self, number: usize) -> bool {
-        self.node_spaces[number - 1].run(|| Switches::open().unwrap().gro("eth0").unwrap())
+        is_on(&self.node_spaces[number - 1], "eth0", "rx-gro")
+    }
+
+    /// Whether the other end of a node's interface merges what it sends on.
+    pub(super) fn gro_forwarding(&self, number: usize) -> bool {
+        is_on(&self.node_spaces[number - 1], "eth0", "rx-udp-gro-forwarding")
     }
 
     /// The program on the uplink.
@@ -391,6 +398,19 @@ fn pair(one: &Namespace, one_device: &str, other: &Namespace, other_device: &str
     namespace::connect(end(one, one_device), end(other, other_device), MTU).unwrap();
 }
 
+fn lead_out(node: &Namespace, network: usize) {
+    node.ip(&["route", "replace", "default", "via", &format!("10.78.{network}.1")]).unwrap();
+    node.ip(&["-6", "route", "replace", "default", "via", &format!("fd78:{network}::1")]).unwrap();
+}
+
+fn bridge(namespace: &Namespace, device: &str, network: usize, host: u8) {
+    namespace.ip(&["address", "flush", "dev", device]).unwrap();
+    namespace.ip(&["link", "add", BRIDGE, "type", "bridge"]).unwrap();
+    namespace.ip(&["link", "set", device, "master", BRIDGE]).unwrap();
+    namespace.ip(&["link", "set", BRIDGE, "up"]).unwrap();
+    add_addresses(namespace, BRIDGE, network, host);
+}
+
 /// Addresses of both IP versions, in the network of a node or, by zero, in that of the client.
 fn add_addresses(namespace: &Namespace, device: &str, network: usize, host: u8) {
     let v6 = if network == 0 { format!("fd78::{host}") } else { format!("fd78:{network}::{host}") };
@@ -400,13 +420,16 @@ fn add_addresses(namespace: &Namespace, device: &str, network: usize, host: u8) 
 }
 
 pub(super) fn set_gro(namespace: &Namespace, device: &str, on: bool) {
-    namespace.run(|| Switches::open().unwrap().set_gro(device, on).unwrap());
+    namespace.run(|| set_feature(device, "rx-gro", on).unwrap());
 }
 
 /// Whether an interface takes batches that are cut apart behind it.
 pub(super) fn has_segmentation_offload(namespace: &Namespace, device: &str) -> bool {
-    const ETHTOOL_GET_TSO: u32 = 0x1e;
-    namespace.run(|| Switches::open().unwrap().ethtool(device, ETHTOOL_GET_TSO, 0).unwrap() != 0)
+    is_on(namespace, device, "tx-tcp-segmentation")
+}
+
+fn is_on(namespace: &Namespace, device: &str, feature: &str) -> bool {
+    namespace.run(|| features(device).unwrap().is_on(feature))
 }
 
 fn unspecified(is_v4: bool) -> IpAddr {
