@@ -6,7 +6,10 @@ use bytesize::ByteSize;
 use clap::Parser;
 use thiserror::Error;
 
-use crate::xdp::{XdpConfig, XdpMode};
+use crate::{
+    run_as::RunAs,
+    xdp::{XdpConfig, XdpMode},
+};
 
 const AFTER_HELP: &str = "Prints one line `ready id=N address=HOST:PORT` once a metadata leader has registered the node. \
     Logs go to stderr; XDPFS_LOG sets what is logged (default: info). SIGINT and SIGTERM stop the node: chunks under \
@@ -51,6 +54,10 @@ pub struct Arguments {
     /// `/run/xdpfs/node-PORT.sock`, or `xdp.sock` in the data directory where that can't be had.
     #[arg(long, value_name = "PATH", env = "XDPFS_NODE_ADMIN_SOCKET")]
     admin_socket: Option<PathBuf>,
+    /// The user to become once what takes root is done: NAME, NAME:GROUP or UID:GID. One thread stays what it is if it
+    /// has the kernel program in its care.
+    #[arg(long, value_name = "USER", env = "XDPFS_NODE_USER")]
+    user: Option<RunAs>,
 }
 
 /// Why a configuration can't work.
@@ -132,6 +139,8 @@ pub struct Config {
     /// The unix socket where operators ask about the kernel program; the usual one, if there is one to ask about, if
     /// not given.
     pub admin_socket: Option<PathBuf>,
+    /// The user to become once what takes root is done.
+    pub user: Option<RunAs>,
 }
 
 impl Config {
@@ -148,6 +157,7 @@ impl Config {
             capacity_bytes: None,
             xdp: XdpConfig::default(),
             admin_socket: None,
+            user: None,
         }
     }
 
@@ -189,6 +199,7 @@ impl TryFrom<Arguments> for Config {
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
             xdp,
             admin_socket: args.admin_socket,
+            user: args.user,
         };
         config.check().map(|()| config)
     }

@@ -39,6 +39,7 @@ use self::{
 use crate::{
     admin::{self, AdminError, AdminSocket, SocketPlace},
     event_tap::{EventTap, KEEP_NONE},
+    run_as::RunAs,
     xdp::{EdgePlane, EdgeReport, XdpError, XdpMode, forward_events},
 };
 
@@ -66,6 +67,9 @@ pub enum EdgeStartError {
     /// The metadata service doesn't take the edge.
     #[error(transparent)]
     Refused(#[from] EdgeFailure),
+    /// The user that it is to become is out of reach.
+    #[error("the process can't become another user; that takes root")]
+    User(#[source] io::Error),
     /// XDP was demanded and can't be had.
     #[error(transparent)]
     Xdp(#[from] XdpError),
@@ -104,6 +108,8 @@ impl PreparedEdge {
         let address = listener.local_addr().map_err(error)?;
         allow_descriptors(config.flows_max);
         let plane = EdgePlane::start(config.xdp(address))?;
+        // Nothing if the plane has needed privileges, and seen to that.
+        config.user.map_or(Ok(()), RunAs::assume).map_err(EdgeStartError::User)?;
         Ok(Self { config, listener, address, plane })
     }
 

@@ -46,7 +46,8 @@ fn start_logging() {
 
 /// What needs privileges is left to one thread before there are others.
 fn run_node(config: Config) -> anyhow::Result<()> {
-    serve_node(PlaneThread::start_alone(&config.xdp)?, config)
+    let thread = PlaneThread::start_alone(&config.xdp, config.user);
+    serve_node(thread.context("privileges can't be given up")?, config)
 }
 
 #[tokio::main]

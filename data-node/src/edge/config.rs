@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::{
     config::{MetaEndpoint, is_host_and_port},
+    run_as::RunAs,
     source_prefix::SourcePrefix,
     xdp::{EdgeXdpConfig, OnExit, Prepare, Replies, SourceConfig, XdpMode},
 };
@@ -72,6 +73,10 @@ pub struct EdgeArguments {
     /// `/run/xdpfs/edge-PORT.sock`, if that can be had.
     #[arg(long, value_name = "PATH", env = "XDPFS_EDGE_ADMIN_SOCKET")]
     admin_socket: Option<PathBuf>,
+    /// The user to become once what takes root is done: NAME, NAME:GROUP or UID:GID. One thread stays what it is if it
+    /// has the kernel program in its care.
+    #[arg(long, value_name = "USER", env = "XDPFS_EDGE_USER")]
+    user: Option<RunAs>,
 }
 
 /// Why a configuration can't work.
@@ -126,6 +131,8 @@ pub struct EdgeConfig {
     /// The unix socket where operators ask about the kernel program; the usual one, if there is one to ask about, if
     /// not given.
     pub admin_socket: Option<PathBuf>,
+    /// The user to become once what takes root is done.
+    pub user: Option<RunAs>,
     /// Clients whose datagrams are relayed at a time; of more, those heard of longest ago are forgotten.
     pub flows_max: usize,
     /// A client is forgotten after this long without a datagram.
@@ -148,6 +155,7 @@ impl EdgeConfig {
             prepare: Prepare::default(),
             sources: SourceConfig::default(),
             admin_socket: None,
+            user: None,
             flows_max: FLOWS_MAX,
             flow_idle_max: FLOW_IDLE_MAX,
         }
@@ -195,6 +203,7 @@ impl EdgeConfig {
             on_exit: self.on_exit,
             prepare: self.prepare,
             sources: self.sources.clone(),
+            user: self.user,
             uplink,
         }
     }
@@ -216,6 +225,7 @@ impl TryFrom<EdgeArguments> for EdgeConfig {
             prepare: args.prepare,
             sources: SourceConfig { rate: args.source_rate, allow: args.allow, deny: args.deny },
             admin_socket: args.admin_socket,
+            user: args.user,
             ..Self::new(args.meta)
         };
         config.check().map(|()| config)

@@ -18,7 +18,7 @@ use super::edge_thread::EdgeThread;
 #[cfg(not(all(feature = "xdp", target_os = "linux")))]
 use super::stub::EdgeThread;
 use super::{PlaneCounts, XdpError, XdpMode, describe};
-use crate::source_prefix::SourcePrefix;
+use crate::{run_as::RunAs, source_prefix::SourcePrefix};
 
 /// How replies of nodes cross the edge.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
@@ -77,6 +77,8 @@ pub(crate) struct EdgeXdpConfig {
     pub(crate) on_exit: OnExit,
     pub(crate) prepare: Prepare,
     pub(crate) sources: SourceConfig,
+    /// What the calling thread becomes.
+    pub(crate) user: Option<RunAs>,
 }
 
 /// What the edge knows; the plane brings kernel maps and interfaces in step with it.

@@ -60,6 +60,7 @@ impl EdgeThread {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let bell = Arc::new(bell.map_err(|error| XdpError::Thread(error.into()))?);
         let (started, outcome) = channel();
+        let user = config.user;
         let rung = Arc::clone(&bell);
         let work = move || {
             let kept = privileges::NAMING | needed(config.prepare);
@@ -76,7 +77,7 @@ impl EdgeThread {
         };
         let thread = thread::Builder::new().name("plane".into()).spawn(work).map_err(XdpError::Thread)?;
         outcome.recv().unwrap_or(Err(XdpError::Dead))?;
-        privileges::keep_only(CapabilitySet::empty()).map_err(XdpError::Thread)?;
+        privileges::give_up_all(user).map_err(XdpError::Thread)?;
         Ok(Self { orders: Some(orders), bell, thread: Some(thread) })
     }
 

@@ -9,6 +9,7 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{XdpConfig, XdpError, XdpMode};
+use crate::run_as::RunAs;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -28,23 +29,27 @@ impl PlaneThread {
     }
 
     /// If XDP is wanted: a thread that keeps the capabilities which that takes, while the calling thread gives up all of
-    /// its own. So this must come before the process has another thread.
+    /// its own and becomes `user`; otherwise both become `user`. So this must come before the process has another thread.
     ///
     /// # Errors
-    /// The system has no thread left, or doesn't let one give up anything.
-    pub fn start_alone(config: &XdpConfig) -> io::Result<Self> {
+    /// The system has no thread left, or doesn't let one give up anything or become that user.
+    pub fn start_alone(config: &XdpConfig, user: Option<RunAs>) -> io::Result<Self> {
         if config.mode == XdpMode::Off {
+            user.map_or(Ok(()), RunAs::assume)?;
             return Self::start();
         }
         #[cfg(all(feature = "xdp", target_os = "linux"))]
         {
-            use super::privileges::{NAMING, PLANE, keep_only};
+            use super::privileges::{NAMING, PLANE, give_up_all, keep_only};
             let this = Self::with(|| keep_only(PLANE | NAMING))?;
-            keep_only(rustix::thread::CapabilitySet::empty())?;
+            give_up_all(user)?;
             Ok(this)
         }
         #[cfg(not(all(feature = "xdp", target_os = "linux")))]
-        Self::start()
+        {
+            user.map_or(Ok(()), RunAs::assume)?;
+            Self::start()
+        }
     }
 
     fn with(prepare: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<Self> {

@@ -9,6 +9,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
+use crate::run_as::RunAs;
+
 /// What it takes to load programs, to put them on interfaces, and to follow the network.
 pub(super) const PLANE: CapabilitySet =
     CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
@@ -16,6 +18,18 @@ pub(super) const PLANE: CapabilitySet =
 pub(super) const NAMING: CapabilitySet = CapabilitySet::SYS_ADMIN;
 /// What it takes to enter the network namespaces of containers besides, and to find them by their processes.
 pub(super) const PREPARATION: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE);
+
+/// The calling thread gives up all capabilities, and becomes `user`.
+///
+/// # Errors
+/// The system doesn't let it.
+pub(super) fn give_up_all(user: Option<RunAs>) -> io::Result<()> {
+    if let Some(user) = user {
+        keep_only(CapabilitySet::SETUID | CapabilitySet::SETGID)?;
+        user.assume()?;
+    }
+    keep_only(CapabilitySet::empty())
+}
 
 /// The calling thread gives up all capabilities but those of `kept` that it has.
 ///

@@ -5,6 +5,7 @@ use std::{
     env,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::chown,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -70,6 +71,16 @@ impl Lab {
     /// Makes a pair of the same names.
     pub(crate) fn connect(&self) {
         connect(&self.client, &self.node);
+    }
+
+    /// A directory of another user's.
+    pub(crate) fn own_directory(&self, uid: u32, gid: u32) -> TempDir {
+        // What a killed node leaves in the socket's directory must be its own, too.
+        let directory = TempDir::new().unwrap();
+        for path in [directory.path(), self.home.path()] {
+            chown(path, Some(uid), Some(gid)).unwrap();
+        }
+        directory
     }
 
     /// Starts the node on its side of the pair, and waits until it serves.

@@ -21,6 +21,7 @@ mod writer;
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::MetadataExt as _,
     time::Duration,
 };
 
@@ -280,6 +281,32 @@ fn only_one_thread_of_a_node_keeps_capabilities() {
     let node = lab.start(&["--xdp", "off"]);
     assert!(node.capabilities().iter().all(|(_, capabilities)| *capabilities != 0), "nothing to give up for");
     node.terminate();
+}
+
+#[test]
+fn node_that_is_told_to_serves_as_another_user() {
+    const USER: &str = "65532";
+    let Some(lab) = Lab::open() else { return };
+    let owned = lab.own_directory(65532, 65533);
+    let data = owned.path().join("data");
+    let data_dir = data.to_str().unwrap();
+    for mode in MODES {
+        let node = lab.start(&["--data-dir", data_dir, "--user", "65532:65533", "--xdp", mode]);
+        assert_eq!(node.mode(), mode);
+        let expect = [[USER; 4], ["65533"; 4]].concat().into_iter().chain(["65533"]).collect::<Vec<_>>();
+        for (thread, ids) in node.users() {
+            assert_eq!(ids == expect, thread != "plane" || mode == "off", "{mode} {thread}: {ids:?}");
+        }
+        lab.client(node.address, async |writer| {
+            let chunk = chunk(u64::from(mode == "native") + 2 * u64::from(mode == "off"));
+            writer.write_checked(&lab.meta, chunk, &bytes_of(chunk, 100_000)).await;
+        });
+        node.terminate();
+    }
+    assert_eq!(std::fs::metadata(&data).unwrap().uid(), 65532);
+    let (code, said) = lab.fail(&["--user", "no-such-user"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("/etc/passwd"), "{said}");
 }
 
 fn writer_capability(key_epoch: KeyEpoch) -> xdpfs_wire::Capability {

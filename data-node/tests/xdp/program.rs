@@ -54,10 +54,18 @@ impl Program {
     /// Each thread's name, and all that it may or could get: effective, permitted, inheritable, bounding and ambient
     /// capabilities together.
     pub(crate) fn capabilities(&self) -> Vec<(String, u64)> {
+        self.threads().iter().map(|status| of_thread(status)).collect()
+    }
+
+    /// Each thread's name, and its user, groups and further groups, as many as there are.
+    pub(crate) fn users(&self) -> Vec<(String, Vec<String>)> {
+        self.threads().iter().map(|status| user_of_thread(status)).collect()
+    }
+
+    fn threads(&self) -> Vec<String> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
         // Threads come and go.
-        let statuses = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
-        statuses.map(|status| of_thread(&status)).collect()
+        tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok()).collect()
     }
 
     pub(crate) fn terminate(mut self) {
@@ -85,9 +93,21 @@ impl Program {
     }
 }
 
+fn fields(status: &str) -> impl Iterator<Item = (&str, &str)> {
+    status.lines().filter_map(|line| line.split_once(":\t"))
+}
+
+fn name_of_thread(status: &str) -> String {
+    fields(status).find(|(field, _)| *field == "Name").unwrap().1.to_owned()
+}
+
+fn user_of_thread(status: &str) -> (String, Vec<String>) {
+    let ids = fields(status).filter(|(field, _)| matches!(*field, "Uid" | "Gid" | "Groups"));
+    let ids = ids.flat_map(|(_, ids)| ids.split_whitespace().map(str::to_owned));
+    (name_of_thread(status), ids.collect())
+}
+
 fn of_thread(status: &str) -> (String, u64) {
-    let fields = || status.lines().filter_map(|line| line.split_once(":\t"));
-    let name = fields().find(|(field, _)| *field == "Name").unwrap().1.to_owned();
-    let sets = fields().filter(|(field, _)| field.starts_with("Cap"));
-    (name, sets.fold(0, |all, (_, bits)| all | u64::from_str_radix(bits, 16).unwrap()))
+    let sets = fields(status).filter(|(field, _)| field.starts_with("Cap"));
+    (name_of_thread(status), sets.fold(0, |all, (_, bits)| all | u64::from_str_radix(bits, 16).unwrap()))
 }

@@ -223,8 +223,11 @@ fn one_thread_keeps_capabilities_and_only_those_it_needs() {
     const BPF_NET_ADMIN_PERFMON: u64 = 1 << 39 | 1 << 12 | 1 << 38;
     const SYS_ADMIN_PTRACE: u64 = 1 << 21 | 1 << 19;
     let Some(lab) = Lab::open() else { return };
-    for (prepare, kept) in [(Prepare::Off, 0), (Prepare::Auto, SYS_ADMIN_PTRACE)] {
-        let mut plane = lab.start(Options { prepare, ..Options::default() });
+    for (prepare, kept, user) in
+        [(Prepare::Off, 0, None), (Prepare::Auto, SYS_ADMIN_PTRACE, Some("65532:65533"))]
+    {
+        let mut plane = lab.start(Options { prepare, user, ..Options::default() });
+        assert_eq!(plane.caller, if user.is_some() { 65532 } else { 0 });
         assert_eq!(plane.caller_capabilities, 0, "effective, permitted and bounding, all together");
         assert_eq!(plane.capabilities_of_thread(), BPF_NET_ADMIN_PERFMON | kept);
         plane.stop();

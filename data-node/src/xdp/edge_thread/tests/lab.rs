@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::geteuid;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use xdpfs_host::{features, set_feature};
@@ -61,6 +62,7 @@ pub(super) struct Options {
     pub(super) is_v4: bool,
     pub(super) on_exit: OnExit,
     pub(super) prepare: Prepare,
+    pub(super) user: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -71,6 +73,7 @@ impl Default for Options {
             is_v4: true,
             on_exit: OnExit::Detach,
             prepare: Prepare::Auto,
+            user: None,
         }
     }
 }
@@ -82,6 +85,8 @@ pub(super) struct Running {
     nodes: Vec<NodeRoute>,
     /// What the thread that started it has left.
     pub(super) caller_capabilities: u64,
+    /// The user that it is then.
+    pub(super) caller: u32,
 }
 
 /// Requests to a node without a pause, a few under way at a time, and their replies.
@@ -100,7 +105,7 @@ struct Echo {
 impl Lab {
     /// `None` where it can't be had, which is said.
     pub(super) fn open() -> Option<Self> {
-        if rustix::process::geteuid().is_root() {
+        if geteuid().is_root() {
             return Some(Self::new());
         }
         assert!(env::var_os("CI").is_none(), "these tests take root");
@@ -185,6 +190,7 @@ impl Lab {
             on_exit: options.on_exit,
             prepare: options.prepare,
             sources: SourceConfig::default(),
+            user: options.user.map(|user| user.parse().unwrap()),
         }
     }
 
@@ -216,15 +222,15 @@ impl Lab {
     pub(super) fn try_start_in(&self, directory: &str, options: Options) -> Result<Running, XdpError> {
         let pin_dir = self.pins.0.path().join(directory);
         let config = EdgeXdpConfig { pin_dir, ..self.config(options) };
-        let (plane, caller_capabilities) =
-            self.edge.run(|| (EdgePlane::start(config), capabilities_of_this_thread()));
+        let (plane, caller_capabilities, caller) =
+            self.edge.run(|| (EdgePlane::start(config), capabilities_of_this_thread(), geteuid().as_raw()));
         let plane = plane?;
         let nodes = self.nodes().map(|number| NodeRoute {
             target: TargetNode { node: NodeId(number), epoch: EPOCH },
             direct: SocketAddr::new(node_ip(number, options.is_v4), NODE_PORT),
         });
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        Ok(Running { plane: Some(plane), runtime, nodes: nodes.collect(), caller_capabilities })
+        Ok(Running { plane: Some(plane), runtime, nodes: nodes.collect(), caller_capabilities, caller })
     }
 
     /// Starts a plane and tells it of the nodes.
