@@ -294,6 +294,10 @@ pub struct Arguments {
     /// Requests of clients that are served at once.
     #[arg(long, env = "XDPFS_META_REQUESTS_MAX", value_name = "COUNT", default_value_t = 1024)]
     requests_max: usize,
+    /// Entries of the log after which a snapshot takes their place. Half as many stay for servers that lag behind.
+    #[arg(long, env = "XDPFS_META_SNAPSHOT_COUNT", value_name = "COUNT", default_value_t = 20_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
+    snapshot_count: u64,
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,
@@ -316,6 +320,8 @@ impl Arguments {
         config.times.read_capability = Duration::from_secs(self.capability_s);
         config.times.deletion_grace = Duration::from_secs(self.deletion_grace_s);
         config.requests_max = self.requests_max;
+        config.consensus.snapshot_entries = self.snapshot_count;
+        config.consensus.log_entries_kept = self.snapshot_count / 2;
         config.check()?;
         Ok(config)
     }

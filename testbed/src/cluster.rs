@@ -41,6 +41,8 @@ pub struct ClusterOptions {
     pub bin_dir: Option<PathBuf>,
     /// Where the data goes and stays; `None`: a temporary directory that is removed at the end.
     pub dir: Option<PathBuf>,
+    /// The data of such a cluster is there already.
+    pub is_found: bool,
     /// Each data node's `--capacity`; `None`: what the disk has.
     pub data_node_capacity: Option<String>,
     /// Puts a lossy path before every data node.
@@ -79,6 +81,7 @@ impl Default for ClusterOptions {
             data_nodes: 3,
             bin_dir: None,
             dir: None,
+            is_found: false,
             data_node_capacity: None,
             shim: None,
             lan: None,
@@ -160,15 +163,17 @@ impl Cluster {
     /// # Errors
     /// [`StartError`] of the first member that is not; nothing is left running then.
     pub fn start(options: ClusterOptions) -> Result<Self, StartError> {
+        // A directory that has been wiped must not vote again, so only the first start says so.
+        let only_now: &[&str] = if options.is_found { &[] } else { &["--bootstrap"] };
         let mut cluster = Self::prepare(options)
             .map_err(|source| StartError::Spawn { name: "the cluster".to_owned(), source })?;
         for index in 0..cluster.meta_servers.len() {
-            cluster.seat(Member::MetaServer(index)).spec.args.push("--bootstrap".into());
+            cluster.seat(Member::MetaServer(index)).spec.args.extend(only_now.iter().map(Into::into));
         }
         cluster.restart_all(&cluster.all_meta_servers())?;
-        // A directory that has been wiped must not vote again, so only the first start says so.
         for index in 0..cluster.meta_servers.len() {
-            cluster.seat(Member::MetaServer(index)).spec.args.pop();
+            let args = &mut cluster.seat(Member::MetaServer(index)).spec.args;
+            args.truncate(args.len() - only_now.len());
         }
         cluster.restart_all(&[cluster.all_data_nodes(), cluster.all_edges()].concat())?;
         Ok(cluster)

@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod content;
 pub mod history;
+pub mod keepsake;
 mod lan;
 pub mod namespace;
 pub mod packet_socket;

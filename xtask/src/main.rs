@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod docs;
 mod ebpf;
+mod formats;
 mod fuzz;
 mod setup;
 mod sh;
@@ -52,6 +53,12 @@ enum Task {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
     },
+    /// Keep what the present programs write to disk, as testbed/tests/formats/NAME.tar.gz. Do it before a commit that
+    /// changes a format: the tests go on with every archive there.
+    KeepFormats {
+        /// Such as the date.
+        name: String,
+    },
     /// Let cargo-fuzz look for frames that the parser or the kernel program's decisions stumble over; needs a nightly
     /// toolchain and cargo-fuzz.
     Fuzz {
@@ -83,6 +90,7 @@ fn main() -> anyhow::Result<()> {
         Task::BuildEbpf => ebpf::build(),
         Task::Demo { dir } => demo::run(dir),
         Task::Bench { group, json, runs } => bench::run(group.as_deref(), json.as_deref(), runs),
+        Task::KeepFormats { name } => formats::keep(&name),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Soak { kills, flood, seed } => test::soak(kills, flood, seed),
     }

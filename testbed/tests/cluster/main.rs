@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod edge;
+mod formats;
 mod hostile;
 mod interrupted;
 mod lossy;
