@@ -61,6 +61,17 @@ const TOOLS: &[Tool] = &[
         need: Need::Nothing,
     },
     Tool {
+        name: "cargo-deny",
+        is_there: || sh::succeeds(&["cargo", "deny", "--version"]),
+        bring: Some(|| {
+            // Unoptimised it builds in a minute, and is fast enough.
+            let words = ["cargo", "install", "cargo-deny", "--version", "0.20.2", "--locked"];
+            sh::run(&[&words[..], &["--debug", "--no-default-features"]].concat())
+        }),
+        hint: "cargo install cargo-deny --locked",
+        need: Need::Everything,
+    },
+    Tool {
         name: "rustc for BPF",
         is_there: ebpf::has_compiler,
         bring: Some(ebpf::bring_compiler),

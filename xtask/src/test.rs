@@ -28,6 +28,9 @@ const KERNEL_TESTS: &[&str] =
 const STEPS: &[Step] = &[
     ("set-up", |_| setup::required()),
     ("format", |_| sh::run(&["cargo", "fmt", "--all", "--check"])),
+    ("licences and bans", |_| {
+        sh::run(&["cargo", "deny", "--locked", "check", "licenses", "bans", "sources"])
+    }),
     ("pure cores alone", |_| cores()),
     ("kernel program", |scope| if scope.has_kernel() { ebpf::build() } else { Ok(()) }),
     ("lints", |_| {
