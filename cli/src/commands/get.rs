@@ -130,8 +130,11 @@ async fn get_tree<C: ObjectClient>(
         async move {
             let object = object.map_err(|error| Failure::from(error).about(source))?;
             let address = source.with_key(&object.key);
-            let below = object.key.strip_prefix(prefix).unwrap_or(&object.key);
-            let target = path_below(directory, below, &address)?;
+            let below = object.key.strip_prefix(prefix).unwrap_or(&object.key).to_owned();
+            if is_directory_marker(&object) {
+                return make_directory(directory, &below, &address, object);
+            }
+            let target = path_below(directory, &below, &address)?;
             create_parent(&target)?;
             get_file(&address, target, arguments.options(), client, progress).await
         }
@@ -148,6 +151,21 @@ async fn get_tree<C: ObjectClient>(
     let target = target_of(source, arguments.target.as_deref())?;
     confirm(console, get_file(source, target, arguments.options(), client, &progress).await?)?;
     Ok(Exit::Done)
+}
+
+/// Other tools of object stores put an empty object whose key ends with a slash where an empty directory is to be.
+fn is_directory_marker(object: &Object) -> bool {
+    object.size == 0 && object.key.ends_with('/')
+}
+
+fn make_directory(directory: &Path, below: &str, source: &Address, object: Object) -> Result<Got, Failure> {
+    let target = match below.strip_suffix('/') {
+        Some(below) => path_below(directory, below, source)?,
+        None => directory.to_owned(),
+    };
+    // As if a file were to be made in there.
+    create_parent(&target.join("file"))?;
+    Ok(Got { object, target, bytes: 0 })
 }
 
 /// Gets one object as a file.

@@ -172,6 +172,21 @@ async fn keys_that_make_no_path_are_refused_and_the_others_come() {
 }
 
 #[tokio::test]
+async fn empty_objects_of_a_slash_become_directories() {
+    let fixture = Fixture::new().await;
+    for key in ["t/", "t/a/", "t/b/c/", "t/b/c/d"] {
+        fixture.client.put_bytes("demo", key, "".into(), PutOptions::default()).await.expect(key);
+    }
+    fixture.done("get -r demo/t/ @out").await;
+    assert_eq!(names(&fixture.path("out")), ["a", "b"]);
+    assert_eq!(names(&fixture.path("out/a")), [""; 0]);
+    assert_eq!(names(&fixture.path("out/b/c")), ["d"]);
+    fixture.client.put_bytes("demo", "t/b/../../e/", "".into(), PutOptions::default()).await.unwrap();
+    assert_eq!(fixture.run("get -r demo/t/ @out").await.exit, Exit::Partial);
+    assert!(!fixture.path("e").exists());
+}
+
+#[tokio::test]
 async fn a_key_that_is_file_and_directory_fails_alone() {
     let fixture = Fixture::new().await;
     for key in ["a", "a/b", "c"] {
