@@ -94,7 +94,7 @@ impl Relay {
         loop {
             let idle_at = self.flows.idle_at(self.flow_idle_max);
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => break,
                 received = listener.receive(&mut buffers) => match received {
                     Ok(()) => self.relay(&buffers).await,
                     Err(error) => self.note_failure(error).await?,
@@ -102,6 +102,12 @@ impl Relay {
                 () = sleep_until(idle_at) => self.forget_idle_flows(),
             }
         }
+        drop(self);
+        // Tasks of flows end in an instant. Until then the address is not free for whoever starts again.
+        while Arc::strong_count(&listener) > 1 {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// What was received at once for one node goes out at once.
