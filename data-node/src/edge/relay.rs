@@ -87,14 +87,22 @@ impl Relay {
         }
     }
 
-    /// Relays until `stop`.
+    /// Relays until `stop`. The edge's address is free after that.
     pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), EdgeFailure> {
+        let ended = self.relay_until(stop).await;
+        // Tasks of flows hold the socket, too, until they have noticed that they are aborted.
+        drop(self.flows);
+        self.returns.ended().await;
+        ended
+    }
+
+    async fn relay_until(&mut self, stop: CancellationToken) -> Result<(), EdgeFailure> {
         let mut buffers = ReceiveBuffers::default();
         let listener = Arc::clone(&self.listener);
         loop {
             let idle_at = self.flows.idle_at(self.flow_idle_max);
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return Ok(()),
                 received = listener.receive(&mut buffers) => match received {
                     Ok(()) => self.relay(&buffers).await,
                     Err(error) => self.note_failure(error).await?,
@@ -102,12 +110,6 @@ impl Relay {
                 () = sleep_until(idle_at) => self.forget_idle_flows(),
             }
         }
-        drop(self);
-        // Tasks of flows end in an instant. Until then the address is not free for whoever starts again.
-        while Arc::strong_count(&listener) > 1 {
-            tokio::task::yield_now().await;
-        }
-        Ok(())
     }
 
     /// What was received at once for one node goes out at once.

@@ -77,6 +77,21 @@ async fn silent_clients_are_forgotten_and_may_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn address_is_free_as_soon_as_the_edge_has_stopped() {
+    let (meta, node) = (FakeMeta::start().await, FakeNode::start(7).await);
+    meta.know(&node, 1);
+    let listen = free_ports(unused_loopback_address().unwrap(), 1).unwrap()[0];
+    for _ in 0..50 {
+        let edge = start_with(EdgeConfig { listen, ..config(&meta) }).await;
+        for _ in 0..8 {
+            // The flow is still at work on its way back when the edge is told to stop.
+            flow_of(&Client::of(&edge).await, &node).await;
+        }
+        edge.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_do_not_notice_that_the_edge_was_started_again() {
     let (meta, node) = (FakeMeta::start().await, FakeNode::start(7).await);
     meta.know(&node, 1);

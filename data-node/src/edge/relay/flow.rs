@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::sync::{Semaphore, watch};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use xdpfs_transport::{
     Peer, Transmit,
     shell::{ReceiveBuffers, Socket},
@@ -50,6 +50,7 @@ pub(super) struct Returns {
     listener: Arc<Socket>,
     tables: watch::Receiver<Arc<Table>>,
     counters: Arc<RelayCounters>,
+    tasks: TaskTracker,
     turns: Semaphore,
     buffers: Mutex<Vec<ReceiveBuffers>>,
     /// Of all flows.
@@ -78,7 +79,7 @@ impl Flow {
         let port = socket.local_addr()?.port();
         returns.ports().insert(port);
         let task = Arc::clone(returns).carry(Arc::clone(&socket), key.client());
-        let task = AbortOnDropHandle::new(tokio::spawn(task));
+        let task = AbortOnDropHandle::new(returns.tasks.spawn(task));
         Ok(Self { socket, port, returns: Arc::clone(returns), _task: task })
     }
 
@@ -103,6 +104,7 @@ impl Returns {
             listener,
             tables,
             counters,
+            tasks: TaskTracker::new(),
             turns: Semaphore::new(BUFFERS),
             buffers: Mutex::default(),
             ports: Mutex::default(),
@@ -113,6 +115,12 @@ impl Returns {
     pub(super) fn is_flow(&self, from: Peer) -> bool {
         let ip = from.address.ip();
         (ip.is_loopback() || from.local == Some(ip)) && self.ports().contains(&from.address.port())
+    }
+
+    /// Resolves once no flow's task is left.
+    pub(super) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Carries replies to `client` until the socket breaks.
