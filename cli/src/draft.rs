@@ -82,13 +82,17 @@ impl Draft {
 
 /// Makes the directory that `target` is to lie in.
 pub(crate) fn create_parent(target: &Path) -> Result<(), Failure> {
-    let Some(parent) = target.parent() else { return Ok(()) };
-    match std::fs::create_dir_all(parent) {
+    target.parent().map_or(Ok(()), |parent| create_directory(parent, target))
+}
+
+/// Makes `directory`, and those that it is to lie in, for the sake of `target`.
+pub(crate) fn create_directory(directory: &Path, target: &Path) -> Result<(), Failure> {
+    match std::fs::create_dir_all(directory) {
         Ok(()) => Ok(()),
         Err(error) if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
             Err(file_in_the_way(target))
         }
-        Err(error) => Err(Failure::local(format_args!("make the directory {}", parent.display()), &error)),
+        Err(error) => Err(Failure::local(format_args!("make the directory {}", directory.display()), &error)),
     }
 }
 

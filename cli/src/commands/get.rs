@@ -16,7 +16,7 @@ use crate::{
     arguments::{Conditions, Parallel},
     batch::Batch,
     console::Console,
-    draft::{Draft, create_parent},
+    draft::{Draft, create_directory, create_parent},
     failure::{Exit, Failure},
     local_path,
     pour::pour,
@@ -29,7 +29,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without DST, a file is named like the last part of the key, and a directory like that of the prefix.
-With -r, SRC is read as a directory, and the rest of each key is the path below DST.
+With -r, SRC is read as a directory, and the rest of each key is the path below DST. Of an empty object whose key ends
+with a slash, a directory is made.
 
 Examples:
   xdpfs-cli get photos/2026/cat.jpg                 ./cat.jpg
@@ -163,8 +164,7 @@ fn make_directory(directory: &Path, below: &str, source: &Address, object: Objec
         Some(below) => path_below(directory, below, source)?,
         None => directory.to_owned(),
     };
-    // As if a file were to be made in there.
-    create_parent(&target.join("file"))?;
+    create_directory(&target, &target)?;
     Ok(Got { object, target, bytes: 0 })
 }
 
