@@ -45,7 +45,7 @@ pub(super) fn prepare(interface: &Interface) -> Result<Vec<Change>, PeerError> {
         if set_feature(&peer.name, Change::Gro.feature(), true)? {
             changes.push(Change::Gro);
         }
-        // It only makes things faster, and kernels before 5.13 don't have it.
+        // It only makes things faster, and older kernels don't have it.
         let is_bridged =
             peer.master.is_some_and(|master| interface_at(master).is_ok_and(|it| it.kind == "bridge"));
         if is_bridged && set_feature(&peer.name, Change::GroForwarding.feature(), true).unwrap_or(false) {
