@@ -20,8 +20,6 @@ mod network;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod node_plane;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
-mod offloads;
-#[cfg(all(feature = "xdp", target_os = "linux"))]
 mod peer;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod pins;
@@ -30,6 +28,8 @@ mod plane_thread;
 mod privileges;
 #[cfg(all(feature = "xdp", target_os = "linux"))]
 mod programs;
+#[cfg(all(feature = "xdp", target_os = "linux"))]
+mod redirects;
 #[cfg(not(all(feature = "xdp", target_os = "linux")))]
 mod stub;
 #[cfg(all(feature = "xdp", target_os = "linux"))]

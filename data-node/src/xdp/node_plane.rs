@@ -15,9 +15,9 @@ use super::{
     Place, PlaneCounts, XdpError,
     edge_plane::Events,
     network::mapped,
-    offloads::takes_redirects,
     privileges,
     programs::{INGRESS, Programs, free},
+    redirects::takes_redirects,
     tables::{self, ClusterTime, Contents, Tables, Wishes},
 };
 use crate::{event_tap::KEEP_NONE, node_state::NodeState};

@@ -9,9 +9,9 @@ use xdpfs_host::Interface;
 use super::super::{
     Place, Prepare,
     network::Network,
-    offloads::takes_redirects,
     peer::{self, Change},
     pins::Pins,
+    redirects::takes_redirects,
 };
 
 /// What was done, and whether more may be.
