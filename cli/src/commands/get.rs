@@ -29,8 +29,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without DST, a file is named like the last part of the key, and a directory like that of the prefix.
-With -r, SRC is read as a directory, and the rest of each key is the path below DST. Of an empty object whose key ends
-with a slash, a directory is made.
+With -r, SRC is read as a directory, and the rest of each key is the path below DST.
+Of an empty object whose key ends with a slash, a directory is made.
 
 Examples:
   xdpfs-cli get photos/2026/cat.jpg                 ./cat.jpg
