@@ -1,4 +1,4 @@
-//! docs/CONFIGURATION.md: what the binaries say of themselves, so that it cannot be out of date.
+//! The pages that are made from what the programs say of themselves, so that they cannot be out of date.
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
@@ -6,8 +6,11 @@ use anyhow::{Context as _, ensure};
 
 use crate::sh;
 
-/// Where the page is, from the root.
-pub(crate) const PAGE: &str = "docs/CONFIGURATION.md";
+/// A page that is made: where it is, from the root, and what makes it.
+pub(crate) type Page = (&'static str, fn() -> anyhow::Result<String>);
+
+/// All of them.
+pub(crate) const PAGES: &[Page] = &[("docs/CONFIGURATION.md", configuration), ("docs/metrics.md", metrics)];
 
 const BINARIES: &[&str] = &["xdpfs-meta-server", "xdpfs-data-node", "xdpfs-cli"];
 
@@ -22,20 +25,26 @@ Besides these, every server reads `XDPFS_LOG`, a filter of what is logged: `info
 module, such as `info,xdpfs_meta_server::consensus=debug`.
 ";
 
-/// Writes the page anew.
+/// Writes all pages anew.
 pub(crate) fn write() -> anyhow::Result<()> {
-    let path = sh::root().join(PAGE);
-    let page = page()?;
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    for (page, text) in PAGES {
+        let path = sh::root().join(page);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        fs::write(&path, text()?).with_context(|| format!("cannot write {}", path.display()))?;
+        eprintln!("wrote {page}");
     }
-    fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
-    eprintln!("wrote {PAGE}");
     Ok(())
 }
 
-/// The page as it should be.
-pub(crate) fn page() -> anyhow::Result<String> {
+/// Every metric of every process.
+fn metrics() -> anyhow::Result<String> {
+    sh::output(&["cargo", "run", "--locked", "--quiet", "-p", "xdpfs-observe", "--example", "metrics_page"])
+}
+
+/// Every option of every binary.
+fn configuration() -> anyhow::Result<String> {
     sh::run(&["cargo", "build", "--locked", "--workspace", "--bins"])?;
     let mut page = HEAD.to_owned();
     let mut variables = BTreeMap::new();

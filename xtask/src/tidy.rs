@@ -110,10 +110,14 @@ impl File {
 }
 
 fn generated_pages(repository: &Repository) -> anyhow::Result<Vec<String>> {
-    let is = repository.file(docs::PAGE).map(|file| file.text.as_str());
-    let is_good = is == Some(docs::page()?.as_str());
-    let stale = format!("{} is not what the binaries say: run `cargo xtask docs`", docs::PAGE);
-    Ok(if is_good { Vec::new() } else { vec![stale] })
+    let mut stale = Vec::new();
+    for (page, text) in docs::PAGES {
+        let is = repository.file(page).map(|file| file.text.as_str());
+        if is != Some(text()?.as_str()) {
+            stale.push(format!("{page} is not what the programs say: run `cargo xtask docs`"));
+        }
+    }
+    Ok(stale)
 }
 
 /// A path without `.` and `..`; `None` if it leads out of the root.

@@ -1,0 +1,203 @@
+//! One look at a process, written as OpenMetrics text.
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::{Registry, Unit as ExposedUnit},
+};
+
+use crate::{
+    Latency,
+    catalogue::{Kind, Metric, Unit},
+    process::ProcessMetrics,
+};
+
+/// A process that can be looked at. What it tells may take locks for a moment, but waits for nothing.
+pub trait Source: fmt::Debug + Send + Sync + 'static {
+    /// Gives the values of all its metrics.
+    fn collect(&self, scrape: &mut Scrape<'_>);
+    /// Whether the process can do what it is there for.
+    fn is_ready(&self) -> bool;
+}
+
+/// Takes values. Each metric is given once per look.
+#[derive(Debug)]
+pub struct Scrape<'a> {
+    encoder: DescriptorEncoder<'a>,
+    result: fmt::Result,
+}
+
+impl Scrape<'_> {
+    /// A number that rises.
+    pub fn counter(&mut self, metric: &Metric, value: u64) {
+        self.write(metric, Kind::Counter, |mut out| count(&mut out, value));
+    }
+
+    /// Numbers that rise, each with the values of its labels in the catalogue's order.
+    pub fn counters<const N: usize>(
+        &mut self,
+        metric: &Metric,
+        values: impl IntoIterator<Item = ([impl AsRef<str>; N], u64)>,
+    ) {
+        self.write(metric, Kind::Counter, |mut out| {
+            values.into_iter().try_for_each(|(labels, value)| {
+                count(&mut out.encode_family(&with_names(metric, &labels))?, value)
+            })
+        });
+    }
+
+    /// A number.
+    pub fn gauge(&mut self, metric: &Metric, value: f64) {
+        self.write(metric, Kind::Gauge, |mut out| out.encode_gauge(&value));
+    }
+
+    /// Numbers, each with the values of its labels in the catalogue's order.
+    pub fn gauges<const N: usize>(
+        &mut self,
+        metric: &Metric,
+        values: impl IntoIterator<Item = ([impl AsRef<str>; N], f64)>,
+    ) {
+        self.write(metric, Kind::Gauge, |mut out| {
+            values.into_iter().try_for_each(|(labels, value)| {
+                out.encode_family(&with_names(metric, &labels))?.encode_gauge(&value)
+            })
+        });
+    }
+
+    /// How long something takes.
+    pub fn latency(&mut self, metric: &Metric, latency: &Latency) {
+        self.write(metric, Kind::Histogram, |out| latency.0.encode(out));
+    }
+
+    /// How long several things take, each with the values of its labels in the catalogue's order.
+    pub fn latencies<'l, const N: usize>(
+        &mut self,
+        metric: &Metric,
+        values: impl IntoIterator<Item = ([impl AsRef<str>; N], &'l Latency)>,
+    ) {
+        self.write(metric, Kind::Histogram, |mut out| {
+            values.into_iter().try_for_each(|(labels, latency)| {
+                latency.0.encode(out.encode_family(&with_names(metric, &labels))?)
+            })
+        });
+    }
+
+    fn write(&mut self, metric: &Metric, kind: Kind, values: impl FnOnce(MetricEncoder<'_>) -> fmt::Result) {
+        assert_eq!(metric.kind, kind, "{} is given as what it is", metric.base);
+        if self.result.is_err() {
+            return;
+        }
+        let kind = match kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+        };
+        let unit = metric.unit.map(|unit| match unit {
+            Unit::Bytes => ExposedUnit::Bytes,
+            Unit::Seconds => ExposedUnit::Seconds,
+        });
+        let (name, help) = (metric.prefixed(), metric.help());
+        self.result = self.encoder.encode_descriptor(&name, help, unit.as_ref(), kind).and_then(values);
+    }
+}
+
+fn count(out: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+    out.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+}
+
+fn with_names<'l, const N: usize>(
+    metric: &Metric,
+    labels: &'l [impl AsRef<str>; N],
+) -> Vec<(&'static str, &'l str)> {
+    assert_eq!(metric.labels.len(), N, "{} has all its labels", metric.base);
+    metric.labels.iter().copied().zip(labels.iter().map(AsRef::as_ref)).collect()
+}
+
+/// All that one process tells.
+#[derive(Debug)]
+pub(crate) struct Exposition {
+    registry: Registry,
+    source: Arc<dyn Source>,
+}
+
+#[derive(Debug)]
+struct Both {
+    process: ProcessMetrics,
+    source: Arc<dyn Source>,
+}
+
+impl Exposition {
+    pub(crate) fn new(process: ProcessMetrics, source: Arc<dyn Source>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Both { process, source: Arc::clone(&source) }));
+        Self { registry, source }
+    }
+
+    /// The values as they are now, as OpenMetrics text.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.source.is_ready()
+    }
+}
+
+impl Collector for Both {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut scrape = Scrape { encoder, result: Ok(()) };
+        self.process.collect(&*self.source, &mut scrape);
+        self.source.collect(&mut scrape);
+        scrape.result
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::catalogue::{META_COMMIT, META_REQUESTS, STORE_PUT_BYTES, STORE_USED};
+
+    #[derive(Debug)]
+    pub(crate) struct Sample;
+
+    impl Source for Sample {
+        fn collect(&self, scrape: &mut Scrape<'_>) {
+            let latency = Latency::default();
+            latency.observe(Duration::from_millis(3));
+            scrape.gauge(&STORE_USED, 4096.0);
+            scrape.counter(&STORE_PUT_BYTES, 7);
+            scrape.counters(&META_REQUESTS, [(["Get\"\n", "OK"], 3)]);
+            scrape.latencies(&META_COMMIT, [(["apply"], &latency)]);
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn values_are_told_with_unit_help_and_escaped_labels() {
+        let text = Exposition::new(ProcessMetrics::new("1.2.3", "meta"), Arc::new(Sample)).text().unwrap();
+        for line in [
+            "# TYPE xdpfs_store_used_bytes gauge",
+            "# UNIT xdpfs_store_used_bytes bytes",
+            "xdpfs_store_used_bytes 4096.0",
+            "xdpfs_store_written_bytes_total 7",
+            r#"xdpfs_meta_requests_total{method="Get\"\n",code="OK"} 3"#,
+            r#"xdpfs_meta_commit_stage_seconds_bucket{le="0.0032",stage="apply"} 1"#,
+            r#"xdpfs_meta_commit_stage_seconds_count{stage="apply"} 1"#,
+            r#"xdpfs_build_info{version="1.2.3",role="meta"} 1.0"#,
+            "xdpfs_ready 1.0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}
