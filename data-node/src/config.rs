@@ -54,10 +54,16 @@ pub struct Arguments {
     /// `/run/xdpfs/node-PORT.sock`, or `xdp.sock` in the data directory where that can't be had.
     #[arg(long, value_name = "PATH", env = "XDPFS_NODE_ADMIN_SOCKET")]
     admin_socket: Option<PathBuf>,
+    /// Tell metrics and readiness over HTTP here. By default nowhere.
+    #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_HTTP_LISTEN")]
+    http_listen: Option<SocketAddr>,
     /// The user to become once what takes root is done: NAME, NAME:GROUP or UID:GID. One thread stays what it is if it
     /// has the kernel program in its care.
     #[arg(long, value_name = "USER", env = "XDPFS_NODE_USER")]
     user: Option<RunAs>,
+    /// Log as JSON.
+    #[arg(long, env = "XDPFS_LOG_JSON")]
+    pub log_json: bool,
 }
 
 /// Why a configuration can't work.
@@ -139,6 +145,8 @@ pub struct Config {
     /// The unix socket where operators ask about the kernel program; the usual one, if there is one to ask about, if
     /// not given.
     pub admin_socket: Option<PathBuf>,
+    /// Where metrics and readiness are told over HTTP. None: nowhere.
+    pub listen_http: Option<SocketAddr>,
     /// The user to become once what takes root is done.
     pub user: Option<RunAs>,
 }
@@ -157,6 +165,7 @@ impl Config {
             capacity_bytes: None,
             xdp: XdpConfig::default(),
             admin_socket: None,
+            listen_http: None,
             user: None,
         }
     }
@@ -199,6 +208,7 @@ impl TryFrom<Arguments> for Config {
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
             xdp,
             admin_socket: args.admin_socket,
+            listen_http: args.http_listen,
             user: args.user,
         };
         config.check().map(|()| config)

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod failure;
 mod lru;
+mod metrics;
 mod relay;
 mod resolver;
 mod table;
@@ -22,6 +23,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_proto::node::v1::RouteRequest;
 use xdpfs_transport::shell::Socket;
 use xdpfs_wire::Reject;
@@ -32,6 +34,7 @@ pub use self::{
 };
 use self::{
     control::{Control, Place},
+    metrics::EdgeMetrics,
     relay::{Relay, RelayCounters},
     table::Table,
     view::EdgeView,
@@ -64,6 +67,9 @@ pub enum EdgeStartError {
     /// The configuration can't work.
     #[error(transparent)]
     Config(#[from] EdgeConfigError),
+    /// Metrics can't be told where they should be.
+    #[error(transparent)]
+    Observer(#[from] ObserverError),
     /// The metadata service doesn't take the edge.
     #[error(transparent)]
     Refused(#[from] EdgeFailure),
@@ -89,6 +95,7 @@ pub struct PreparedEdge {
 pub struct Edge {
     address: String,
     bound: SocketAddr,
+    http_address: Option<SocketAddr>,
     plane: Arc<EdgePlane>,
     counters: Arc<RelayCounters>,
     failure: watch::Receiver<Option<EdgeFailure>>,
@@ -125,6 +132,8 @@ impl PreparedEdge {
         // Privileges bring large buffers.
         let listener = plane.privileged(move || Socket::new(listener)).await?.map_err(error)?;
         let admin = admin_place(&config, bound).map_or(Ok(None), |place| AdminSocket::offered(&place))?;
+        let observer = config.listen_http.map(Observer::bind).transpose()?;
+        let http_address = observer.as_ref().map(Observer::address);
         let advertised = config.advertise.clone().unwrap_or_else(|| bound.to_string());
         let (plane, counters) = (Arc::new(plane), Arc::new(RelayCounters::default()));
         let word = {
@@ -153,9 +162,14 @@ impl PreparedEdge {
         let mut tasks = vec![
             ("relay", tokio::spawn(serve(relay, stop.clone(), failed.clone()))),
             ("control connection", tokio::spawn(obey(control.run(tables), stop.clone(), failed))),
-            ("kernel program", tokio::spawn(follow(Arc::clone(&plane), latest, stop.clone()))),
+            ("kernel program", tokio::spawn(follow(Arc::clone(&plane), latest.clone(), stop.clone()))),
             ("trace", tokio::spawn(trace(Arc::clone(&plane), Arc::clone(&tap), stop.clone()))),
         ];
+        if let Some(observer) = observer {
+            let metrics = Arc::new(EdgeMetrics::new(&plane, Arc::clone(&counters), latest.clone()));
+            let version = env!("CARGO_PKG_VERSION");
+            tasks.push(("metrics", tokio::spawn(observer.serve(version, "edge", metrics, stop.clone()))));
+        }
         if let Some(socket) = admin {
             let view = EdgeView::new(&plane, bound, config.uplink, tap);
             tasks.push(("admin socket", tokio::spawn(admin::serve(socket, view, stop.clone()))));
@@ -163,6 +177,7 @@ impl PreparedEdge {
         Ok(Some(Edge {
             address: advertised,
             bound,
+            http_address,
             plane,
             counters,
             failure,
@@ -183,6 +198,12 @@ impl Edge {
     #[must_use]
     pub fn bound(&self) -> SocketAddr {
         self.bound
+    }
+
+    /// Where it tells its metrics, if it does.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// Where its kernel program runs; never [`XdpMode::Auto`].

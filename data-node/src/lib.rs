@@ -13,6 +13,7 @@ mod data_path;
 mod directory_lock;
 mod edge;
 mod event_tap;
+mod metrics;
 mod node;
 mod node_failure;
 mod node_state;

@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, IsTerminal as _},
+    net::SocketAddr,
     process::ExitCode,
 };
 
@@ -18,30 +19,35 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match CommandLine::parse() {
-        CommandLine::Edge(arguments) => start(EdgeConfig::try_from(arguments), run_edge),
-        CommandLine::Node(arguments) => start(Config::try_from(arguments), run_node),
+        CommandLine::Edge(arguments) => start(arguments.log_json, EdgeConfig::try_from(arguments), run_edge),
+        CommandLine::Node(arguments) => start(arguments.log_json, Config::try_from(arguments), run_node),
     }
 }
 
-fn start<C, E: Into<anyhow::Error>>(config: Result<C, E>, run: fn(C) -> anyhow::Result<()>) -> ExitCode {
+fn start<C, E: Into<anyhow::Error>>(
+    log_json: bool,
+    config: Result<C, E>,
+    run: fn(C) -> anyhow::Result<()>,
+) -> ExitCode {
     let config = match config {
         Ok(config) => config,
         Err(error) => return end(EXIT_USAGE, &error.into()),
     };
-    start_logging();
+    start_logging(log_json);
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => end(EXIT_FAILURE, &error),
     }
 }
 
-fn start_logging() {
+fn start_logging(json: bool) {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .with_env_var(LOG_VARIABLE)
         .from_env_lossy();
     let ansi = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr).init();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr);
+    if json { logs.json().init() } else { logs.init() }
 }
 
 /// What needs privileges is left to one thread before there are others.
@@ -57,7 +63,8 @@ async fn serve_node(thread: PlaneThread, config: Config) -> anyhow::Result<()> {
         started = DataNode::start_by(thread, config) => started?,
         () = stop.received() => return Ok(()),
     };
-    announce(&format!("ready id={} address={}", node.node_id(), node.address()))?;
+    let (id, address, http) = (node.node_id(), node.address(), http_word(node.http_address()));
+    announce(&format!("ready id={id} address={address}{http}"))?;
     let failure = tokio::select! {
         failure = node.failed() => Some(failure),
         () = stop.received() => None,
@@ -76,10 +83,11 @@ async fn serve_edge(prepared: PreparedEdge) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
     let Some(edge) = prepared.start(stop.received()).await? else { return Ok(()) };
     announce(&format!(
-        "ready address={} xdp={} replies={}",
+        "ready address={} xdp={} replies={}{}",
         edge.address(),
         edge.xdp_mode(),
-        edge.replies()
+        edge.replies(),
+        http_word(edge.http_address())
     ))?;
     let failure = tokio::select! {
         failure = edge.failed() => Some(failure),
@@ -87,6 +95,11 @@ async fn serve_edge(prepared: PreparedEdge) -> anyhow::Result<()> {
     };
     edge.shutdown().await;
     failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// Where metrics are told, as a word of that line.
+fn http_word(address: Option<SocketAddr>) -> String {
+    address.map(|address| format!(" http={address}")).unwrap_or_default()
 }
 
 /// The one line that whoever started this program may wait for.

@@ -12,6 +12,7 @@ use std::{
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_transport::shell::Socket;
 use xdpfs_wire::NodeId;
 
@@ -21,6 +22,7 @@ use crate::{
     control::{Control, Identity},
     data_directory::{DataDirectory, DirectoryError},
     data_path::DataPath,
+    metrics::NodeMetrics,
     node_failure::NodeFailure,
     node_view::NodeView,
     store::{OpenError, Recovery, Store, StoreConfig},
@@ -48,6 +50,9 @@ pub enum StartError {
     /// The data directory can't be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// Metrics can't be told where they should be.
+    #[error(transparent)]
+    Observer(#[from] ObserverError),
     /// The metadata service doesn't take the node.
     #[error(transparent)]
     Refused(#[from] NodeFailure),
@@ -67,12 +72,14 @@ pub enum StartError {
 pub struct DataNode {
     node_id: NodeId,
     address: SocketAddr,
+    http_address: Option<SocketAddr>,
     store: Store,
     failure: watch::Receiver<Option<NodeFailure>>,
     data_path: JoinHandle<()>,
     control: JoinHandle<()>,
     filter: JoinHandle<()>,
     admin: Option<JoinHandle<()>>,
+    observer: Option<JoinHandle<()>>,
     stop: DropGuard,
 }
 
@@ -95,6 +102,8 @@ impl DataNode {
         let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
         // Privileges bring large buffers and low ports.
         let (socket, address) = thread.run(move || bind(config.listen)).await??;
+        let observer = config.listen_http.map(Observer::bind).transpose()?;
+        let http_address = observer.as_ref().map(Observer::address);
         let (interfaces, place) = (config.xdp.interfaces.clone(), admin_place(&config, address));
         // Before the node registers: a node that can't start as it is told should not become known.
         let xdp = Xdp::load(config.xdp, address, thread).await?;
@@ -124,10 +133,28 @@ impl DataNode {
         let (failed, failure) = watch::channel(None);
         let data_path = tokio::spawn(serve(data_path, stop.clone(), failed.clone()));
         let control = tokio::spawn(obey(control, stop.clone(), failed));
+        let metrics = NodeMetrics { state: Arc::clone(&state), store: store.clone() };
         let filter = tokio::spawn(filter.run(state, stop.clone()));
         let admin = admin.map(|socket| tokio::spawn(admin::serve(socket, view, stop.clone())));
+        let observe = |observer: Observer| {
+            let version = env!("CARGO_PKG_VERSION");
+            tokio::spawn(observer.serve(version, "node", Arc::new(metrics), stop.clone()))
+        };
+        let observer = observer.map(observe);
         let stop = stop.drop_guard();
-        Ok(Self { node_id, address, store, failure, data_path, control, filter, admin, stop })
+        Ok(Self {
+            node_id,
+            address,
+            http_address,
+            store,
+            failure,
+            data_path,
+            control,
+            filter,
+            admin,
+            observer,
+            stop,
+        })
     }
 
     /// The node's id, the same for the life of its data directory.
@@ -142,6 +169,12 @@ impl DataNode {
         self.address
     }
 
+    /// Where metrics are told, if they are.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
     /// Resolves only if the node can't go on; it should then be shut down.
     pub async fn failed(&self) -> NodeFailure {
         let mut failure = self.failure.clone();
@@ -154,10 +187,11 @@ impl DataNode {
 
     /// Takes no more requests, finishes the stores that are under way, closes the store and lets go of the directory.
     pub async fn shutdown(self) {
-        let Self { node_id, store, data_path, control, filter, admin, stop, .. } = self;
+        let Self { node_id, store, data_path, control, filter, admin, observer, stop, .. } = self;
         drop(stop);
         let tasks = [("data path", data_path), ("control connection", control), ("kernel program", filter)];
-        for (part, task) in tasks.into_iter().chain(admin.map(|admin| ("admin socket", admin))) {
+        let others = [admin.map(|task| ("admin socket", task)), observer.map(|task| ("metrics", task))];
+        for (part, task) in tasks.into_iter().chain(others.into_iter().flatten()) {
             if task.await.is_err() {
                 tracing::error!(part, "a part of the node has died");
             }

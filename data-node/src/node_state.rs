@@ -58,19 +58,21 @@ impl KeyEpochs for LiveKeyEpochs {
     }
 }
 
-/// What the data path has refused since the start, as the control connection tells it. The endpoint counts; this is
-/// its latest word.
+/// What the data path has seen since the start, for whoever tells it. The endpoint counts; this is its latest word.
 #[derive(Debug)]
-pub(crate) struct RefusalCounters {
+pub(crate) struct DataPathCounters {
     rejects: [AtomicU64; Reject::ALL.len()],
     /// Payloads that failed their checksum.
     corrupt: AtomicU64,
     /// Requests put off for want of memory, and reads for want of a place in the queue.
     busy: AtomicU64,
     reads_put_off: AtomicU64,
+    accepted: AtomicU64,
+    duplicates: AtomicU64,
+    uploads_expired: AtomicU64,
 }
 
-impl RefusalCounters {
+impl DataPathCounters {
     /// Takes over what the endpoint has counted.
     pub(crate) fn publish(&self, counted: &NodeCounters) {
         for (counter, count) in self.rejects.iter().zip(counted.rejects) {
@@ -78,6 +80,9 @@ impl RefusalCounters {
         }
         self.corrupt.store(counted.corrupt, Ordering::Relaxed);
         self.busy.store(counted.busy, Ordering::Relaxed);
+        self.accepted.store(counted.accepted, Ordering::Relaxed);
+        self.duplicates.store(counted.duplicates, Ordering::Relaxed);
+        self.uploads_expired.store(counted.uploads_expired, Ordering::Relaxed);
     }
 
     /// Notes a read that found the queue full; the endpoint doesn't see these.
@@ -85,7 +90,22 @@ impl RefusalCounters {
         self.reads_put_off.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All counters that aren't zero, by label, with what the kernel program has `refused` before.
+    /// Requests that passed the validator.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Pieces that arrived more than once.
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.duplicates.load(Ordering::Relaxed)
+    }
+
+    /// Uploads that were forgotten because nothing came any more.
+    pub(crate) fn uploads_expired(&self) -> u64 {
+        self.uploads_expired.load(Ordering::Relaxed)
+    }
+
+    /// All counters of refusals that aren't zero, by label, with what the kernel program has `refused` before.
     #[must_use]
     pub(crate) fn by_label(&self, refused: &[u64; Reject::ALL.len()]) -> BTreeMap<String, u64> {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -98,13 +118,16 @@ impl RefusalCounters {
     }
 }
 
-impl Default for RefusalCounters {
+impl Default for DataPathCounters {
     fn default() -> Self {
         Self {
             rejects: array::from_fn(|_| AtomicU64::new(0)),
             corrupt: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             reads_put_off: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            duplicates: AtomicU64::new(0),
+            uploads_expired: AtomicU64::new(0),
         }
     }
 }
@@ -115,7 +138,7 @@ pub(crate) struct NodeState {
     registration: RwLock<Arc<Registration>>,
     key_epochs: RwLock<Arc<LiveKeyEpochs>>,
     clock: ClusterClock,
-    counters: RefusalCounters,
+    counters: DataPathCounters,
     plane: Mutex<PlaneReport>,
     changed: Notify,
 }
@@ -128,7 +151,7 @@ impl NodeState {
             registration: RwLock::new(Arc::new(registration)),
             key_epochs: RwLock::new(Arc::new(key_epochs)),
             clock,
-            counters: RefusalCounters::default(),
+            counters: DataPathCounters::default(),
             plane: Mutex::default(),
             changed: Notify::new(),
         }
@@ -152,9 +175,9 @@ impl NodeState {
         &self.clock
     }
 
-    /// The counters of refused datagrams.
+    /// The counters of datagrams.
     #[must_use]
-    pub(crate) fn counters(&self) -> &RefusalCounters {
+    pub(crate) fn counters(&self) -> &DataPathCounters {
         &self.counters
     }
 
@@ -225,7 +248,7 @@ mod tests {
 
     #[test]
     fn counters_are_told_by_label_and_zeros_are_not() {
-        let counters = RefusalCounters::default();
+        let counters = DataPathCounters::default();
         let mut counted = NodeCounters { corrupt: 7, busy: 2, ..NodeCounters::default() };
         for (times, count) in counted.rejects.iter_mut().enumerate() {
             *count = times as u64;

@@ -3,6 +3,7 @@
 //! Invariant: a put or a delete that has been answered with success survives kill -9 and power loss, and no byte is
 //! served that fails its checksum. Knows nothing of networks, capabilities or the cluster.
 
+mod activity;
 mod append;
 mod checksum;
 mod compaction;
@@ -33,10 +34,12 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 use xdpfs_wire::{CHUNK_LEN_MAX, ChunkId};
 
+pub(crate) use activity::Activity;
+
 use crate::directory_lock::DirectoryLock;
 use directory::Directory;
 use format::SEGMENT_LEN_MAX;
-use index::{Content, Index};
+use index::{Content, Index, Location};
 use medium::{Disk, Medium};
 use writer::{Op, Writer};
 
@@ -236,6 +239,7 @@ struct Shared {
     /// Set at the first error of the disk and never cleared: what the kernel's cache holds then is unknown.
     fenced: AtomicBool,
     queued_bytes: AtomicU64,
+    activity: Activity,
 }
 
 /// Sizes that hold for a store as long as it is open.
@@ -273,6 +277,7 @@ impl Store {
             limits: Limits::of(config, total),
             fenced: AtomicBool::new(false),
             queued_bytes: AtomicU64::new(0),
+            activity: Activity::default(),
         });
         let (queue, ops) = std::sync::mpsc::sync_channel(QUEUE_OPS_MAX);
         let writer = Writer::new(Arc::clone(&shared), recovered.tail).spawn(ops).map_err(io_error)?;
@@ -329,7 +334,10 @@ impl Store {
         let result = segment.read(location.chunk_extent(), offset, out);
         if result == Err(ReadError::Corrupt) {
             tracing::warn!(%chunk, segment = segment.id.0, "chunk is damaged on the disk");
-            shared.index_mut().mark_damaged(chunk, &location);
+            shared.note_damage(chunk, &location);
+        }
+        if result.is_ok() {
+            shared.activity.note_read(out.len());
         }
         result
     }
@@ -351,6 +359,11 @@ impl Store {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.inner.shared.usage()
+    }
+
+    /// What the store has done since it was opened.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.inner.shared.activity
     }
 
     /// At most `limit` chunks from `from` on, ascending.
@@ -461,6 +474,12 @@ impl Shared {
             let directory = self.directory.path().display();
             tracing::error!(%directory, %error, "the disk failed; no chunk is taken from here on");
         }
+    }
+
+    /// The chunk is out of service until it is written again.
+    fn note_damage(&self, chunk: ChunkId, location: &Location) {
+        self.activity.note_damage();
+        self.index_mut().mark_damaged(chunk, location);
     }
 
     fn usage(&self) -> Usage {

@@ -30,6 +30,8 @@ pub struct Config {
     pub deadline: Duration,
     /// How long a graceful shutdown may take.
     pub shutdown_timeout: Duration,
+    /// Where metrics and readiness are told over HTTP. None: nowhere.
+    pub listen_http: Option<SocketAddr>,
 }
 
 /// A server of the cluster.
@@ -157,6 +159,7 @@ impl Config {
             requests_max: 1024,
             deadline: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
+            listen_http: None,
         }
     }
 
@@ -298,6 +301,9 @@ pub struct Arguments {
     #[arg(long, env = "XDPFS_META_SNAPSHOT_COUNT", value_name = "COUNT", default_value_t = 20_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]
     snapshot_count: u64,
+    /// Tell metrics and readiness over HTTP here. By default nowhere.
+    #[arg(long, env = "XDPFS_META_HTTP_LISTEN", value_name = "ADDRESS")]
+    http_listen: Option<SocketAddr>,
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,
@@ -314,6 +320,7 @@ impl Arguments {
         config.bootstrap = self.bootstrap;
         config.listen_peer = self.listen_peer;
         config.listen_client = self.listen_client;
+        config.listen_http = self.http_listen;
         config.times.node_silent_after = Duration::from_secs(self.node_silent_after_s);
         config.times.upload_lease = Duration::from_secs(self.upload_lease_s);
         config.times.write_capability = Duration::from_secs(self.capability_s);

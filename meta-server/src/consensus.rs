@@ -29,6 +29,7 @@ use std::{
 use bytes::Bytes;
 use raft::{SnapshotStatus, eraftpb::Message};
 use tokio::sync::{oneshot, watch};
+use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
 pub use self::{
@@ -166,6 +167,17 @@ pub struct VoterStatus {
     pub matched_index: u64,
     /// It was heard of of late.
     pub active: bool,
+}
+
+/// How long the stages of a change take on this server. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct StageLatencies {
+    /// From a proposal until it is agreed on. Of a leader.
+    pub replicate: Latency,
+    /// From there until the state has it. Of a leader.
+    pub apply: Latency,
+    /// Making the log durable.
+    pub log_sync: Latency,
 }
 
 /// Where the raft loop's messages to other servers go. Never blocks; reports what it loses.

@@ -13,6 +13,7 @@ pub mod edges;
 mod hearsay;
 mod identity;
 pub mod liveness;
+mod metrics;
 mod peers;
 pub mod placement;
 mod server;

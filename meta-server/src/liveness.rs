@@ -31,6 +31,10 @@ pub struct Usage {
     pub xdp_reason: String,
     /// Packets that the program has seen, by how they ended.
     pub xdp_packets: BTreeMap<String, u64>,
+    /// Bytes of chunks that it made durable since its start.
+    pub written_bytes: u64,
+    /// Bytes that were read from it since its start.
+    pub read_bytes: u64,
 }
 
 /// A node as the leader sees it.

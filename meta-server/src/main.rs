@@ -37,8 +37,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let server = Server::start(config).await?;
     let work = async {
         server.ready().await;
-        let ready =
-            format!("ready id={id} client={} peer={}\n", server.client_address(), server.peer_address());
+        let http = server.http_address().map(|address| format!(" http={address}")).unwrap_or_default();
+        let (client, peer) = (server.client_address(), server.peer_address());
+        let ready = format!("ready id={id} client={client} peer={peer}{http}\n");
         // Whoever has closed the other end does not want to know.
         let _ = io::stdout().write_all(ready.as_bytes());
         std::future::pending::<()>().await;

@@ -15,15 +15,17 @@ use std::{
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::server::TcpIncoming;
+use xdpfs_observe::{Observer, ObserverError};
 
 use crate::{
     config::{Config, ConfigError, Member},
-    consensus::{self, Bootstrap, Consensus, RaftStatus, Role, StartError, Threads},
+    consensus::{self, Bootstrap, Consensus, RaftStatus, Role, StageLatencies, StartError, Threads},
     directory_lock::DirectoryLock,
     duties, identity,
     identity::IdentityError,
+    metrics::MetaMetrics,
     peers::{self, PeerOutbox, RaftReceiver},
-    service::{self, Gateway, Health},
+    service::{self, Gateway, Health, RequestMetrics},
     storage::{LogStore as _, SledStore, StoreError},
 };
 
@@ -71,6 +73,9 @@ pub enum ServerError {
         /// Which one.
         directory: PathBuf,
     },
+    /// Metrics can't be told where they should be.
+    #[error(transparent)]
+    Observer(#[from] ObserverError),
     /// The system gives no threads or no sockets.
     #[error("the system refuses what a server needs")]
     Runtime(#[from] io::Error),
@@ -102,12 +107,14 @@ pub struct Server {
     gateway: Arc<Gateway>,
     client_address: SocketAddr,
     peer_address: SocketAddr,
+    http_address: Option<SocketAddr>,
     health: Health,
     /// Ends what serves clients.
     stop_clients: CancellationToken,
     /// Ends what speaks to peers.
     stop_peers: CancellationToken,
     clients: JoinHandle<()>,
+    observer: Option<JoinHandle<()>>,
     /// Follows consensus into health.
     health_follower: AbortOnDropHandle<()>,
     _duties: AbortOnDropHandle<()>,
@@ -149,10 +156,13 @@ impl Server {
         let (client_address, client) = prepare(listeners.client)?;
         let (peer_address, peer) = prepare(listeners.peer)?;
         let client = tokio::net::TcpListener::from_std(client)?;
+        let observer = config.listen_http.map(Observer::bind).transpose()?;
+        let http_address = observer.as_ref().map(Observer::address);
+        let latencies = StageLatencies::default();
         let stop_peers = CancellationToken::new();
         let (engine, consensus) = {
-            let (config, stop) = (config.clone(), stop_peers.clone());
-            let start = tokio::task::spawn_blocking(move || start_engine(&config, peer, &stop));
+            let (config, latencies, stop) = (config.clone(), latencies.clone(), stop_peers.clone());
+            let start = tokio::task::spawn_blocking(move || start_engine(&config, peer, latencies, &stop));
             start.await.map_err(io::Error::other)??
         };
         tracing::info!(id = config.id, %client_address, %peer_address, "the server has started");
@@ -161,14 +171,24 @@ impl Server {
         let health = Health::new();
         let follower = health.clone().follow(gateway.consensus().watch_status());
         let stop_clients = CancellationToken::new();
-        let clients = serve_clients(Arc::clone(&gateway), health.clone(), client, stop_clients.clone());
+        let requests = Arc::new(RequestMetrics::default());
+        let serving = (Arc::clone(&gateway), Arc::clone(&requests));
+        let clients = serve_clients(serving, health.clone(), client, stop_clients.clone());
+        let metrics = MetaMetrics { gateway: Arc::clone(&gateway), latencies, requests };
+        let observe = |observer: Observer| {
+            let version = env!("CARGO_PKG_VERSION");
+            tokio::spawn(observer.serve(version, "meta", Arc::new(metrics), stop_clients.clone()))
+        };
+        let observer = observer.map(observe);
         Ok(Self {
             client_address,
             peer_address,
+            http_address,
             health,
             stop_clients,
             stop_peers,
             clients: tokio::spawn(clients),
+            observer,
             health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
             _duties: AbortOnDropHandle::new(tokio::spawn(duties::run(Arc::clone(&gateway)))),
             gateway,
@@ -186,6 +206,12 @@ impl Server {
     #[must_use]
     pub const fn peer_address(&self) -> SocketAddr {
         self.peer_address
+    }
+
+    /// Where this server tells its metrics, if it does.
+    #[must_use]
+    pub const fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// Resolves once a leader is known, and this server knows that the cluster can serve: it has an id, and a secret
@@ -220,6 +246,10 @@ impl Server {
             self.stop_clients.cancel();
             if (&mut self.clients).await.is_err() {
                 tracing::warn!("serving clients has ended before its time");
+            }
+            if let Some(observer) = self.observer.take() {
+                // It answers nobody who would notice.
+                let _ = observer.await;
             }
         });
         if stopped.await.is_err() {
@@ -277,12 +307,12 @@ impl Engine {
 }
 
 async fn serve_clients(
-    gateway: Arc<Gateway>,
+    (gateway, requests): (Arc<Gateway>, Arc<RequestMetrics>),
     health: Health,
     listener: tokio::net::TcpListener,
     stop: CancellationToken,
 ) {
-    if let Err(error) = service::serve(gateway, &health, listener, stop).await {
+    if let Err(error) = service::serve(gateway, &health, requests, listener, stop).await {
         tracing::error!(error = &error as &dyn std::error::Error, "clients are not served");
     }
 }
@@ -291,6 +321,7 @@ async fn serve_clients(
 fn start_engine(
     config: &Config,
     peer_listener: TcpListener,
+    latencies: StageLatencies,
     stop: &CancellationToken,
 ) -> Result<(Engine, Consensus), ServerError> {
     let lock = lock_directory(config)?;
@@ -308,7 +339,7 @@ fn start_engine(
     let snapshots = store.snapshots();
     let others: Vec<Member> =
         config.members.iter().filter(|member| member.id != config.id).cloned().collect();
-    let (consensus, threads) = consensus::start(bootstrap, store, |inputs, cluster_id| {
+    let (consensus, threads) = consensus::start(bootstrap, store, latencies, |inputs, cluster_id| {
         PeerOutbox::start(others.into_iter(), inputs, &cluster_id, &snapshots, stop)
     })?;
     let listener = tokio::net::TcpListener::from_std(peer_listener)?;

@@ -32,6 +32,7 @@ use xdpfs_proto::{
 pub(crate) use self::{
     gateway::{Gateway, RequestId, new_key},
     health::Health,
+    layers::RequestMetrics,
     status::Refusal,
 };
 use self::{
@@ -64,6 +65,7 @@ pub(crate) enum ServeError {
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     health: &Health,
+    metrics: Arc<RequestMetrics>,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -82,7 +84,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .layer(TraceLayer)
+        .layer(TraceLayer(metrics))
         .layer(AdmissionLayer(Admission::new(config.requests_max)))
         .layer(DeadlineLayer { max: config.deadline })
         .add_service(health.service())

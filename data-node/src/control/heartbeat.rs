@@ -159,6 +159,8 @@ impl Vitals {
             used_bytes: usage.used_bytes,
             free_bytes,
             chunks: usage.chunks,
+            written_bytes: self.store.activity().written_bytes(),
+            read_bytes: self.store.activity().read_bytes(),
             rejects: self.state.refusals().into_iter().collect(),
             xdp_mode: plane.mode.to_string(),
             xdp_reason: plane.why,

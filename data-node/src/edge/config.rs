@@ -73,10 +73,16 @@ pub struct EdgeArguments {
     /// `/run/xdpfs/edge-PORT.sock`, if that can be had.
     #[arg(long, value_name = "PATH", env = "XDPFS_EDGE_ADMIN_SOCKET")]
     admin_socket: Option<PathBuf>,
+    /// Tell metrics and readiness over HTTP here. By default nowhere.
+    #[arg(long, value_name = "IP:PORT", env = "XDPFS_EDGE_HTTP_LISTEN")]
+    http_listen: Option<SocketAddr>,
     /// The user to become once what takes root is done: NAME, NAME:GROUP or UID:GID. One thread stays what it is if it
     /// has the kernel program in its care.
     #[arg(long, value_name = "USER", env = "XDPFS_EDGE_USER")]
     user: Option<RunAs>,
+    /// Log as JSON.
+    #[arg(long, env = "XDPFS_LOG_JSON")]
+    pub log_json: bool,
 }
 
 /// Why a configuration can't work.
@@ -131,6 +137,8 @@ pub struct EdgeConfig {
     /// The unix socket where operators ask about the kernel program; the usual one, if there is one to ask about, if
     /// not given.
     pub admin_socket: Option<PathBuf>,
+    /// Where metrics and readiness are told over HTTP. None: nowhere.
+    pub listen_http: Option<SocketAddr>,
     /// The user to become once what takes root is done.
     pub user: Option<RunAs>,
     /// Clients whose datagrams are relayed at a time; of more, those heard of longest ago are forgotten.
@@ -155,6 +163,7 @@ impl EdgeConfig {
             prepare: Prepare::default(),
             sources: SourceConfig::default(),
             admin_socket: None,
+            listen_http: None,
             user: None,
             flows_max: FLOWS_MAX,
             flow_idle_max: FLOW_IDLE_MAX,
@@ -225,6 +234,7 @@ impl TryFrom<EdgeArguments> for EdgeConfig {
             prepare: args.prepare,
             sources: SourceConfig { rate: args.source_rate, allow: args.allow, deny: args.deny },
             admin_socket: args.admin_socket,
+            listen_http: args.http_listen,
             user: args.user,
             ..Self::new(args.meta)
         };

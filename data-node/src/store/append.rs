@@ -3,7 +3,7 @@
 //! Invariant: a batch starts only after the one before it is on the disk, and a segment only after the one before it
 //! is; recovery tells torn tails from rot by that.
 
-use std::{fs::File, io, mem, sync::Arc};
+use std::{fs::File, io, mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use xdpfs_wire::ChunkId;
@@ -126,7 +126,9 @@ impl Log {
             }
             Err(error) => return Err(fence(shared, &error)),
         };
+        let began = Instant::now();
         shared.medium.sync(&active.segment.file).map_err(|error| fence(shared, &error))?;
+        shared.activity.note_sync(began.elapsed());
         active.length = end_of(records, active.length);
         publish(shared, active, records, &starts);
         Ok(())

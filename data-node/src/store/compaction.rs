@@ -155,6 +155,7 @@ impl Compactor {
         let step = self.collect(&current).map_err(|_| StepError::Unreadable)?;
         if !step.records.is_empty() {
             log.append(&step.records).map_err(StepError::Append)?;
+            self.shared.activity.note_moved(&step.records);
         }
         if !step.finished {
             return Ok(Some(Current { position: step.position, ..current }));
@@ -200,7 +201,7 @@ impl Compactor {
             tracing::warn!(chunk = %header.chunk, segment = segment.id.0, "chunk is damaged on the disk");
             let Header { chunk, length, crc, sequence, .. } = *header;
             let location = Location::new(segment.id, extent.start, Content { length, crc }, sequence);
-            self.shared.index_mut().mark_damaged(chunk, &location);
+            self.shared.note_damage(chunk, &location);
         }
         copied
     }

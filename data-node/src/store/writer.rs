@@ -205,6 +205,13 @@ impl Writer {
             batch.refuse_puts(self.out_of_room());
             result = self.append(&batch.records);
         }
+        if result.is_ok() {
+            let puts = batch.records.iter().filter(|record| record.kind == Kind::Chunk);
+            let (chunks, bytes) = puts.fold((0, 0), |(chunks, bytes), record| {
+                (chunks + 1, bytes + u64::from(record.content.length))
+            });
+            self.shared.activity.note_put(chunks, bytes);
+        }
         if batch.kills {
             self.compactor.look_again();
         }

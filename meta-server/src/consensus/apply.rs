@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, mpsc::Receiver};
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
+use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
 use super::{
@@ -24,6 +25,8 @@ pub(super) struct ApplyThread {
     pub(super) applied: LogPosition,
     pub(super) cluster_id: Arc<OnceLock<String>>,
     pub(super) inputs: InputSender,
+    /// How long what is agreed on waits for this thread, and takes it.
+    pub(super) latency: Latency,
 }
 
 impl ApplyThread {
@@ -56,8 +59,9 @@ impl ApplyThread {
                 }
             }
             for (waiter, index, outcome) in answers {
+                self.latency.observe(waiter.since.elapsed());
                 // The caller may have given up.
-                let _ = waiter.send(Ok(Applied { index, outcome }));
+                let _ = waiter.reply.send(Ok(Applied { index, outcome }));
             }
             entries = rest;
         }

@@ -60,7 +60,12 @@ pub struct ReceivedSnapshot {
 }
 
 /// Whom to tell about an applied command.
-pub(super) type Waiter = oneshot::Sender<Result<Applied, ConsensusError>>;
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) reply: oneshot::Sender<Result<Applied, ConsensusError>>,
+    /// When it was proposed; the shell moves it on as it passes through.
+    pub(super) since: Instant,
+}
 
 /// What the log thread does next.
 #[derive(Debug)]
@@ -240,7 +245,7 @@ impl RaftCore {
         if self.led_term.is_some() {
             self.reads.refuse_unconfirmed();
             for (_, waiter) in mem::take(&mut self.waiters).into_values() {
-                tell(waiter, Err(ConsensusError::OutcomeUnknown));
+                tell(waiter.reply, Err(ConsensusError::OutcomeUnknown));
             }
         }
         self.led_term = leads;
@@ -279,7 +284,7 @@ impl RaftCore {
             return tell(reply, Err(ConsensusError::Overloaded));
         }
         let (index, term) = (self.node.raft.raft_log.last_index(), self.node.raft.term);
-        self.waiters.insert(index, (term, reply));
+        self.waiters.insert(index, (term, Waiter { reply, since: now }));
     }
 
     fn handle_read(&mut self, read: Read, now: Instant) {
@@ -362,7 +367,7 @@ impl RaftCore {
             let waiter = match self.waiters.remove(&entry.index) {
                 Some((term, waiter)) if term == entry.term => Some(waiter),
                 Some((_, waiter)) => {
-                    tell(waiter, Err(ConsensusError::OutcomeUnknown));
+                    tell(waiter.reply, Err(ConsensusError::OutcomeUnknown));
                     None
                 }
                 None => None,
@@ -483,9 +488,9 @@ fn received_index(received: &ReceivedSnapshot) -> u64 {
     received.message.get_snapshot().get_metadata().index
 }
 
-fn tell(waiter: Waiter, result: Result<Applied, ConsensusError>) {
+fn tell(reply: oneshot::Sender<Result<Applied, ConsensusError>>, result: Result<Applied, ConsensusError>) {
     // The caller may have given up.
-    let _ = waiter.send(result);
+    let _ = reply.send(result);
 }
 
 fn raft_config(config: &ConsensusConfig, id: u64, applied: u64) -> RaftConfig {

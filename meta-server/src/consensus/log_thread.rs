@@ -6,9 +6,11 @@
 use std::{
     collections::VecDeque,
     sync::mpsc::{Receiver, TryRecvError},
+    time::Instant,
 };
 
 use bytes::Bytes;
+use xdpfs_observe::Latency;
 
 use super::{
     Input, InputSender, Outbox,
@@ -27,6 +29,8 @@ pub(super) struct LogThread<S, O> {
     pub(super) outbox: O,
     pub(super) inputs: InputSender,
     pub(super) snapshots: StoredSnapshots,
+    /// How long making things durable takes.
+    pub(super) latency: Latency,
 }
 
 /// The snapshots whose parts are stored: the newest one, and the one before, which may still be read.
@@ -97,7 +101,9 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
         }
         let stored = self.stage_parts();
         if must_sync || stored.is_some() || self.snapshots.staging.is_some() {
+            let began = Instant::now();
             self.store.sync()?;
+            self.latency.observe(began.elapsed());
         }
         messages.into_iter().for_each(|message| self.outbox.send(message));
         if let Some(number) = number {
@@ -206,6 +212,7 @@ mod tests {
                 outbox: sent.clone(),
                 inputs: InputSender(inputs),
                 snapshots: StoredSnapshots::default(),
+                latency: Latency::default(),
             };
             Self { medium, thread, jobs, reports, sent }
         }

@@ -16,9 +16,10 @@ use std::{
 };
 
 use tokio::sync::watch;
+use xdpfs_observe::Latency;
 
 use super::{
-    Bootstrap, Consensus, INPUTS_MAX, Input, InputSender, Outbox, RaftStatus, Threads,
+    Bootstrap, Consensus, INPUTS_MAX, Input, InputSender, Outbox, RaftStatus, StageLatencies, Threads,
     apply::ApplyThread,
     core::{ApplyJob, LogJob, Output, RaftCore},
     log_thread::{LogThread, StoredSnapshots},
@@ -61,6 +62,7 @@ pub enum StartError {
 pub fn start<S: LogStore, O: Outbox>(
     bootstrap: Bootstrap,
     store: S,
+    latencies: StageLatencies,
     outbox: impl FnOnce(InputSender, Arc<OnceLock<String>>) -> O,
 ) -> Result<(Consensus, Threads), StartError> {
     let snapshot = bootstrap.recovered.snapshot.clone();
@@ -92,6 +94,7 @@ pub fn start<S: LogStore, O: Outbox>(
         outbox: outbox.clone(),
         inputs: inputs.clone(),
         snapshots: StoredSnapshots::new(snapshot.clone()),
+        latency: latencies.log_sync,
     };
     let apply_thread = ApplyThread {
         jobs: apply_queue,
@@ -99,6 +102,7 @@ pub fn start<S: LogStore, O: Outbox>(
         applied: snapshot.map_or(LogPosition::default(), |meta| meta.position),
         cluster_id: Arc::clone(&cluster_id),
         inputs: inputs.clone(),
+        latency: latencies.apply,
     };
     let raft_loop = RaftLoop {
         core,
@@ -110,6 +114,7 @@ pub fn start<S: LogStore, O: Outbox>(
         apply: apply_jobs,
         backlog: Backlog::default(),
         status,
+        latency: latencies.replicate,
     };
     let handles = vec![
         spawn("raft-log", move || log_thread.run())?,
@@ -179,6 +184,8 @@ struct RaftLoop<O> {
     apply: SyncSender<ApplyJob>,
     backlog: Backlog,
     status: watch::Sender<RaftStatus>,
+    /// How long proposals wait until they are agreed on.
+    latency: Latency,
 }
 
 /// What the apply thread has no room for yet.
@@ -273,11 +280,24 @@ impl<O: Outbox> RaftLoop<O> {
                 return;
             }
             match self.core.poll() {
-                Some(Output::Apply(job)) => self.backlog.push(job),
+                Some(Output::Apply(mut job)) => {
+                    self.note_agreed(&mut job);
+                    self.backlog.push(job);
+                }
                 Some(Output::Log(job)) => self.stalled = Some(job),
                 Some(Output::Send(message)) => self.outbox.send(message),
                 None => return,
             }
+        }
+    }
+
+    /// From here on, what waits for these entries waits for the apply thread.
+    fn note_agreed(&self, job: &mut ApplyJob) {
+        let ApplyJob::Entries(entries) = job else { return };
+        let now = Instant::now();
+        for waiter in entries.iter_mut().filter_map(|(_, waiter)| waiter.as_mut()) {
+            self.latency.observe(now.saturating_duration_since(waiter.since));
+            waiter.since = now;
         }
     }
 
@@ -342,6 +362,7 @@ mod tests {
             apply,
             backlog: Backlog::default(),
             status: watch::channel(RaftStatus::default()).0,
+            latency: Latency::default(),
         };
         raft_loop.core.campaign();
         (raft_loop, log_queue, apply_queue)
@@ -414,8 +435,13 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(30);
         for round in 1..4u64 {
             let (store, recovered) = medium.open();
-            let (consensus, threads) =
-                start(Bootstrap { recovered, ..bootstrap(&medium) }, store, |_, _| Nowhere).unwrap();
+            let (consensus, threads) = start(
+                Bootstrap { recovered, ..bootstrap(&medium) },
+                store,
+                StageLatencies::default(),
+                |_, _| Nowhere,
+            )
+            .unwrap();
             let mut status = consensus.watch_status();
             status.wait_for(|status| status.leader_id == 1).await.unwrap();
             let applied = consensus.propose(&init("cluster"), deadline).await.unwrap();

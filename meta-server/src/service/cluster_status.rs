@@ -13,7 +13,8 @@ use crate::{
 };
 
 impl Gateway {
-    pub(super) fn cluster_status(&self) -> proto::GetClusterStatusResponse {
+    /// The cluster as this server sees it.
+    pub(crate) fn cluster_status(&self) -> proto::GetClusterStatusResponse {
         let raft = self.consensus().status();
         let state = self.state();
         proto::GetClusterStatusResponse {
@@ -83,6 +84,8 @@ impl Gateway {
             xdp_mode: usage.xdp_mode,
             xdp_reason: usage.xdp_reason,
             xdp_packets: usage.xdp_packets,
+            written_bytes: usage.written_bytes,
+            read_bytes: usage.read_bytes,
             direct_address: node.reached_at().to_owned(),
         }
     }

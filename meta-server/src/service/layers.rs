@@ -4,10 +4,12 @@
 
 mod admission;
 mod deadline;
+mod request_metrics;
 mod trace;
 
 use http::Request;
 
+pub(crate) use self::request_metrics::RequestMetrics;
 pub(super) use self::{
     admission::{Admission, AdmissionLayer},
     deadline::{Deadline, DeadlineLayer},

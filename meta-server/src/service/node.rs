@@ -136,6 +136,8 @@ impl Gateway {
             xdp_mode: request.xdp_mode,
             xdp_reason: request.xdp_reason,
             xdp_packets: request.xdp_packets,
+            written_bytes: request.written_bytes,
+            read_bytes: request.read_bytes,
         };
         self.liveness().heartbeat(term, node, usage, Instant::now());
         self.forget(call.deadline, node, deleted).await?;

@@ -9,6 +9,7 @@ mod formats;
 mod hostile;
 mod interrupted;
 mod lossy;
+mod metrics;
 mod restart;
 mod round_trip;
 mod support;

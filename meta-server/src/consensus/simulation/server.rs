@@ -11,6 +11,7 @@ use std::{
 };
 
 use raft::eraftpb::Message;
+use xdpfs_observe::Latency;
 
 use super::{
     super::{
@@ -95,6 +96,7 @@ impl Running {
                 outbox,
                 inputs: InputSender(inputs.clone()),
                 snapshots: StoredSnapshots::new(snapshot.clone()),
+                latency: Latency::default(),
             },
             log_jobs,
             log_waiting: 0,
@@ -104,6 +106,7 @@ impl Running {
                 applied: snapshot.map(|meta| meta.position).unwrap_or_default(),
                 cluster_id: Arc::new(OnceLock::new()),
                 inputs: InputSender(inputs),
+                latency: Latency::default(),
             },
             apply_waiting: VecDeque::new(),
             reports,

@@ -1,8 +1,9 @@
-//! Tells what requests came and how they ended. Names and keys of requests stay out of it.
+//! Tells and counts what requests came and how they ended. Names and keys of requests stay out of it.
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -12,19 +13,24 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use super::RequestMetrics;
+
 /// Opens a span for every request.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::service) struct TraceLayer;
+#[derive(Clone, Debug)]
+pub(in crate::service) struct TraceLayer(pub(in crate::service) Arc<RequestMetrics>);
 
 /// A service whose requests have a span.
 #[derive(Clone, Debug)]
-pub(in crate::service) struct Traced<S>(S);
+pub(in crate::service) struct Traced<S> {
+    inner: S,
+    metrics: Arc<RequestMetrics>,
+}
 
 impl<S> Layer<S> for TraceLayer {
     type Service = Traced<S>;
 
     fn layer(&self, inner: S) -> Traced<S> {
-        Traced(inner)
+        Traced { inner, metrics: Arc::clone(&self.0) }
     }
 }
 
@@ -38,19 +44,22 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let span = tracing::debug_span!("request", method = request.uri().path());
-        let started = Instant::now();
-        let answer = span.in_scope(|| self.0.call(request));
+        let path = request.uri().path().to_owned();
+        let span = tracing::debug_span!("request", method = path);
+        let (started, metrics) = (Instant::now(), Arc::clone(&self.metrics));
+        let answer = span.in_scope(|| self.inner.call(request));
         let traced = async move {
             let answer = answer.await;
-            let micros = started.elapsed().as_micros() as u64;
+            let took = started.elapsed();
+            let micros = took.as_micros() as u64;
             // A refusal is told in the headers; what comes in trailers was served.
             let status =
                 answer.as_ref().ok().and_then(|response| Status::from_header_map(response.headers()));
+            metrics.note(&path, status.as_ref().map_or(Code::Ok, Status::code), took);
             match status {
                 Some(status) if matches!(status.code(), Code::Internal | Code::Unknown | Code::DataLoss) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), micros, "a request failed");

@@ -1,0 +1,57 @@
+//! What a node and an edge tell of themselves when they are scraped.
+
+use std::sync::Arc;
+
+use xdpfs_observe::{Scrape, Source, catalogue as names};
+use xdpfs_wire::Reject;
+
+use crate::{
+    node_state::NodeState,
+    store::{Store, Usage},
+    xdp::{PlaneCounts, XdpMode},
+};
+
+/// A node, as whoever scrapes it sees it.
+#[derive(Debug)]
+pub(crate) struct NodeMetrics {
+    pub(crate) state: Arc<NodeState>,
+    pub(crate) store: Store,
+}
+
+impl Source for NodeMetrics {
+    fn collect(&self, scrape: &mut Scrape<'_>) {
+        let counters = self.state.counters();
+        scrape.counter(&names::NODE_ACCEPTED, counters.accepted());
+        let nothing = [0; Reject::ALL.len()];
+        let rejects = counters.by_label(&nothing);
+        scrape.counters(&names::NODE_REJECTS, rejects.iter().map(|(label, count)| ([label], *count)));
+        scrape.counter(&names::NODE_DUPLICATES, counters.duplicates());
+        scrape.counter(&names::NODE_UPLOADS_EXPIRED, counters.uploads_expired());
+        collect_store(&self.store, scrape);
+        let plane = self.state.plane();
+        collect_plane(plane.mode, &plane.counts, scrape);
+    }
+
+    /// A node is looked at only after it has registered.
+    fn is_ready(&self) -> bool {
+        !self.store.is_fenced()
+    }
+}
+
+fn collect_store(store: &Store, scrape: &mut Scrape<'_>) {
+    let Usage { capacity_bytes, used_bytes, free_bytes, chunks } = store.usage();
+    scrape.gauge(&names::STORE_CAPACITY, capacity_bytes as f64);
+    scrape.gauge(&names::STORE_USED, used_bytes as f64);
+    scrape.gauge(&names::STORE_FREE, free_bytes as f64);
+    scrape.gauge(&names::STORE_CHUNKS, chunks as f64);
+    scrape.gauge(&names::STORE_FENCED, f64::from(u8::from(store.is_fenced())));
+    store.activity().collect(scrape);
+}
+
+/// What the kernel program has counted, and where it runs.
+pub(crate) fn collect_plane(mode: XdpMode, counts: &PlaneCounts, scrape: &mut Scrape<'_>) {
+    scrape.gauges(&names::XDP_MODE, [([mode.to_string()], 1.0)]);
+    scrape.counters(&names::XDP_PACKETS, counts.fates.iter().map(|(fate, packets)| ([fate], *packets)));
+    let rejects = Reject::ALL.iter().zip(counts.rejects).filter(|(_, packets)| *packets > 0);
+    scrape.counters(&names::XDP_REJECTS, rejects.map(|(reject, packets)| ([reject.label()], packets)));
+}

@@ -1,0 +1,79 @@
+//! What this server tells of itself when it is scraped.
+
+use std::sync::Arc;
+
+use xdpfs_observe::{Scrape, Source, catalogue as names};
+use xdpfs_proto::meta::v1::{GetClusterStatusResponse, data_node_status::State};
+
+use crate::{
+    consensus::{RaftStatus, Role, StageLatencies},
+    service::{Gateway, RequestMetrics},
+};
+
+/// A server, as whoever scrapes it sees it.
+#[derive(Debug)]
+pub(crate) struct MetaMetrics {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) latencies: StageLatencies,
+    pub(crate) requests: Arc<RequestMetrics>,
+}
+
+impl Source for MetaMetrics {
+    fn collect(&self, scrape: &mut Scrape<'_>) {
+        let raft = self.gateway.consensus().status();
+        collect_raft(&raft, scrape);
+        let StageLatencies { replicate, apply, log_sync } = &self.latencies;
+        scrape.latencies(&names::META_COMMIT, [(["replicate"], replicate), (["apply"], apply)]);
+        scrape.latency(&names::META_LOG_SYNC, log_sync);
+        self.requests.collect(scrape);
+        let key_epoch = self.gateway.state().key_epochs().last_number();
+        scrape.gauge(&names::META_KEY_EPOCH, key_epoch.into());
+        let status = self.gateway.cluster_status();
+        collect_state(&status, scrape);
+        collect_nodes(&status, raft.role == Role::Leader, scrape);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.gateway.consensus().status().leader_id != 0
+    }
+}
+
+fn collect_raft(raft: &RaftStatus, scrape: &mut Scrape<'_>) {
+    scrape.gauge(&names::META_LEADS, f64::from(u8::from(raft.role == Role::Leader)));
+    scrape.gauge(&names::META_LEADER, raft.leader_id as f64);
+    scrape.gauge(&names::META_TERM, raft.term as f64);
+    scrape.gauge(&names::META_COMMITTED, raft.commit_index as f64);
+    scrape.gauge(&names::META_APPLIED, raft.applied_index as f64);
+    let lags = raft
+        .voters
+        .iter()
+        .map(|voter| ([voter.id.to_string()], raft.commit_index.saturating_sub(voter.matched_index) as f64));
+    scrape.gauges(&names::META_VOTER_LAG, lags);
+    let heard = raft.voters.iter().map(|voter| ([voter.id.to_string()], f64::from(u8::from(voter.active))));
+    scrape.gauges(&names::META_VOTER_HEARD, heard);
+}
+
+fn collect_state(status: &GetClusterStatusResponse, scrape: &mut Scrape<'_>) {
+    for (metric, value) in [
+        (&names::META_BUCKETS, status.buckets),
+        (&names::META_OBJECTS, status.objects),
+        (&names::META_OBJECT_BYTES, status.bytes),
+        (&names::META_UPLOADS, status.open_uploads),
+        (&names::META_REPLICA_DEBT, status.replica_debt),
+        (&names::META_PENDING_DELETES, status.pending_deletes),
+    ] {
+        scrape.gauge(metric, value as f64);
+    }
+}
+
+/// Only a leader hears from data nodes; what others would say could be added up with its words.
+fn collect_nodes(status: &GetClusterStatusResponse, leads: bool, scrape: &mut Scrape<'_>) {
+    let nodes = || status.data_nodes.iter().filter(|_| leads);
+    let count = |state: State| nodes().filter(|node| node.state() == state).count() as f64;
+    let counts = [(["alive"], count(State::Alive)), (["silent"], count(State::Silent))];
+    scrape.gauges(&names::META_NODES, counts.into_iter().filter(|_| leads));
+    let used = nodes().map(|node| ([node.node_id.to_string()], node.used_bytes as f64));
+    scrape.gauges(&names::META_NODE_USED, used);
+    let capacity = nodes().map(|node| ([node.node_id.to_string()], node.capacity_bytes as f64));
+    scrape.gauges(&names::META_NODE_CAPACITY, capacity);
+}
