@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use xdpfs_client::{ClientConfig, Endpoints, Precondition};
 
 use crate::{
-    commands::{cat, completions, dev, doctor, du, get, health, ls, man, mb, put, rb, rm, stat, status, xdp},
+    commands::{
+        cat, completions, dev, doctor, du, get, health, ls, man, mb, put, rb, rm, stat, status, top, xdp,
+    },
     failure::{EXIT_CODES_HELP, Failure},
 };
 
@@ -86,6 +88,7 @@ pub(crate) enum Command {
     Rm(rm::RmArguments),
     Stat(stat::StatArguments),
     Status(status::StatusArguments),
+    Top(top::TopArguments),
     Xdp(xdp::XdpArguments),
 }
 

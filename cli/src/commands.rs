@@ -15,6 +15,7 @@ pub(crate) mod rb;
 pub(crate) mod rm;
 pub(crate) mod stat;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod xdp;
 
 use xdpfs_client::ObjectClient;
@@ -42,6 +43,7 @@ pub(crate) async fn run<C: ObjectClient>(
         Command::Rm(arguments) => rm::run(arguments, client, console).await,
         Command::Stat(arguments) => stat::run(arguments, client, console).await,
         Command::Status(_) => status::run(client, console).await,
+        Command::Top(arguments) => top::run(arguments, client, console).await,
         Command::Completions(_)
         | Command::Dev(_)
         | Command::Doctor(_)

@@ -8,7 +8,10 @@ use std::{
 use serde::Serialize;
 use xdpfs_client::{Bucket, ChunkPlacement, ClusterStatus, DataNode, Edge, MetaServer, Object, PutResult};
 
-use crate::failure::Failure;
+use crate::{
+    commands::status::{Warning, warnings},
+    failure::Failure,
+};
 
 /// A line on standard error.
 #[derive(Debug, Serialize)]
@@ -152,6 +155,7 @@ pub(crate) struct StatusRecord<'a> {
     meta_servers: Vec<MetaServerRecord<'a>>,
     data_nodes: Vec<DataNodeRecord<'a>>,
     edges: Vec<EdgeRecord<'a>>,
+    warnings: Vec<Warning>,
 }
 
 #[derive(Debug, Serialize)]
@@ -179,6 +183,8 @@ struct DataNodeRecord<'a> {
     xdp_reason: &'a str,
     xdp_packets: &'a BTreeMap<String, u64>,
     direct_address: &'a str,
+    written_bytes: u64,
+    read_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -304,6 +310,7 @@ impl<'a> From<&'a ClusterStatus> for StatusRecord<'a> {
             meta_servers: status.meta_servers.iter().map(MetaServerRecord::from).collect(),
             data_nodes: status.data_nodes.iter().map(DataNodeRecord::from).collect(),
             edges: status.edges.iter().map(EdgeRecord::from).collect(),
+            warnings: warnings(status),
         }
     }
 }
@@ -337,6 +344,8 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             xdp_reason: &node.xdp_reason,
             xdp_packets: &node.xdp_packets,
             direct_address: &node.direct_address,
+            written_bytes: node.written_bytes,
+            read_bytes: node.read_bytes,
         }
     }
 }

@@ -100,6 +100,10 @@ pub struct DataNode {
     pub xdp_reason: String,
     /// Packets that the program has seen since its start, by how they ended.
     pub xdp_packets: BTreeMap<String, u64>,
+    /// Bytes of chunks that it made durable since its start.
+    pub written_bytes: u64,
+    /// Bytes that were read from it since its start.
+    pub read_bytes: u64,
 }
 
 /// A host that stands before data nodes.
@@ -217,6 +221,8 @@ impl From<proto::DataNodeStatus> for DataNode {
             xdp_mode: node.xdp_mode,
             xdp_reason: node.xdp_reason,
             xdp_packets: node.xdp_packets,
+            written_bytes: node.written_bytes,
+            read_bytes: node.read_bytes,
         }
     }
 }

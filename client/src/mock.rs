@@ -174,6 +174,8 @@ fn data_node(id: NodeId) -> DataNode {
         xdp_mode: "off".to_owned(),
         xdp_reason: "not asked for".to_owned(),
         xdp_packets: Default::default(),
+        written_bytes: 0,
+        read_bytes: 0,
     }
 }
 

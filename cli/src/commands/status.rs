@@ -1,11 +1,14 @@
 //! `status`: the cluster as its leader sees it, or as the server sees it that could be reached.
 
+mod warnings;
+
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use xdpfs_client::{ClusterStatus, DataNodeState, Edge, ObjectClient};
 
+pub(crate) use self::warnings::{Warning, warnings};
 use crate::{
     console::Console,
     failure::{Exit, Failure},
@@ -17,11 +20,12 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 If the metadata servers have no leader, the view of one that answers is shown, and the exit code
-is 5.
+is 5. Warnings stand at the end, each with what to do; they don't change the exit code.
 
 Examples:
   xdpfs-cli status
-  xdpfs-cli status --json | jq .replica_debt")]
+  xdpfs-cli status --json | jq .replica_debt
+  xdpfs-cli status --json | jq -e '.warnings == []'    fails if there is any")]
 pub(crate) struct StatusArguments {}
 
 /// Blanks between two columns.
@@ -62,7 +66,7 @@ fn status_text(status: &ClusterStatus) -> String {
     };
     let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
     format!(
-        "cluster {id}: {leader}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}{}\n",
+        "cluster {id}: {leader}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}{}\n{}",
         count(status.buckets, "bucket"),
         count(status.objects, "object"),
         human_bytes(status.bytes),
@@ -71,7 +75,16 @@ fn status_text(status: &ClusterStatus) -> String {
         meta_servers(status),
         data_nodes(status),
         edges(&status.edges),
+        warnings_text(&warnings(status)),
     )
+}
+
+fn warnings_text(warnings: &[Warning]) -> String {
+    if warnings.is_empty() {
+        return String::new();
+    }
+    let lines = warnings.iter().map(|Warning { what, action, .. }| format!("  {what}\n    -> {action}\n"));
+    format!("\n{}:\n{}", count(warnings.len() as u64, "warning"), lines.collect::<String>())
 }
 
 fn meta_servers(status: &ClusterStatus) -> String {
@@ -170,13 +183,13 @@ fn rounded(time: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(time)
 }
 
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table
 }
 
-fn lay_out(table: &mut Table, right_aligned: &[usize]) {
+pub(crate) fn lay_out(table: &mut Table, right_aligned: &[usize]) {
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, COLUMN_GAP));
         if right_aligned.contains(&index) {
@@ -186,19 +199,19 @@ fn lay_out(table: &mut Table, right_aligned: &[usize]) {
 }
 
 /// The table without the blanks at the ends of its lines.
-fn trimmed(table: &Table) -> String {
+pub(crate) fn trimmed(table: &Table) -> String {
     let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use xdpfs_client::{DataNode, MetaRole, MetaServer};
 
     use super::*;
     use crate::console::{Look, tests::Printed};
 
-    fn status(leader_id: Option<u64>) -> ClusterStatus {
+    pub(crate) fn status(leader_id: Option<u64>) -> ClusterStatus {
         let role = |id| match leader_id {
             Some(leader) if leader == id => MetaRole::Leader,
             Some(_) => MetaRole::Unreachable,
@@ -222,6 +235,8 @@ mod tests {
             xdp_reason: "native: the driver can't".into(),
             xdp_packets: [("local".to_owned(), 9)].into(),
             direct_address: "10.0.0.7:1".into(),
+            written_bytes: 11,
+            read_bytes: 12,
         };
         let edge = Edge {
             address: "n7:1".into(),
@@ -272,6 +287,16 @@ DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    XDP      HEARD 
 
 EDGE  DATA NODES  REFUSED       XDP     REPLIES  HEARD
 n7:1  7,8         wrong_node=2  native  kernel   123ms ago
+
+4 warnings:
+  the leader does not hear of metadata server 1 (m1:1): if one more fails, nothing can be put, got or listed
+    -> start it again from its data directory, or mend its network; without its directory it must not come back under its id
+  data nodes are alive in 0 failure domains: buckets that want 2 replicas, as usual, take no puts
+    -> start data nodes, in distinct failure domains (--failure-domain)
+  data node 7 (n7:1) is silent: its replicas are out of reach, and it gets no new ones
+    -> start it again from its data directory, or mend its network
+  4 replicas of chunks could not be written when they were put: those chunks bear fewer failures
+    -> bring back the data nodes that were missing, or add some, and put those objects again
 ";
         assert_eq!(printed.out(), expect);
     }
@@ -310,12 +335,14 @@ n7:1  7,8         wrong_node=2  native  kernel   123ms ago
             r#"{"id":7,"epoch":2,"address":"n7:1","state":"silent","capacity_bytes":3145728,"used_bytes":1048576,"#,
             r#""free_bytes":2097152,"chunks":5,"rejects":{"bad_tag":3,"expired":0},"failure_domain":"rack-1","#,
             r#""last_heartbeat_age_ms":4321,"xdp_mode":"generic","xdp_reason":"native: the driver can't","#,
-            r#""xdp_packets":{"local":9},"direct_address":"10.0.0.7:1"}],"edges":[{"address":"n7:1","node_ids":[7,8],"#,
+            r#""xdp_packets":{"local":9},"direct_address":"10.0.0.7:1","written_bytes":11,"read_bytes":12}],"#,
+            r#""edges":[{"address":"n7:1","node_ids":[7,8],"#,
             r#""xdp_mode":"native","xdp_reason":"the driver can","replies":"kernel","packets":{"routed":9},"#,
-            r#""rejects":{"wrong_node":2},"last_heard_age_ms":123}]}"#,
-            "\n",
+            r#""rejects":{"wrong_node":2},"last_heard_age_ms":123}],"warnings":[{"code":"meta_server_unreachable","#,
         );
-        assert_eq!(printed.out(), expect);
+        let out = printed.out();
+        assert!(out.starts_with(expect), "{out}");
+        assert_eq!(out.lines().count(), 1, "{out}");
     }
 
     #[test]
@@ -323,7 +350,9 @@ n7:1  7,8         wrong_node=2  native  kernel   123ms ago
         let (mut console, printed) = Printed::console(Look::default());
         let status = ClusterStatus { edges: Vec::new(), ..status(Some(2)) };
         assert_eq!(show(&status, &mut console), Ok(Exit::Done));
-        assert!(printed.out().ends_with("7: XDP generic, native: the driver can't\n"), "{}", printed.out());
+        let out = printed.out();
+        assert!(out.contains("7: XDP generic, native: the driver can't\n\n4 warnings"), "{out}");
+        assert!(!out.contains("EDGE"), "{out}");
     }
 
     #[test]

@@ -1,0 +1,191 @@
+//! What somebody should look at, judged by the cluster's state alone, each with what to do.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use xdpfs_client::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer};
+
+use crate::units::count;
+
+/// A node is nearly full when this share of its capacity is used, in percent, or ...
+const USED_PERCENT_MAX: u64 = 85;
+/// ... when less than this share can still be written, in percent: the disk may hold more than chunks.
+const FREE_PERCENT_MIN: u64 = 5;
+/// A server that lacks so many entries can't take over soon.
+const LAG_ENTRIES_MAX: u64 = 10_000;
+/// Replicas in distinct failure domains without which the usual bucket takes no put.
+const USUAL_MIN_REPLICAS: usize = 2;
+
+/// Something that somebody should look at.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Warning {
+    /// A stable name for scripts.
+    pub(crate) code: &'static str,
+    /// What it is, and what follows from it.
+    pub(crate) what: String,
+    /// What to do first.
+    pub(crate) action: String,
+}
+
+/// All of them, the worst first.
+pub(crate) fn warnings(status: &ClusterStatus) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    warnings.extend(unreachable_servers(status));
+    warnings.extend(too_few_domains(status));
+    warnings.extend(status.data_nodes.iter().filter_map(silent_node));
+    warnings.extend(status.data_nodes.iter().filter_map(full_node));
+    warnings.extend(status.meta_servers.iter().filter_map(|server| lagging_server(status, server)));
+    warnings.extend(replica_debt(status));
+    warnings
+}
+
+fn unreachable_servers(status: &ClusterStatus) -> Option<Warning> {
+    let unreachable =
+        status.meta_servers.iter().filter(|server| server.role == MetaRole::Unreachable).collect::<Vec<_>>();
+    if unreachable.is_empty() {
+        return None;
+    }
+    let servers = status.meta_servers.len();
+    let spare = (servers - unreachable.len()).saturating_sub(servers / 2 + 1);
+    let names = unreachable.iter().map(|server| format!("{} ({})", server.id, server.endpoint));
+    let names = names.collect::<Vec<_>>().join(", ");
+    let follows = if spare == 0 {
+        "if one more fails, nothing can be put, got or listed".to_owned()
+    } else {
+        format!("{} more may fail", spare)
+    };
+    Some(Warning {
+        code: "meta_server_unreachable",
+        what: format!("the leader does not hear of metadata server {names}: {follows}"),
+        action: "start it again from its data directory, or mend its network; without its directory it must not come \
+            back under its id"
+            .to_owned(),
+    })
+}
+
+/// Only a leader hears from nodes: what others say counts for nothing here.
+fn too_few_domains(status: &ClusterStatus) -> Option<Warning> {
+    let is_known = status.data_nodes.iter().all(|node| node.state != DataNodeState::Unknown);
+    let alive = status.data_nodes.iter().filter(|node| node.state == DataNodeState::Alive);
+    let domains = alive.map(|node| &node.failure_domain).collect::<BTreeSet<_>>().len();
+    (is_known && domains < USUAL_MIN_REPLICAS && status.leader_id.is_some()).then(|| Warning {
+        code: "too_few_failure_domains",
+        what: format!(
+            "data nodes are alive in {}: buckets that want {USUAL_MIN_REPLICAS} replicas, as usual, take no puts",
+            count(domains as u64, "failure domain")
+        ),
+        action: "start data nodes, in distinct failure domains (--failure-domain)".to_owned(),
+    })
+}
+
+fn silent_node(node: &DataNode) -> Option<Warning> {
+    (node.state == DataNodeState::Silent).then(|| Warning {
+        code: "data_node_silent",
+        what: format!(
+            "data node {} ({}) is silent: its replicas are out of reach, and it gets no new ones",
+            node.id, node.address
+        ),
+        action: "start it again from its data directory, or mend its network".to_owned(),
+    })
+}
+
+fn full_node(node: &DataNode) -> Option<Warning> {
+    let DataNode { capacity_bytes, used_bytes, free_bytes, .. } = *node;
+    let percent = |part: u64| part.saturating_mul(100) / capacity_bytes.max(1);
+    let is_full = percent(used_bytes) > USED_PERCENT_MAX || percent(free_bytes) < FREE_PERCENT_MIN;
+    (node.state == DataNodeState::Alive && capacity_bytes > 0 && is_full).then(|| Warning {
+        code: "data_node_nearly_full",
+        what: format!(
+            "data node {} ({}) is nearly full: {} % used, {} % can still be written",
+            node.id,
+            node.address,
+            percent(used_bytes),
+            percent(free_bytes)
+        ),
+        action: "add data nodes, or delete objects: their room comes back after the deletion grace"
+            .to_owned(),
+    })
+}
+
+fn lagging_server(status: &ClusterStatus, server: &MetaServer) -> Option<Warning> {
+    let lag = status.commit_index.saturating_sub(server.matched_index);
+    // Only the leader knows what others hold.
+    let is_told = status.leader_id == Some(status.server_id);
+    (is_told && server.role == MetaRole::Follower && lag > LAG_ENTRIES_MAX).then(|| Warning {
+        code: "meta_server_lags",
+        what: format!("metadata server {} ({}) lacks {lag} entries of the log", server.id, server.endpoint),
+        action: "look at its disk and its network; until it has caught up it counts for nothing".to_owned(),
+    })
+}
+
+fn replica_debt(status: &ClusterStatus) -> Option<Warning> {
+    (status.replica_debt > 0).then(|| Warning {
+        code: "replicas_missing",
+        what: format!(
+            "{} of chunks could not be written when they were put: those chunks bear fewer failures",
+            count(status.replica_debt, "replica")
+        ),
+        action: "bring back the data nodes that were missing, or add some, and put those objects again"
+            .to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::status::tests::status;
+
+    fn codes(status: &ClusterStatus) -> Vec<&'static str> {
+        warnings(status).iter().map(|warning| warning.code).collect()
+    }
+
+    /// Nothing to complain about.
+    fn healthy() -> ClusterStatus {
+        let mut status = ClusterStatus { replica_debt: 0, ..status(Some(2)) };
+        status.meta_servers[0].role = MetaRole::Follower;
+        let node = DataNode { state: DataNodeState::Alive, ..status.data_nodes[0].clone() };
+        status.data_nodes = vec![node.clone(), DataNode { id: 8, failure_domain: "rack-2".into(), ..node }];
+        status
+    }
+
+    #[test]
+    fn each_trouble_has_its_warning_and_health_has_none() {
+        let check = |change: &dyn Fn(&mut ClusterStatus), expect: &[&str]| {
+            let mut status = healthy();
+            change(&mut status);
+            assert_eq!(codes(&status), expect);
+        };
+        check(&|_| {}, &[]);
+        check(&|status| status.meta_servers[0].role = MetaRole::Unreachable, &["meta_server_unreachable"]);
+        check(&|status| status.replica_debt = 1, &["replicas_missing"]);
+        check(
+            &|status| status.data_nodes[0].state = DataNodeState::Silent,
+            &["too_few_failure_domains", "data_node_silent"],
+        );
+        check(&|status| status.data_nodes.clear(), &["too_few_failure_domains"]);
+        check(&|status| status.data_nodes[0].failure_domain = "rack-2".into(), &["too_few_failure_domains"]);
+        check(&|status| status.data_nodes[0].used_bytes = 3 << 20, &["data_node_nearly_full"]);
+        check(&|status| status.data_nodes[0].free_bytes = 1, &["data_node_nearly_full"]);
+        check(&|status| status.commit_index = 20_000, &["meta_server_lags"]);
+    }
+
+    #[test]
+    fn server_that_does_not_lead_complains_of_nothing_that_it_can_not_know() {
+        let mut status = ClusterStatus { server_id: 1, commit_index: 20_000, ..healthy() };
+        for node in &mut status.data_nodes {
+            node.state = DataNodeState::Unknown;
+        }
+        assert_eq!(codes(&status), [""; 0]);
+    }
+
+    #[test]
+    fn how_many_servers_may_still_fail_is_said() {
+        let mut status = healthy();
+        let server = |id| MetaServer { id, role: MetaRole::Follower, ..status.meta_servers[1].clone() };
+        status.meta_servers = (1..=5).map(server).collect();
+        status.meta_servers[0].role = MetaRole::Unreachable;
+        assert!(warnings(&status)[0].what.ends_with("1 more may fail"));
+        status.meta_servers[1].role = MetaRole::Unreachable;
+        assert!(warnings(&status)[0].what.contains("if one more fails, nothing can be put"));
+    }
+}
