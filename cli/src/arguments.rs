@@ -1,13 +1,14 @@
 //! The command line: what all commands share. The arguments of each command are in its own file.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, num::NonZeroUsize, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use xdpfs_client::{ClientConfig, Endpoints, Precondition};
 
 use crate::{
     commands::{
-        cat, completions, dev, doctor, du, get, health, ls, man, mb, put, rb, rm, stat, status, top, xdp,
+        cat, completions, debug, dev, doctor, du, get, health, ls, man, mb, put, rb, rm, stat, status, top,
+        xdp,
     },
     failure::{EXIT_CODES_HELP, Failure},
 };
@@ -75,6 +76,7 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     Cat(cat::CatArguments),
     Completions(completions::CompletionsArguments),
+    Debug(debug::DebugArguments),
     Dev(dev::DevArguments),
     Doctor(doctor::DoctorArguments),
     Du(du::DuArguments),
@@ -128,6 +130,13 @@ impl Common {
             attempt_timeout: config.attempt_timeout.min(self.timeout),
             ..config
         })
+    }
+
+    /// What another run of this program finds in its environment, so that it asks the same cluster.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let endpoint = self.endpoint.iter().map(|endpoint| ("XDPFS_ENDPOINT", endpoint.into()));
+        let timeout = humantime::format_duration(self.timeout).to_string().replace(' ', "");
+        endpoint.chain([("XDPFS_TIMEOUT", timeout.into())]).collect()
     }
 
     /// How the client is to behave, if a metadata server is named.

@@ -2,6 +2,7 @@
 
 pub(crate) mod cat;
 pub(crate) mod completions;
+pub(crate) mod debug;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod du;
@@ -45,6 +46,7 @@ pub(crate) async fn run<C: ObjectClient>(
         Command::Status(_) => status::run(client, console).await,
         Command::Top(arguments) => top::run(arguments, client, console).await,
         Command::Completions(_)
+        | Command::Debug(_)
         | Command::Dev(_)
         | Command::Doctor(_)
         | Command::Health(_)

@@ -26,7 +26,7 @@ use xdpfs_client::{Client, ObjectClient as _};
 
 use crate::{
     arguments::{Arguments, Command},
-    commands::{completions, dev, doctor, health, man, xdp},
+    commands::{completions, debug, dev, doctor, health, man, xdp},
     console::{Console, Look},
     failure::{Exit, Failure},
     signals::Signals,
@@ -59,6 +59,7 @@ async fn run(arguments: &Arguments, console: &mut Console) -> Result<Exit, Failu
     start_log(matches!(arguments.command, Command::Dev(_)));
     match &arguments.command {
         Command::Completions(arguments) => completions::run(*arguments, console),
+        Command::Debug(debug) => debug::run(debug, &arguments.common, console).await,
         Command::Dev(arguments) => dev::run(arguments, console).await,
         Command::Doctor(doctor) => doctor::run(doctor, &arguments.common, console).await,
         Command::Health(health) => health::run(health, arguments.common.timeout, console).await,

@@ -41,6 +41,11 @@ enum Question {
     Trace(trace::TraceArguments),
 }
 
+/// The sockets in the usual place on which somebody listens.
+pub(crate) fn usual_sockets() -> Vec<PathBuf> {
+    connection::usual_sockets()
+}
+
 /// Asks, until there is an answer or a signal comes.
 pub(crate) async fn run(arguments: &XdpArguments, console: &mut Console) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "figures are shown with --nocapture, and when a test fails")]
 
 mod bad_input;
+mod debug_bundle;
 mod edge;
 mod formats;
 mod hostile;

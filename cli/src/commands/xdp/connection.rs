@@ -61,6 +61,11 @@ impl Connection {
     }
 }
 
+/// The sockets in the usual place on which somebody listens.
+pub(super) fn usual_sockets() -> Vec<PathBuf> {
+    sockets(Path::new(USUAL_DIRECTORY)).unwrap_or_default()
+}
+
 /// The sockets in a directory on which somebody listens, in order; `None` if it can't be looked at. A server that was
 /// killed leaves its own behind.
 fn sockets(directory: &Path) -> Option<Vec<PathBuf>> {
