@@ -1,16 +1,16 @@
 //! The command line: what all commands share. The arguments of each command are in its own file.
 
-use std::{collections::BTreeMap, ffi::OsString, num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use xdpfs_client::{ClientConfig, Endpoints, Precondition};
+use xdpfs_client::{ClientConfig, Endpoints, EndpointsError, Precondition, TlsTrust};
 
 use crate::{
     commands::{
-        cat, completions, debug, dev, doctor, du, get, health, ls, man, mb, put, rb, rm, stat, status, top,
-        xdp,
+        cat, certify, completions, debug, dev, doctor, du, get, health, init, ls, man, mb, put, rb, rm, stat,
+        status, top, xdp,
     },
-    failure::{EXIT_CODES_HELP, Failure},
+    failure::{EXIT_CODES_HELP, Failure, message_of},
 };
 
 /// The most transfers at once: more only wait for each other.
@@ -53,6 +53,9 @@ pub(crate) struct Common {
     /// The metadata servers, separated by commas.
     #[arg(long, global = true, env = "XDPFS_ENDPOINT", value_name = "HOST:PORT,...")]
     endpoint: Option<String>,
+    /// The CA of the cluster (ca.pem): TLS is spoken, and only servers with a certificate of it are.
+    #[arg(long, global = true, env = "XDPFS_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// How long one request is retried before it fails.
     #[arg(
         long,
@@ -75,6 +78,7 @@ pub(crate) struct Common {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Cat(cat::CatArguments),
+    Certify(certify::CertifyArguments),
     Completions(completions::CompletionsArguments),
     Debug(debug::DebugArguments),
     Dev(dev::DevArguments),
@@ -82,6 +86,7 @@ pub(crate) enum Command {
     Du(du::DuArguments),
     Get(get::GetArguments),
     Health(health::HealthArguments),
+    Init(init::InitArguments),
     Ls(ls::LsArguments),
     Man(man::ManArguments),
     Mb(mb::MbArguments),
@@ -124,7 +129,16 @@ impl Common {
         let endpoints: Endpoints =
             endpoint.parse().map_err(|error| Failure::usage(format!("{error}")).with_hint(hint))?;
         let config = ClientConfig::new(endpoints);
+        let tls = self.tls()?;
+        config.endpoints.check(tls.as_ref()).map_err(|error| {
+            let hint = match error {
+                EndpointsError::UnusedCa => "leave --ca (XDPFS_CA) away, or write https://",
+                _ => "give the cluster's ca.pem with --ca FILE, or set XDPFS_CA",
+            };
+            Failure::usage(error.to_string()).with_hint(hint)
+        })?;
         Ok(ClientConfig {
+            tls,
             deadline: self.timeout,
             first_contact: config.first_contact.min(self.timeout),
             attempt_timeout: config.attempt_timeout.min(self.timeout),
@@ -136,7 +150,17 @@ impl Common {
     pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
         let endpoint = self.endpoint.iter().map(|endpoint| ("XDPFS_ENDPOINT", endpoint.into()));
         let timeout = humantime::format_duration(self.timeout).to_string().replace(' ', "");
-        endpoint.chain([("XDPFS_TIMEOUT", timeout.into())]).collect()
+        let ca = self.ca.iter().map(|ca| ("XDPFS_CA", ca.into()));
+        endpoint.chain([("XDPFS_TIMEOUT", timeout.into())]).chain(ca).collect()
+    }
+
+    /// Who must have made the servers' certificates.
+    pub(crate) fn tls(&self) -> Result<Option<TlsTrust>, Failure> {
+        let trust = self.ca.as_deref().map(TlsTrust::from_ca_file).transpose();
+        trust.map_err(|error| {
+            Failure::usage(message_of(&error))
+                .with_hint("--ca (XDPFS_CA) names the ca.pem that xdpfs-cli init made")
+        })
     }
 
     /// How the client is to behave, if a metadata server is named.
@@ -189,6 +213,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::failure::Exit;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(["xdpfs-cli"].into_iter().chain(line.split_whitespace()))
@@ -224,6 +249,7 @@ mod tests {
         for endpoint in [None, Some("localhost"), Some("")] {
             let common = Common {
                 endpoint: endpoint.map(str::to_owned),
+                ca: None,
                 timeout: Duration::from_secs(1),
                 json: false,
                 quiet: false,
@@ -231,6 +257,18 @@ mod tests {
             let failure = common.client_config().unwrap_err();
             assert!(failure.hint.unwrap().contains("XDPFS_ENDPOINT"), "{endpoint:?}");
         }
+    }
+
+    #[test]
+    fn a_ca_that_is_missing_or_of_no_use_is_named() {
+        let check = |line: &str, expect: &str| {
+            let failure = parse(line).unwrap().common.client_config().unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{failure:?}");
+            assert!(failure.message.contains(expect) && failure.hint.is_some(), "{failure:?}");
+        };
+        check("--endpoint https://a:1 ls", "https://");
+        check("--endpoint a:1 --ca /nonexistent/ca.pem ls", "/nonexistent/ca.pem");
+        check("--endpoint a:1 --ca /dev/null ls", "/dev/null");
     }
 
     #[test]
@@ -256,6 +294,18 @@ mod tests {
             "cat",
             "mb b --chunk-size lots",
             "dev",
+            "init",
+            "init d",
+            "init d --meta 1",
+            "init d --meta one=a",
+            "init d --meta 0=a",
+            "init d --meta 1=",
+            "init d --meta 1=a --cluster Red",
+            "init d --meta 1=a --node ..",
+            "init d --meta 1=a --days 0",
+            "certify d",
+            "certify d root",
+            "certify d meta-",
             "completions tcl",
             "doctor eth0",
             "xdp",

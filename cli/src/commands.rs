@@ -1,6 +1,7 @@
 //! One command per file: its arguments and what it prints. What they do is the client's business.
 
 pub(crate) mod cat;
+pub(crate) mod certify;
 pub(crate) mod completions;
 pub(crate) mod debug;
 pub(crate) mod dev;
@@ -8,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod get;
 pub(crate) mod health;
+pub(crate) mod init;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mb;
@@ -45,11 +47,13 @@ pub(crate) async fn run<C: ObjectClient>(
         Command::Stat(arguments) => stat::run(arguments, client, console).await,
         Command::Status(_) => status::run(client, console).await,
         Command::Top(arguments) => top::run(arguments, client, console).await,
-        Command::Completions(_)
+        Command::Certify(_)
+        | Command::Completions(_)
         | Command::Debug(_)
         | Command::Dev(_)
         | Command::Doctor(_)
         | Command::Health(_)
+        | Command::Init(_)
         | Command::Man(_)
         | Command::Xdp(_) => Err(Failure::usage("this command speaks to no cluster")),
     }

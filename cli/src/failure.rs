@@ -4,7 +4,7 @@
 
 use std::{error::Error as StdError, fmt::Display, io, process::ExitCode};
 
-use xdpfs_client::{Error, ErrorKind};
+use xdpfs_client::{Error, ErrorKind, Mismatch};
 
 use crate::address::Address;
 
@@ -42,7 +42,7 @@ pub(crate) const EXIT_CODES_HELP: &str = "\
 Exit codes:
     0  done
     1  some of several things failed (each is named), or another failure
-    2  the command line, a name or a range makes no sense
+    2  the command line, a name or a range makes no sense; also TLS or a CA that does not fit the servers
     3  not found; also a recursive command that found nothing
     4  a precondition failed; also a bucket that exists already or is not empty
     5  unavailable: the same may work later; also no space, or an unknown outcome
@@ -90,6 +90,11 @@ impl Failure {
     /// The command line asks for something that makes no sense.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, ErrorKind::InvalidArgument.label(), message)
+    }
+
+    /// Client and server do not agree on TLS.
+    pub(crate) fn mismatch(message: impl Into<String>, mismatch: &Mismatch) -> Self {
+        Self::new(Exit::Usage, ErrorKind::Trust.label(), message).with_hint(hint_for_mismatch(mismatch))
     }
 
     /// Nothing is there.
@@ -178,7 +183,7 @@ impl From<Error> for Failure {
             message: message_of(&error),
             hint: hint_for(&error),
             address: address_in(&error).map(Box::new),
-            is_unserved: matches!(error, Error::Unavailable { .. }),
+            is_unserved: matches!(error, Error::Mismatch { .. } | Error::Unavailable { .. }),
             is_named: names_its_object(&error),
         }
     }
@@ -194,7 +199,7 @@ const fn exit_of(kind: ErrorKind) -> Exit {
     match kind {
         ErrorKind::AlreadyExists | ErrorKind::NotEmpty | ErrorKind::PreconditionFailed => Exit::Precondition,
         ErrorKind::Integrity => Exit::Integrity,
-        ErrorKind::InvalidArgument => Exit::Usage,
+        ErrorKind::InvalidArgument | ErrorKind::Trust => Exit::Usage,
         ErrorKind::Io | ErrorKind::Protocol => Exit::Partial,
         ErrorKind::NoSpace | ErrorKind::Unavailable => Exit::Unavailable,
         ErrorKind::NotFound => Exit::NotFound,
@@ -223,6 +228,7 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::BucketNotEmpty { bucket } => {
             format!("remove its objects first: xdpfs-cli rm -r {bucket}/, or all at once: xdpfs-cli rb --force {bucket}")
         }
+        Error::Mismatch { mismatch, .. } => hint_for_mismatch(mismatch),
         Error::ObjectNotFound { bucket, .. } => format!("see what is there: xdpfs-cli ls -r {bucket}"),
         Error::PreconditionFailed { .. } => format!("see what the key holds with: xdpfs-cli stat {PLACE}"),
         Error::RangeNotSatisfiable { size: 0, .. } => "it is empty: get it without --range".into(),
@@ -248,6 +254,26 @@ fn hint_for(error: &Error) -> Option<String> {
     Some(hint)
 }
 
+fn hint_for_mismatch(mismatch: &Mismatch) -> String {
+    match mismatch {
+        Mismatch::Expired => "whoever runs the cluster makes a new one with: xdpfs-cli certify DIR NAME",
+        Mismatch::NotYetValid => "compare the clocks of both machines",
+        Mismatch::NotGrpc => "check --endpoint (XDPFS_ENDPOINT): is that the address for clients of a metadata server?",
+        Mismatch::NotMetaServer => "check --endpoint (XDPFS_ENDPOINT): is that a metadata server of this cluster?",
+        Mismatch::NoTls => "leave --ca (XDPFS_CA) away to speak plaintext, or start the servers with --tls",
+        Mismatch::RefusesUs(_) => {
+            "check --endpoint (XDPFS_ENDPOINT): clients use the address for clients, where no certificate is needed"
+        }
+        Mismatch::SpeaksTls => "give the cluster's ca.pem with --ca FILE, or set XDPFS_CA",
+        Mismatch::Tls(_) => "client and servers may be of different versions: compare their --version",
+        Mismatch::UnknownIssuer => "check --ca (XDPFS_CA): is that the ca.pem of this cluster?",
+        Mismatch::WrongName(_) => {
+            "use a name or address that the certificate has, or add this one: xdpfs-cli certify DIR NAME --host HOST"
+        }
+    }
+    .to_owned()
+}
+
 fn address_in(error: &Error) -> Option<Address> {
     match error {
         Error::BucketExists { bucket }
@@ -256,6 +282,7 @@ fn address_in(error: &Error) -> Option<Address> {
         Error::ObjectNotFound { bucket, key } => Some(Address::new(bucket, key)),
         Error::Input(_)
         | Error::InvalidArgument { .. }
+        | Error::Mismatch { .. }
         | Error::PreconditionFailed { .. }
         | Error::RangeNotSatisfiable { .. }
         | Error::ChangedWhileReading
@@ -277,7 +304,13 @@ fn address_in(error: &Error) -> Option<Address> {
 /// Whether the message says all there is to say about the place.
 fn names_its_object(error: &Error) -> bool {
     address_in(error).is_some()
-        || matches!(error, Error::InvalidArgument { .. } | Error::Unavailable { .. } | Error::Socket(_))
+        || matches!(
+            error,
+            Error::InvalidArgument { .. }
+                | Error::Mismatch { .. }
+                | Error::Unavailable { .. }
+                | Error::Socket(_)
+        )
 }
 
 #[cfg(test)]
@@ -306,6 +339,8 @@ mod tests {
         check(Error::BucketNotEmpty { bucket: bucket() }, Exit::Precondition, "not_empty");
         check(Error::Input(io()), Exit::Partial, "io");
         check(Error::InvalidArgument { message: why() }, Exit::Usage, "invalid_argument");
+        let mismatch = Mismatch::SpeaksTls;
+        check(Error::Mismatch { endpoint: "m:1".into(), mismatch }, Exit::Usage, "trust");
         check(Error::ObjectNotFound { bucket: bucket(), key: key() }, Exit::NotFound, "not_found");
         check(Error::PreconditionFailed { message: why() }, Exit::Precondition, "precondition_failed");
         check(Error::RangeNotSatisfiable { start: 2, size: 1 }, Exit::Usage, "invalid_argument");
@@ -343,6 +378,7 @@ mod tests {
         check(ErrorKind::PermissionDenied, 6);
         check(ErrorKind::PreconditionFailed, 4);
         check(ErrorKind::Protocol, 1);
+        check(ErrorKind::Trust, 2);
         check(ErrorKind::Unavailable, 5);
     }
 

@@ -5,6 +5,7 @@
 
 mod address;
 mod arguments;
+mod authority_directory;
 mod batch;
 mod commands;
 mod console;
@@ -26,7 +27,7 @@ use xdpfs_client::{Client, ObjectClient as _};
 
 use crate::{
     arguments::{Arguments, Command},
-    commands::{completions, debug, dev, doctor, health, man, xdp},
+    commands::{certify, completions, debug, dev, doctor, health, init, man, xdp},
     console::{Console, Look},
     failure::{Exit, Failure},
     signals::Signals,
@@ -58,11 +59,13 @@ fn main() -> ExitCode {
 async fn run(arguments: &Arguments, console: &mut Console) -> Result<Exit, Failure> {
     start_log(matches!(arguments.command, Command::Dev(_)));
     match &arguments.command {
+        Command::Certify(arguments) => certify::run(arguments, console),
         Command::Completions(arguments) => completions::run(*arguments, console),
         Command::Debug(debug) => debug::run(debug, &arguments.common, console).await,
         Command::Dev(arguments) => dev::run(arguments, console).await,
         Command::Doctor(doctor) => doctor::run(doctor, &arguments.common, console).await,
-        Command::Health(health) => health::run(health, arguments.common.timeout, console).await,
+        Command::Health(health) => health::run(health, &arguments.common, console).await,
+        Command::Init(arguments) => init::run(arguments, console),
         Command::Man(arguments) => man::run(arguments, console),
         Command::Xdp(arguments) => xdp::run(arguments, console).await,
         command => run_with_client(command, arguments, console).await,

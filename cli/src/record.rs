@@ -39,6 +39,16 @@ pub(crate) struct HealthRecord<'a> {
     pub(crate) serving: bool,
 }
 
+/// A member's certificate.
+#[derive(Debug, Serialize)]
+pub(crate) struct CertificateRecord<'a> {
+    pub(crate) member: &'a str,
+    pub(crate) directory: &'a str,
+    pub(crate) hosts: &'a [String],
+    pub(crate) until: &'a str,
+    pub(crate) made: bool,
+}
+
 /// An object.
 #[derive(Debug, Serialize)]
 pub(crate) struct ObjectRecord<'a> {

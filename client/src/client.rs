@@ -53,13 +53,17 @@ impl Client {
     /// A client for the cluster that `config` names. Nothing is sent before the first operation.
     ///
     /// # Errors
-    /// [`Error::Socket`] if no UDP socket can be had.
+    /// [`Error::Socket`] if no UDP socket can be had; [`Error::InvalidArgument`] if the endpoints ask for TLS and there is
+    /// no CA, or the other way round.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn connect(config: ClientConfig) -> Result<Self> {
+        let checked = config.endpoints.check(config.tls.as_ref());
+        checked.map_err(|error| Error::invalid(error.to_string()))?;
         let chunks = ChunkClient::bind(config.chunk_client).map_err(Error::Socket)?;
-        let shared = Shared::new(config, Arc::new(chunks.clone()), Dialer::Tcp);
+        let dialer = Dialer::network(config.tls.clone());
+        let shared = Shared::new(config, Arc::new(chunks.clone()), dialer);
         Ok(Self { shared, chunks: Some(chunks) })
     }
 

@@ -4,13 +4,29 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr, time::Duration}
 
 use tonic::codegen::http::uri::Authority;
 use xdpfs_transport::ChunkClientConfig;
+use xdpfs_trust::TlsTrust;
 
 /// The most endpoints that one client keeps connections to.
 pub(crate) const ENDPOINTS_MAX: usize = 16;
 
-/// Where the metadata servers are: `host:port` or `http://host:port`, separated by commas.
+/// Where the metadata servers are: `host:port`, `https://host:port` or `http://host:port`, separated by commas.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Endpoints(Vec<String>);
+pub struct Endpoints {
+    list: Vec<String>,
+    scheme: Scheme,
+}
+
+/// What endpoints say about TLS.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Scheme {
+    /// Nothing: it is spoken if there is a CA to check servers against.
+    #[default]
+    Either,
+    /// `http://`: it is not spoken.
+    Plaintext,
+    /// `https://`: it is spoken.
+    Tls,
+}
 
 /// A list of endpoints that makes no sense.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -18,9 +34,18 @@ pub enum EndpointsError {
     /// There is none.
     #[error("no endpoint is given")]
     Empty,
-    /// One is neither `host:port` nor `http://host:port`.
-    #[error("{0:?} is not an endpoint: write host:port or http://host:port")]
+    /// One is of no form that there is.
+    #[error("{0:?} is not an endpoint: write host:port or https://host:port")]
     Malformed(String),
+    /// Some are to be spoken to with TLS, and some without.
+    #[error("some endpoints are http:// and some https://: write all of them alike")]
+    Mixed,
+    /// TLS has been asked for, and nothing tells servers from impostors.
+    #[error("the endpoints are https://, and there is no CA to check the servers against")]
+    NoCa,
+    /// Plaintext has been asked for, and TLS has been made ready.
+    #[error("the endpoints are http://, and a CA is given to check the servers against")]
+    UnusedCa,
     /// There are too many.
     #[error("more than {ENDPOINTS_MAX} endpoints are given")]
     TooMany,
@@ -29,17 +54,36 @@ pub enum EndpointsError {
 impl Endpoints {
     /// The endpoints as `host:port`, in the order given.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+        self.list.iter().map(String::as_str)
+    }
+
+    /// What they say about TLS.
+    #[must_use]
+    pub const fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Whether they can be spoken to with these authorities, or without any. Plaintext is never spoken where one of
+    /// the two asks for TLS.
+    ///
+    /// # Errors
+    /// They contradict each other.
+    pub const fn check(&self, tls: Option<&TlsTrust>) -> Result<(), EndpointsError> {
+        match (self.scheme, tls) {
+            (Scheme::Tls, None) => Err(EndpointsError::NoCa),
+            (Scheme::Plaintext, Some(_)) => Err(EndpointsError::UnusedCa),
+            (Scheme::Either, _) | (Scheme::Plaintext, None) | (Scheme::Tls, Some(_)) => Ok(()),
+        }
     }
 
     pub(crate) fn as_slice(&self) -> &[String] {
-        &self.0
+        &self.list
     }
 }
 
 impl From<SocketAddr> for Endpoints {
     fn from(address: SocketAddr) -> Self {
-        Self(vec![address.to_string()])
+        Self { list: vec![address.to_string()], scheme: Scheme::Either }
     }
 }
 
@@ -48,10 +92,17 @@ impl FromStr for Endpoints {
 
     fn from_str(list: &str) -> Result<Self, EndpointsError> {
         let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
-        let endpoints = parts.map(parse_endpoint).collect::<Result<Vec<_>, _>>()?;
-        match endpoints.len() {
+        let parts: Vec<_> = parts.map(cut_scheme).collect();
+        let list = parts.iter().map(|(_, rest)| parse_endpoint(rest)).collect::<Result<Vec<_>, _>>()?;
+        let said = parts.into_iter().map(|(scheme, _)| scheme).filter(|scheme| *scheme != Scheme::Either);
+        let said: Vec<_> = said.collect();
+        if said.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(EndpointsError::Mixed);
+        }
+        let scheme = said.first().copied().unwrap_or_default();
+        match list.len() {
             0 => Err(EndpointsError::Empty),
-            1..=ENDPOINTS_MAX => Ok(Self(endpoints)),
+            1..=ENDPOINTS_MAX => Ok(Self { list, scheme }),
             _ => Err(EndpointsError::TooMany),
         }
     }
@@ -59,14 +110,21 @@ impl FromStr for Endpoints {
 
 impl fmt::Display for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(","))
+        f.write_str(&self.list.join(","))
     }
 }
 
-/// `host:port` of an endpoint in either form.
+/// What an endpoint says about TLS, and the rest of it.
+fn cut_scheme(text: &str) -> (Scheme, &str) {
+    let cut = |scheme, prefix: &str| text.strip_prefix(prefix).map(|rest| (scheme, rest));
+    let cut = cut(Scheme::Plaintext, "http://").or_else(|| cut(Scheme::Tls, "https://"));
+    cut.unwrap_or((Scheme::Either, text))
+}
+
+/// `host:port` of an endpoint in any form. Of servers that others name, what they say about TLS counts for nothing.
 pub(crate) fn parse_endpoint(text: &str) -> Result<String, EndpointsError> {
     let malformed = || EndpointsError::Malformed(text.to_owned());
-    let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let authority = cut_scheme(text).1.trim_end_matches('/');
     let (host, port) = authority.rsplit_once(':').ok_or_else(malformed)?;
     let good_host =
         !host.is_empty() && !host.contains(['/', '@', ' ']) && authority.parse::<Authority>().is_ok();
@@ -81,6 +139,8 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<String, EndpointsError> {
 pub struct ClientConfig {
     /// The metadata servers that are asked first.
     pub endpoints: Endpoints,
+    /// Who must have made the servers' certificates. None: plaintext, for loopback and networks that are trusted.
+    pub tls: Option<TlsTrust>,
     /// How long an operation of the control plane, or one chunk, is retried before it fails.
     pub deadline: Duration,
     /// How long to try before the very first answer of any metadata server: a wrong endpoint should not cost the
@@ -108,6 +168,7 @@ impl ClientConfig {
     pub fn new(endpoints: Endpoints) -> Self {
         Self {
             endpoints,
+            tls: None,
             deadline: Duration::from_secs(30),
             first_contact: Duration::from_secs(5),
             attempt_timeout: Duration::from_secs(2),
@@ -126,19 +187,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_of_an_endpoint_are_understood() {
-        let check = |text: &str, expect: &[&str]| {
+    fn all_forms_of_an_endpoint_are_understood() {
+        let check = |text: &str, expect: &[&str], scheme| {
             let endpoints: Endpoints = text.parse().unwrap();
             assert_eq!(endpoints.iter().collect::<Vec<_>>(), expect, "{text}");
+            assert_eq!(endpoints.scheme(), scheme, "{text}");
         };
-        check("127.0.0.1:7001", &["127.0.0.1:7001"]);
-        check("http://meta-1:7001/, meta-2:7001,", &["meta-1:7001", "meta-2:7001"]);
-        check("[::1]:7001", &["[::1]:7001"]);
+        check("127.0.0.1:7001", &["127.0.0.1:7001"], Scheme::Either);
+        check("http://meta-1:7001/, meta-2:7001,", &["meta-1:7001", "meta-2:7001"], Scheme::Plaintext);
+        check("a:1,https://b:2/", &["a:1", "b:2"], Scheme::Tls);
+        check("[::1]:7001", &["[::1]:7001"], Scheme::Either);
+    }
+
+    #[test]
+    fn tls_is_not_left_to_chance() {
+        let check = |text: &str, expect| {
+            assert_eq!(text.parse::<Endpoints>().unwrap().check(None), expect, "{text}");
+        };
+        check("a:1", Ok(()));
+        check("http://a:1", Ok(()));
+        check("https://a:1", Err(EndpointsError::NoCa));
+        assert_eq!("http://a:1,https://b:1".parse::<Endpoints>(), Err(EndpointsError::Mixed));
     }
 
     #[test]
     fn nonsense_is_named() {
-        for bad in ["localhost", "a:b", "a:0", "a:99999", ":7001", "https://a:1", "a/b:1", "::1:1", "ü:1"] {
+        for bad in ["localhost", "a:b", "a:0", "a:99999", ":7001", "ftp://a:1", "a/b:1", "::1:1", "ü:1"] {
             assert_eq!(bad.parse::<Endpoints>(), Err(EndpointsError::Malformed(bad.to_owned())));
         }
         assert_eq!(" , ".parse::<Endpoints>(), Err(EndpointsError::Empty));

@@ -8,7 +8,7 @@ mod refusal;
 mod route;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -21,6 +21,7 @@ use tonic::{
 };
 use tracing::debug;
 use xdpfs_proto::meta::v1::meta_service_client::MetaServiceClient;
+use xdpfs_trust::{Mismatch, TlsTrust};
 
 pub(crate) use self::{
     backoff::Backoff,
@@ -36,7 +37,7 @@ use crate::{
 /// A connection to one metadata server.
 pub(crate) type Meta = MetaServiceClient<Channel>;
 
-/// How long to wait for a TCP connection.
+/// How long to wait for a connection: from the first packet until the server has answered in HTTP/2.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a silent connection is trusted, and then how long its peer has to answer a ping.
 const KEEPALIVE: Duration = Duration::from_secs(2);
@@ -61,7 +62,7 @@ pub(crate) struct Control {
 #[derive(Debug)]
 pub(crate) enum Dialer {
     /// Over the network.
-    Tcp,
+    Network(xdpfs_trust::Dialer),
     /// Within this process, so that tests can run on virtual time.
     #[cfg(test)]
     Memory(crate::fake::Listener),
@@ -77,6 +78,10 @@ struct Attempts {
     in_doubt: bool,
     /// The server that failed last: a hint to it is not worth following at once.
     failed: Option<String>,
+    /// Servers with which this client does not agree on TLS.
+    mismatched: BTreeSet<String>,
+    /// The last such server, and on what.
+    mismatch: Option<(String, Mismatch)>,
 }
 
 impl Control {
@@ -149,7 +154,7 @@ impl Control {
         let verdict = Verdict::on(status);
         debug!(operation = attempts.operation.label(), endpoint, code = ?status.code(), message = status.message(), ?verdict, "attempt failed");
         let contacted = self.with_route(|route| {
-            if verdict != Verdict::NoAnswer {
+            if !matches!(verdict, Verdict::Mismatch(_) | Verdict::NoAnswer) {
                 route.contacted = true;
             }
             route.contacted
@@ -159,6 +164,19 @@ impl Control {
         let delay = match verdict {
             Verdict::Final(refusal) => return Err(attempts.conclude(refusal, status)),
             _ if give_up => return Err(attempts.give_up(status)),
+            Verdict::Mismatch(mismatch) => {
+                attempts.mismatched.insert(endpoint.to_owned());
+                attempts.mismatch = Some((endpoint.to_owned(), mismatch));
+                let is_left = |endpoint: &String| !attempts.mismatched.contains(endpoint);
+                let is_hopeless = self.with_route(|route| {
+                    route.pass(endpoint);
+                    !route.endpoints().iter().any(is_left)
+                });
+                if is_hopeless {
+                    return Err(attempts.give_up(status));
+                }
+                attempts.backoff.elsewhere()
+            }
             Verdict::Leader(leader) if attempts.failed.as_deref() != Some(&leader) => {
                 let moved = self.with_route(|route| route.follow(&leader));
                 attempts.failed = None;
@@ -200,7 +218,16 @@ impl Control {
 impl Attempts {
     fn new(operation: Operation) -> Self {
         let backoff = Backoff::default();
-        Self { operation, started: Instant::now(), count: 0, backoff, in_doubt: false, failed: None }
+        Self {
+            operation,
+            started: Instant::now(),
+            count: 0,
+            backoff,
+            in_doubt: false,
+            failed: None,
+            mismatched: BTreeSet::new(),
+            mismatch: None,
+        }
     }
 
     fn limit(&self, patience: Duration) -> Duration {
@@ -224,6 +251,10 @@ impl Attempts {
         if self.operation.is_visible() && (self.in_doubt || is_in_doubt(last)) {
             return Refusal::Gone(Error::OutcomeUnknown { operation, why: describe(last) });
         }
+        // That others were down at the time is the lesser news.
+        if let Some((endpoint, mismatch)) = self.mismatch.clone().filter(|_| is_unreached(last)) {
+            return Refusal::Gone(Error::Mismatch { endpoint, mismatch });
+        }
         if refusal::reason(last).as_deref() == Some("NOT_ENOUGH_NODES") {
             return Refusal::Gone(Error::NotEnoughNodes { message: last.message().to_owned() });
         }
@@ -240,8 +271,13 @@ impl Attempts {
 fn is_in_doubt(status: &Status) -> bool {
     match refusal::reason(status) {
         Some(reason) => reason == "OUTCOME_UNKNOWN" || reason == "DEADLINE_EXCEEDED",
-        None => !causes(status).any(|cause| cause.is::<ConnectError>()),
+        None => !is_unreached(status),
     }
+}
+
+/// Whether there was no connection, so that nothing was sent.
+fn is_unreached(status: &Status) -> bool {
+    causes(status).any(|cause| cause.is::<ConnectError>())
 }
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
@@ -249,7 +285,7 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'st
 }
 
 /// A status in words, with the cause that tonic hides behind "transport error".
-fn describe(status: &Status) -> String {
+pub(crate) fn describe(status: &Status) -> String {
     let mut words = status.message().to_owned();
     for cause in causes(status).map(ToString::to_string) {
         if !words.contains(&cause) {
@@ -260,16 +296,24 @@ fn describe(status: &Status) -> String {
 }
 
 impl Dialer {
+    /// With TLS if there is somebody to trust.
+    pub(crate) fn network(tls: Option<TlsTrust>) -> Self {
+        Self::Network(xdpfs_trust::Dialer::new(tls, CONNECT_TIMEOUT))
+    }
+
     fn open(&self, endpoint: &str) -> Result<Meta, Status> {
-        let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))
+        let uri = match self {
+            Self::Network(dialer) => dialer.uri(endpoint),
+            #[cfg(test)]
+            Self::Memory(_) => format!("http://{endpoint}"),
+        };
+        let endpoint = Endpoint::from_shared(uri)
             .map_err(|_| Status::unavailable("the server's endpoint is malformed"))?
-            .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true)
-            .tcp_nodelay(true);
+            .keep_alive_while_idle(true);
         let channel = match self {
-            Self::Tcp => endpoint.connect_lazy(),
+            Self::Network(dialer) => endpoint.connect_with_connector_lazy(dialer.clone()),
             #[cfg(test)]
             Self::Memory(listener) => endpoint.connect_with_connector_lazy(listener.connector()),
         };

@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use xdpfs_trust::Mismatch;
 use xdpfs_wire::ChunkId;
 
 /// The result of every operation.
@@ -59,6 +60,15 @@ pub enum Error {
         start: u64,
         /// The object's size.
         size: u64,
+    },
+
+    /// Client and server do not agree on TLS, or on whom to trust. Nothing was sent.
+    #[error("cannot speak to {endpoint}: {mismatch}")]
+    Mismatch {
+        /// The server.
+        endpoint: String,
+        /// On what.
+        mismatch: Mismatch,
     },
 
     // Not now: the same request may work later.
@@ -181,6 +191,8 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// Client and server do not understand each other.
     Protocol,
+    /// Client and server do not agree on TLS, or on whom to trust.
+    Trust,
     /// Try again later.
     Unavailable,
 }
@@ -200,6 +212,7 @@ impl ErrorKind {
             Self::PermissionDenied => "permission_denied",
             Self::PreconditionFailed => "precondition_failed",
             Self::Protocol => "protocol",
+            Self::Trust => "trust",
             Self::Unavailable => "unavailable",
         }
     }
@@ -215,6 +228,7 @@ impl Error {
             Self::BucketNotEmpty { .. } => ErrorKind::NotEmpty,
             Self::Input(_) | Self::Socket(_) => ErrorKind::Io,
             Self::InvalidArgument { .. } | Self::RangeNotSatisfiable { .. } => ErrorKind::InvalidArgument,
+            Self::Mismatch { .. } => ErrorKind::Trust,
             Self::PreconditionFailed { .. } => ErrorKind::PreconditionFailed,
             Self::ChangedWhileReading
             | Self::DataUnavailable { .. }
@@ -244,7 +258,7 @@ impl From<Error> for io::Error {
             ErrorKind::Io | ErrorKind::NotEmpty => io::ErrorKind::Other,
             ErrorKind::NoSpace => io::ErrorKind::StorageFull,
             ErrorKind::NotFound => io::ErrorKind::NotFound,
-            ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+            ErrorKind::PermissionDenied | ErrorKind::Trust => io::ErrorKind::PermissionDenied,
             ErrorKind::Unavailable => io::ErrorKind::ResourceBusy,
         };
         Self::new(kind, error)

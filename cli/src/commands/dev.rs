@@ -56,7 +56,7 @@ pub(crate) async fn run(arguments: &DevArguments, console: &mut Console) -> Resu
     let bound = Bound::bind(arguments.listen, directory.memory())?;
     bound.moved.iter().for_each(|moved| console.note(moved));
     console.note(&format!(
-        "starting a cluster in {}; it is open to everybody on this machine",
+        "starting a cluster in {}; it speaks plaintext on loopback only, and is open to everybody on this machine",
         arguments.data_dir.display()
     ));
     let cluster = tokio::select! {

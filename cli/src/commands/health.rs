@@ -1,11 +1,10 @@
 //! `health`: whether one server serves; made for whoever watches it, such as a container engine.
 
-use std::time::Duration;
-
 use clap::Args;
 use xdpfs_client::{Health, HealthError, check_health};
 
 use crate::{
+    arguments::Common,
     console::Console,
     failure::{Exit, Failure},
     record::HealthRecord,
@@ -21,7 +20,8 @@ Services:
 
 Examples:
   xdpfs-cli health 127.0.0.1:7001                              the process answers
-  xdpfs-cli health 127.0.0.1:7001 xdpfs.meta.v1.MetaService    and can serve")]
+  xdpfs-cli health 127.0.0.1:7001 xdpfs.meta.v1.MetaService    and can serve
+  xdpfs-cli --ca ca.pem health meta-1:7001                     with TLS")]
 pub(crate) struct HealthArguments {
     /// The server.
     #[arg(value_name = "HOST:PORT")]
@@ -34,10 +34,11 @@ pub(crate) struct HealthArguments {
 /// Asks the server.
 pub(crate) async fn run(
     arguments: &HealthArguments,
-    timeout: Duration,
+    common: &Common,
     console: &mut Console,
 ) -> Result<Exit, Failure> {
-    let health = check_health(&arguments.server, &arguments.service, timeout).await;
+    let tls = common.tls()?;
+    let health = check_health(&arguments.server, &arguments.service, common.timeout, tls.as_ref()).await;
     show(arguments, health, console)
 }
 
@@ -49,6 +50,9 @@ fn show(
     let is_serving = match health {
         Ok(health) => health == Health::Serving,
         Err(error @ HealthError::NoAnswer { .. }) => return Err(Failure::unavailable(error.to_string())),
+        Err(HealthError::Mismatch { endpoint, mismatch }) => {
+            return Err(Failure::mismatch(format!("cannot speak to {endpoint}: {mismatch}"), &mismatch));
+        }
         Err(error) => return Err(Failure::usage(error.to_string())),
     };
     let HealthArguments { server, service } = arguments;
@@ -78,5 +82,8 @@ mod tests {
         check(Ok(Health::Serving), true, (Exit::Done, line));
         let unknown = HealthError::UnknownService { endpoint: "m1:1".into(), service: "s".into() };
         check(Err(unknown), false, (Exit::Usage, ""));
+        let mismatch =
+            HealthError::Mismatch { endpoint: "m1:1".into(), mismatch: xdpfs_client::Mismatch::SpeaksTls };
+        check(Err(mismatch), false, (Exit::Usage, ""));
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
+use xdpfs_trust::{DialError, Mismatch};
 
 use super::operation::Operation;
 use crate::{config::parse_endpoint, error::Error};
@@ -23,6 +24,8 @@ pub(super) enum Verdict {
     Later,
     /// Ask this leader.
     Leader(String),
+    /// The server cannot be spoken to; nothing was sent to it.
+    Mismatch(Mismatch),
     /// The server cannot be reached, or has not answered.
     NoAnswer,
 }
@@ -103,7 +106,10 @@ impl Verdict {
     pub(super) fn on(status: &Status) -> Self {
         match error_info(status) {
             Some((reason, leader)) => Self::by_reason(&reason, leader, status),
-            None => Self::by_code(status),
+            None => match DialError::mismatch_in(status) {
+                Some(mismatch) => Self::Mismatch(mismatch.clone()),
+                None => Self::by_code(status),
+            },
         }
     }
 

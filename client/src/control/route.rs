@@ -20,6 +20,11 @@ impl Route {
         Self { endpoints: endpoints.to_vec(), current: endpoints[0].clone(), turn: 0, contacted: false }
     }
 
+    /// As configured.
+    pub(super) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
     pub(super) fn current(&self) -> &str {
         &self.current
     }

@@ -46,7 +46,8 @@ fn control(addresses: &[SocketAddr], tune: impl FnOnce(&mut ClientConfig)) -> Co
     let mut config = ClientConfig::new(list.join(",").parse().unwrap());
     config.deadline = Duration::from_secs(20);
     tune(&mut config);
-    Control::new(&config, Dialer::Tcp)
+    let dialer = Dialer::network(config.tls.clone());
+    Control::new(&config, dialer)
 }
 
 /// A port that refuses connections.
@@ -257,6 +258,70 @@ async fn a_hint_to_a_server_that_just_failed_is_not_followed_at_once() {
     let control = control(&[dead, servers.addresses[0], servers.addresses[1]], |_| {});
     head(&control).await.unwrap();
     assert_eq!(servers.counts(), [1, 1]);
+}
+
+/// A server that speaks TLS, as far as one that does not can tell.
+fn tls_server() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            use std::io::{Read as _, Write as _};
+            let mut stream = stream.unwrap();
+            // It may have gone away.
+            let _heard = stream.read(&mut [0; 24]);
+            let _told = stream.write_all(&[0x15, 3, 3, 0, 2, 2, 10]);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn servers_that_speak_tls_to_a_client_without_are_named_at_once() {
+    let servers = [tls_server(), tls_server()];
+    let control = control(&servers, |_| {});
+    let started = Instant::now();
+    let failure = error(create(&control).await.unwrap_err());
+    let Error::Mismatch { mismatch: Mismatch::SpeaksTls, endpoint } = &failure else { panic!("{failure:?}") };
+    assert!(servers.iter().any(|server| server.to_string() == *endpoint), "{endpoint}");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_tls_is_passed_if_another_does_not() {
+    let servers = Servers::start(1).await;
+    let control = control(&[tls_server(), servers.addresses[0]], |_| {});
+    create(&control).await.unwrap();
+    assert_eq!(servers.counts(), [1]);
+    // A hint leads to one, too.
+    servers.metas[0].answer([not_leader(Some(tls_server()))]);
+    create(&control).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_mismatch_is_told_before_servers_that_are_down() {
+    let addresses = [tls_server(), dead_address()];
+    let control = control(&addresses, |config| config.first_contact = Duration::from_millis(300));
+    let failure = error(create(&control).await.unwrap_err());
+    assert!(matches!(failure, Error::Mismatch { .. }), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_client_with_a_ca_does_not_speak_plaintext() {
+    let servers = Servers::start(1).await;
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, xdpfs_trust::Authority::make("red").unwrap().certificates_pem()).unwrap();
+    let tls = TlsTrust::from_ca_file(&ca).unwrap();
+    let secured = control(&servers.addresses, |config| config.tls = Some(tls.clone()));
+    let failure = error(create(&secured).await.unwrap_err());
+    // The fake server does not say so as ours do.
+    assert!(matches!(failure, Error::Mismatch { .. }), "{failure:?}");
+    assert_eq!(servers.counts(), [0]);
+    let mut config = ClientConfig::new(format!("http://{}", servers.addresses[0]).parse().unwrap());
+    config.tls = Some(tls);
+    let failure = Client::connect(config).unwrap_err();
+    assert!(matches!(failure, Error::InvalidArgument { .. }), "{failure:?}");
 }
 
 #[tokio::test]
