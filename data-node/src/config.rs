@@ -7,6 +7,7 @@ use clap::Parser;
 use thiserror::Error;
 
 use crate::{
+    link::{Link, LinkError},
     run_as::RunAs,
     xdp::{XdpConfig, XdpMode},
 };
@@ -27,6 +28,13 @@ pub struct Arguments {
     /// The metadata servers, separated by commas. Any of them will do: the leader is found from there.
     #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_META", value_delimiter = ',', required = true)]
     meta: Vec<MetaEndpoint>,
+    /// The directory with ca.pem, server.pem and server.key, as xdpfs-cli init makes it: TLS is spoken with the metadata
+    /// servers. The files are looked at every two seconds, and new ones are used.
+    #[arg(long, value_name = "DIR", env = "XDPFS_NODE_TLS")]
+    tls: Option<PathBuf>,
+    /// Speak plaintext with metadata servers on other hosts, too: everybody on the way sees the cluster's secrets.
+    #[arg(long, env = "XDPFS_NODE_INSECURE")]
+    insecure: bool,
     /// The address to receive datagrams on. Port 0 takes any free one.
     #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_LISTEN", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -78,6 +86,9 @@ pub enum ConfigError {
     /// An endpoint isn't `HOST:PORT`.
     #[error("the metadata server {0:?} is not HOST:PORT")]
     Endpoint(String),
+    /// The metadata servers can't be spoken to so.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// There is no metadata server.
     #[error("at least one metadata server is needed")]
     NoEndpoint,
@@ -96,10 +107,17 @@ pub struct MetaEndpoint {
 }
 
 impl MetaEndpoint {
-    /// The endpoint as a URI.
+    /// The endpoint as `HOST:PORT`.
     #[must_use]
-    pub fn uri(&self) -> String {
-        format!("http://{}", self.host_and_port)
+    pub fn as_str(&self) -> &str {
+        &self.host_and_port
+    }
+
+    /// Its host, without the brackets of an IPv6 address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let host = self.host_and_port.rsplit_once(':').map_or(self.as_str(), |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
     }
 }
 
@@ -130,6 +148,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Metadata servers to ask for the leader.
     pub meta: Vec<MetaEndpoint>,
+    /// How they are spoken to.
+    pub link: Link,
     /// Where datagrams are received.
     pub listen: SocketAddr,
     /// Where clients are told to send them; where they are received if not given.
@@ -158,6 +178,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             meta,
+            link: Link::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             advertise: None,
             direct: None,
@@ -178,6 +199,7 @@ impl Config {
         if self.meta.is_empty() {
             return Err(ConfigError::NoEndpoint);
         }
+        self.link.check(&self.meta)?;
         if self.xdp.mode != XdpMode::Off && self.xdp.interfaces.is_empty() {
             return Err(ConfigError::XdpInterface(self.xdp.mode));
         }
@@ -201,6 +223,7 @@ impl TryFrom<Arguments> for Config {
         let config = Self {
             data_dir: args.data_dir,
             meta: args.meta,
+            link: Link { tls: args.tls, insecure: args.insecure },
             listen: args.listen,
             advertise: args.advertise,
             direct: args.direct,
@@ -231,12 +254,12 @@ mod tests {
     #[test]
     fn endpoints_are_a_host_and_a_port() {
         let check = |text: &str, expect: Option<&str>| {
-            let uri = text.parse().ok().map(|endpoint: MetaEndpoint| endpoint.uri());
-            assert_eq!(uri.as_deref(), expect, "{text:?}");
+            let endpoint = text.parse().ok().map(|endpoint: MetaEndpoint| endpoint.to_string());
+            assert_eq!(endpoint.as_deref(), expect, "{text:?}");
         };
-        check("127.0.0.1:7001", Some("http://127.0.0.1:7001"));
-        check("http://meta-1:7001/", Some("http://meta-1:7001"));
-        check("[::1]:7001", Some("http://[::1]:7001"));
+        check("127.0.0.1:7001", Some("127.0.0.1:7001"));
+        check("http://meta-1:7001/", Some("meta-1:7001"));
+        check("[::1]:7001", Some("[::1]:7001"));
         check("::1:7001", None);
         check("meta-1", None);
         check("meta-1:70000", None);
@@ -247,12 +270,10 @@ mod tests {
 
     #[test]
     fn command_line_becomes_a_configuration() {
-        let line = "node --data-dir /d --meta a:1,http://b:2 --capacity 10GiB --failure-domain rack-1";
+        let line =
+            "node --data-dir /d --insecure --meta a:1,http://b:2 --capacity 10GiB --failure-domain rack-1";
         let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
-        assert_eq!(
-            config.meta.iter().map(MetaEndpoint::uri).collect::<Vec<_>>(),
-            ["http://a:1", "http://b:2"]
-        );
+        assert_eq!(config.meta.iter().map(MetaEndpoint::as_str).collect::<Vec<_>>(), ["a:1", "b:2"]);
         assert_eq!(config.capacity_bytes, Some(10 << 30));
         assert_eq!(config.failure_domain, "rack-1");
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
@@ -261,7 +282,7 @@ mod tests {
     #[test]
     fn an_interface_alone_asks_for_the_best_mode() {
         let check = |line: &str, expect: Result<(XdpMode, &[&str]), ConfigError>| {
-            let line = format!("node --data-dir /d --meta a:1 {line}");
+            let line = format!("node --data-dir /d --meta localhost:1 {line}");
             let xdp =
                 Config::try_from(Arguments::parse_from(line.split_whitespace())).map(|config| config.xdp);
             let expect = expect.map(|(mode, interfaces)| XdpConfig {
@@ -279,11 +300,14 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_refused() {
-        let good = Config::new("/d", vec!["a:1".parse().unwrap()]);
+        let good = Config::new("/d", vec!["localhost:1".parse().unwrap()]);
         let everywhere = "0.0.0.0:9001".parse().unwrap();
         let check = |config: Config, expect| assert_eq!(config.check(), expect, "{config:?}");
         check(good.clone(), Ok(()));
         check(Config { meta: Vec::new(), ..good.clone() }, Err(ConfigError::NoEndpoint));
+        let elsewhere: MetaEndpoint = "a:1".parse().unwrap();
+        let insecure = Err(ConfigError::Link(LinkError::Insecure(elsewhere.clone())));
+        check(Config { meta: vec![elsewhere], ..good.clone() }, insecure);
         check(Config { listen: everywhere, ..good.clone() }, Err(ConfigError::Unspecified(everywhere)));
         check(Config { listen: everywhere, advertise: Some("h:1".into()), ..good.clone() }, Ok(()));
         check(Config { direct: Some("h:1".into()), ..good.clone() }, Ok(()));

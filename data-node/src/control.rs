@@ -30,7 +30,7 @@ pub(crate) use self::{
     registration::{Identity, parse_key_epochs},
 };
 use crate::{
-    cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory,
+    cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory, link::OpenLink,
     node_failure::NodeFailure, node_state::NodeState, store::Store,
 };
 
@@ -48,11 +48,12 @@ impl Control {
     /// The node will never be taken as it is.
     pub(crate) async fn register(
         endpoints: &[MetaEndpoint],
+        link: OpenLink,
         identity: Identity,
         directory: Arc<DataDirectory>,
         store: Store,
     ) -> Result<Self, NodeFailure> {
-        let leader = Arc::new(Leader::new(endpoints));
+        let leader = Arc::new(Leader::new(endpoints, link));
         let registrar = Registrar::new(Arc::clone(&leader), identity, Arc::clone(&directory));
         let registered = registrar.register().await?;
         // For life: the directory has joined it.

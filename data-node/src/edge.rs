@@ -26,6 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_proto::node::v1::RouteRequest;
 use xdpfs_transport::shell::Socket;
+use xdpfs_trust::{Role, TrustError};
 use xdpfs_wire::Reject;
 
 pub use self::{
@@ -73,6 +74,9 @@ pub enum EdgeStartError {
     /// The metadata service doesn't take the edge.
     #[error(transparent)]
     Refused(#[from] EdgeFailure),
+    /// The certificates can't be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The user that it is to become is out of reach.
     #[error("the process can't become another user; that takes root")]
     User(#[source] io::Error),
@@ -131,6 +135,7 @@ impl PreparedEdge {
         let error = |source| EdgeStartError::Bind { address: bound, source };
         // Privileges bring large buffers.
         let listener = plane.privileged(move || Socket::new(listener)).await?.map_err(error)?;
+        let link = config.link.open(&[Role::Edge, Role::Node]).await?;
         let admin = admin_place(&config, bound).map_or(Ok(None), |place| AdminSocket::offered(&place))?;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
         let http_address = observer.as_ref().map(Observer::address);
@@ -141,7 +146,7 @@ impl PreparedEdge {
             move || word(&plane.report(), &counters)
         };
         let place = Place { advertised: advertised.clone(), bound };
-        let mut control = Control::new(&config.meta, place, word);
+        let mut control = Control::new(&config.meta, link, place, word);
         let asked = tokio::select! {
             asked = control.ask() => Some(asked?),
             () = stop => None,

@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_transport::shell::Socket;
+use xdpfs_trust::{Role, TrustError};
 use xdpfs_wire::NodeId;
 
 use crate::{
@@ -59,6 +60,9 @@ pub enum StartError {
     /// The chunk store can't be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The certificates can't be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The system has no thread or no randomness left.
     #[error("the system lacks resources")]
     System(#[source] io::Error),
@@ -99,6 +103,7 @@ impl DataNode {
     /// See [`StartError`].
     pub async fn start_by(thread: PlaneThread, config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let link = config.link.open(&[Role::Node]).await?;
         let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
         // Privileges bring large buffers and low ports.
         let (socket, address) = thread.run(move || bind(config.listen)).await??;
@@ -118,7 +123,7 @@ impl DataNode {
             failure_domain: config.failure_domain,
             capacity_bytes: store.usage().capacity_bytes,
         };
-        let control = Control::register(&config.meta, identity, directory, store.clone()).await?;
+        let control = Control::register(&config.meta, link, identity, directory, store.clone()).await?;
         let state = Arc::clone(control.state());
         let node_id = state.registration().target.node;
         // After the node has registered: until then the program would refuse what belongs to it.

@@ -24,6 +24,12 @@ pub struct Config {
     pub times: Times,
     /// Consensus and its log.
     pub consensus: ConsensusConfig,
+    /// The directory with this server's certificate and key and the authorities that it trusts. None: plaintext.
+    pub tls: Option<PathBuf>,
+    /// Whether plaintext is spoken on addresses that others than this host reach.
+    pub insecure: bool,
+    /// Connections of clients and data nodes at once; when there are as many, idle ones end.
+    pub connections_max: usize,
     /// Requests of clients that are served at once; more are refused.
     pub requests_max: usize,
     /// A request without a deadline of its own gets this one; none may have a longer one.
@@ -134,6 +140,18 @@ pub enum ConfigError {
     /// A member's address makes no sense.
     #[error("{0:?} is not an address: write HOST:PORT")]
     Address(String),
+    /// Anybody could reach an address at which nobody is asked who it is.
+    #[error(
+        "listening on {0} without TLS would let anybody who reaches it change the cluster: give --tls DIR (xdpfs-cli \
+         init makes the certificates), or --insecure if everybody on that network is trusted"
+    )]
+    Insecure(SocketAddr),
+    /// TLS and plaintext are asked for.
+    #[error("--tls and --insecure contradict each other: give one of them")]
+    InsecureTls,
+    /// A server that lets nobody in is of no use.
+    #[error("the number of connections must not be zero")]
+    NoConnections,
     /// A server that serves nothing is of no use.
     #[error("the number of requests that are served at once must not be zero")]
     NoRequests,
@@ -156,6 +174,9 @@ impl Config {
             listen_client: None,
             times: Times::default(),
             consensus: ConsensusConfig::default(),
+            tls: None,
+            insecure: false,
+            connections_max: 1024,
             requests_max: 1024,
             deadline: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
@@ -183,6 +204,12 @@ impl Config {
         if self.requests_max == 0 {
             return Err(ConfigError::NoRequests);
         }
+        if self.connections_max == 0 {
+            return Err(ConfigError::NoConnections);
+        }
+        if self.tls.is_some() && self.insecure {
+            return Err(ConfigError::InsecureTls);
+        }
         let times = &self.times;
         let capability = times.write_capability.max(times.read_capability);
         if times.deletion_grace <= capability {
@@ -198,6 +225,16 @@ impl Config {
             return Err(ConfigError::TooShort("the silence of a data node", "its heartbeat interval"));
         }
         Ok(())
+    }
+
+    /// Whether anything may be served at `address` as configured.
+    ///
+    /// # Errors
+    ///
+    /// It is reached by others than this host, and nobody has said that plaintext is good enough for them.
+    pub fn check_address(&self, address: SocketAddr) -> Result<(), ConfigError> {
+        let is_good = self.tls.is_some() || self.insecure || address.ip().is_loopback();
+        if is_good { Ok(()) } else { Err(ConfigError::Insecure(address)) }
     }
 
     /// This server's own entry.
@@ -294,6 +331,16 @@ pub struct Arguments {
     #[arg(long, env = "XDPFS_META_DELETION_GRACE_S", value_name = "SECONDS", default_value_t = 180)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
     deletion_grace_s: u64,
+    /// The directory with ca.pem, server.pem and server.key, as xdpfs-cli init makes it: TLS is spoken with everybody.
+    /// The files are looked at every two seconds, and new ones are used.
+    #[arg(long, env = "XDPFS_META_TLS", value_name = "DIR")]
+    tls: Option<PathBuf>,
+    /// Speak plaintext with others than this host, too: everybody who reaches the addresses is trusted with everything.
+    #[arg(long, env = "XDPFS_META_INSECURE")]
+    insecure: bool,
+    /// Connections of clients and data nodes at once. When there are as many, those end that have been idle for longest.
+    #[arg(long, env = "XDPFS_META_CONNECTIONS_MAX", value_name = "COUNT", default_value_t = 1024)]
+    connections_max: usize,
     /// Requests of clients that are served at once.
     #[arg(long, env = "XDPFS_META_REQUESTS_MAX", value_name = "COUNT", default_value_t = 1024)]
     requests_max: usize,
@@ -326,6 +373,9 @@ impl Arguments {
         config.times.write_capability = Duration::from_secs(self.capability_s);
         config.times.read_capability = Duration::from_secs(self.capability_s);
         config.times.deletion_grace = Duration::from_secs(self.deletion_grace_s);
+        config.tls = self.tls;
+        config.insecure = self.insecure;
+        config.connections_max = self.connections_max;
         config.requests_max = self.requests_max;
         config.consensus.snapshot_entries = self.snapshot_count;
         config.consensus.log_entries_kept = self.snapshot_count / 2;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use xdpfs_meta_server::{Arguments, Config, Server};
+use xdpfs_meta_server::{Arguments, Config, Server, ServerError};
 
 /// Which messages are logged, as `tracing_subscriber` reads it.
 const LOG_FILTER: &str = "XDPFS_LOG";
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     };
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(ServerError::Config(_))) => fail(2, &error),
         Err(error) => fail(1, &error),
     }
 }
@@ -34,6 +35,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be received")?;
     let id = config.id;
+    xdpfs_trust::allow_connections(config.connections_max);
     let server = Server::start(config).await?;
     let work = async {
         server.ready().await;

@@ -18,6 +18,7 @@ use std::{
 use raft::eraftpb::{Message, MessageType};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
+use xdpfs_trust::Dialer;
 
 pub(crate) use self::receive::RaftReceiver;
 use self::{
@@ -34,7 +35,8 @@ use crate::{
 /// The largest request between servers: a batch ends with the message that fills it, and one message is at most one
 /// entry larger than consensus makes it.
 const PEER_REQUEST_BYTES_MAX: usize = 96 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// From the first packet until the peer has answered in HTTP/2.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a silent connection is trusted, and then how long its peer has to answer a ping. Without them a lost
 /// connection is noticed only after minutes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(300);
@@ -65,6 +67,7 @@ struct Peer {
 #[derive(Clone, Debug)]
 struct Lane {
     peer: Member,
+    dialer: Dialer,
     inputs: InputSender,
     cluster_id: Arc<OnceLock<String>>,
     stop: CancellationToken,
@@ -74,6 +77,7 @@ impl PeerOutbox {
     /// Starts the lanes to `peers` on the current runtime; they end with `stop`.
     pub(crate) fn start(
         peers: impl Iterator<Item = Member>,
+        dialer: Dialer,
         inputs: InputSender,
         cluster_id: &Arc<OnceLock<String>>,
         snapshots: &impl SnapshotSource,
@@ -81,8 +85,13 @@ impl PeerOutbox {
     ) -> Self {
         let start_lanes = |peer: Member| {
             let id = peer.id;
-            let lane =
-                Lane { peer, inputs: inputs.clone(), cluster_id: Arc::clone(cluster_id), stop: stop.clone() };
+            let lane = Lane {
+                peer,
+                dialer: dialer.clone(),
+                inputs: inputs.clone(),
+                cluster_id: Arc::clone(cluster_id),
+                stop: stop.clone(),
+            };
             let queue = Arc::new(MessageQueue::default());
             let slot = Arc::new(SnapshotSlot::default());
             tokio::spawn(MessageLane { lane: lane.clone(), queue: Arc::clone(&queue) }.run());
@@ -123,16 +132,14 @@ impl Lane {
     }
 
     async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.peer.peer_address))?;
+        let endpoint = Endpoint::from_shared(self.dialer.uri(&self.peer.peer_address))?;
         endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .connect()
+            .connect_with_connector(self.dialer.clone())
             .await
     }
 }

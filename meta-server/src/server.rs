@@ -14,8 +14,8 @@ use std::{
 
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::transport::server::TcpIncoming;
 use xdpfs_observe::{Observer, ObserverError};
+use xdpfs_trust::{Audience, Dialer, Limits, PresenceLayer, Security, Trust, TrustError};
 
 use crate::{
     config::{Config, ConfigError, Member},
@@ -33,6 +33,8 @@ use crate::{
 const STORE: &str = "store";
 /// Threads for the traffic with other servers: few, and nothing else runs on them.
 const PEER_THREADS: usize = 2;
+/// Connections of other servers at once: each has two, and a few more while it finds out that one is dead.
+const PEER_CONNECTIONS_MAX: usize = 64;
 /// How long a shutdown waits for another server to lead.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the peers' runtime may take to end what is under way.
@@ -76,6 +78,9 @@ pub enum ServerError {
     /// Metrics can't be told where they should be.
     #[error(transparent)]
     Observer(#[from] ObserverError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The system gives no threads or no sockets.
     #[error("the system refuses what a server needs")]
     Runtime(#[from] io::Error),
@@ -118,6 +123,8 @@ pub struct Server {
     /// Follows consensus into health.
     health_follower: AbortOnDropHandle<()>,
     _duties: AbortOnDropHandle<()>,
+    /// Follows what is written to the trust directory.
+    _trust: Option<AbortOnDropHandle<()>>,
     /// Gone once the server has stopped.
     engine: Option<Engine>,
 }
@@ -155,16 +162,25 @@ impl Server {
         config.check()?;
         let (client_address, client) = prepare(listeners.client)?;
         let (peer_address, peer) = prepare(listeners.peer)?;
+        [client_address, peer_address].into_iter().try_for_each(|address| config.check_address(address))?;
         let client = tokio::net::TcpListener::from_std(client)?;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
         let http_address = observer.as_ref().map(Observer::address);
         let latencies = StageLatencies::default();
         let stop_peers = CancellationToken::new();
-        let (engine, consensus) = {
+        let (engine, consensus, trust) = {
             let (config, latencies, stop) = (config.clone(), latencies.clone(), stop_peers.clone());
-            let start = tokio::task::spawn_blocking(move || start_engine(&config, peer, latencies, &stop));
+            let start = tokio::task::spawn_blocking(move || {
+                let open = |directory: &PathBuf| Trust::open(directory, &[xdpfs_trust::Role::Meta]);
+                let trust = config.tls.as_ref().map(open).transpose()?;
+                let (engine, consensus) = start_engine(&config, trust.as_ref(), peer, latencies, &stop)?;
+                Ok::<_, ServerError>((engine, consensus, trust))
+            });
             start.await.map_err(io::Error::other)??
         };
+        let security = security(trust.as_ref(), Audience::Anyone);
+        let follow =
+            |trust: Arc<Trust>| AbortOnDropHandle::new(tokio::spawn(trust.follow(CancellationToken::new())));
         tracing::info!(id = config.id, %client_address, %peer_address, "the server has started");
 
         let gateway = Arc::new(Gateway::new(config, consensus));
@@ -173,7 +189,7 @@ impl Server {
         let stop_clients = CancellationToken::new();
         let requests = Arc::new(RequestMetrics::default());
         let serving = (Arc::clone(&gateway), Arc::clone(&requests));
-        let clients = serve_clients(serving, health.clone(), client, stop_clients.clone());
+        let clients = serve_clients(serving, health.clone(), client, security, stop_clients.clone());
         let metrics = MetaMetrics { gateway: Arc::clone(&gateway), latencies, requests };
         let observe = |observer: Observer| {
             let version = env!("CARGO_PKG_VERSION");
@@ -191,6 +207,7 @@ impl Server {
             observer,
             health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
             _duties: AbortOnDropHandle::new(tokio::spawn(duties::run(Arc::clone(&gateway)))),
+            _trust: trust.map(follow),
             gateway,
             engine: Some(engine),
         })
@@ -310,16 +327,22 @@ async fn serve_clients(
     (gateway, requests): (Arc<Gateway>, Arc<RequestMetrics>),
     health: Health,
     listener: tokio::net::TcpListener,
+    security: Security,
     stop: CancellationToken,
 ) {
-    if let Err(error) = service::serve(gateway, &health, requests, listener, stop).await {
+    if let Err(error) = service::serve(gateway, &health, requests, listener, security, stop).await {
         tracing::error!(error = &error as &dyn std::error::Error, "clients are not served");
     }
+}
+
+fn security(trust: Option<&Arc<Trust>>, audience: Audience) -> Security {
+    trust.map_or(Security::Plaintext, |trust| Security::Tls(Arc::clone(trust), audience))
 }
 
 /// Opens the store and starts everything that works without clients. Blocks.
 fn start_engine(
     config: &Config,
+    trust: Option<&Arc<Trust>>,
     peer_listener: TcpListener,
     latencies: StageLatencies,
     stop: &CancellationToken,
@@ -340,17 +363,25 @@ fn start_engine(
     let others: Vec<Member> =
         config.members.iter().filter(|member| member.id != config.id).cloned().collect();
     let (consensus, threads) = consensus::start(bootstrap, store, latencies, |inputs, cluster_id| {
-        PeerOutbox::start(others.into_iter(), inputs, &cluster_id, &snapshots, stop)
+        let dialer = Dialer::new(trust.map(Trust::dialing), peers::CONNECT_TIMEOUT);
+        PeerOutbox::start(others.into_iter(), dialer, inputs, &cluster_id, &snapshots, stop)
     })?;
     let listener = tokio::net::TcpListener::from_std(peer_listener)?;
-    tokio::spawn(serve_peers(consensus.clone(), listener, stop.clone()));
+    let security = security(trust, Audience::MetaServers);
+    tokio::spawn(serve_peers(consensus.clone(), listener, security, stop.clone()));
     drop(in_runtime);
     Ok((Engine { threads, peer_runtime, lock }, consensus))
 }
 
-async fn serve_peers(consensus: Consensus, listener: tokio::net::TcpListener, stop: CancellationToken) {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = peers::server().add_service(RaftReceiver::service(consensus));
+async fn serve_peers(
+    consensus: Consensus,
+    listener: tokio::net::TcpListener,
+    security: Security,
+    stop: CancellationToken,
+) {
+    let limits = Limits { connections_max: PEER_CONNECTIONS_MAX, handshakes_max: PEER_CONNECTIONS_MAX };
+    let incoming = xdpfs_trust::listen(listener, security, limits);
+    let server = peers::server().layer(PresenceLayer).add_service(RaftReceiver::service(consensus));
     if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
         tracing::error!(error = &error as &dyn std::error::Error, "peers are not served");
     }

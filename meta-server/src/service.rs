@@ -24,10 +24,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 use xdpfs_proto::{
     meta::v1::meta_service_server::MetaServiceServer, node::v1::node_service_server::NodeServiceServer,
 };
+use xdpfs_trust::{Limits, PresenceLayer, Security};
 
 pub(crate) use self::{
     gateway::{Gateway, RequestId, new_key},
@@ -36,7 +37,7 @@ pub(crate) use self::{
     status::Refusal,
 };
 use self::{
-    layers::{Admission, AdmissionLayer, DeadlineLayer, TraceLayer},
+    layers::{Admission, AdmissionLayer, DeadlineLayer, MembershipLayer, TraceLayer},
     meta::MetaFrontend,
     node::NodeFrontend,
 };
@@ -46,6 +47,10 @@ use self::{
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Requests that one connection has under way; the limit over all connections is configured.
 const STREAMS_PER_CONNECTION_MAX: u32 = 512;
+/// Handshakes of clients and data nodes under way.
+const HANDSHAKES_MAX: usize = 256;
+/// Bytes of a request's headers. Names travel in bodies, so that there is little in them.
+const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// How long a silent connection is trusted, and then how long its peer has to answer a ping.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,6 +72,7 @@ pub(crate) async fn serve(
     health: &Health,
     metrics: Arc<RequestMetrics>,
     listener: TcpListener,
+    security: Security,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let config = gateway.config();
@@ -84,13 +90,20 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .layer(PresenceLayer)
         .layer(TraceLayer(metrics))
+        .layer(MembershipLayer)
         .layer(AdmissionLayer(Admission::new(config.requests_max)))
         .layer(DeadlineLayer { max: config.deadline })
         .add_service(health.service())
         .add_service(reflection)
         .add_service(meta)
         .add_service(node);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let limits = Limits {
+        connections_max: config.connections_max,
+        handshakes_max: HANDSHAKES_MAX.min(config.connections_max),
+    };
+    let incoming = xdpfs_trust::listen(listener, security, limits);
     Ok(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
 }

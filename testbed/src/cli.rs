@@ -26,6 +26,8 @@ pub struct Cli {
     pub program: PathBuf,
     /// Goes into `XDPFS_ENDPOINT`.
     pub endpoint: String,
+    /// Goes into `XDPFS_CA`; `None`: plaintext.
+    pub ca: Option<PathBuf>,
     /// The network that it runs in; `None`: the caller's.
     pub namespace: Option<Arc<Namespace>>,
 }
@@ -94,6 +96,10 @@ impl Cli {
     pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(&self.program);
         command.env("XDPFS_ENDPOINT", &self.endpoint).args(args);
+        match &self.ca {
+            Some(ca) => command.env("XDPFS_CA", ca),
+            None => command.env_remove("XDPFS_CA"),
+        };
         command
     }
 }
@@ -248,7 +254,7 @@ mod tests {
     use crate::Content;
 
     fn tool(program: &str) -> Cli {
-        Cli { program: program.into(), endpoint: String::new(), namespace: None }
+        Cli { program: program.into(), endpoint: String::new(), ca: None, namespace: None }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the same member coming back and nothing else.
 
 mod binaries;
+mod certificates;
 mod pins;
 mod status;
 
@@ -52,6 +53,8 @@ pub struct ClusterOptions {
     /// Puts all data nodes behind edges, without a lossy path: one on loopback, without a kernel program, or those of
     /// the network. `None`: those only route.
     pub edges: Option<EdgeOptions>,
+    /// Whether TLS is spoken on every gRPC connection.
+    pub tls: bool,
     /// More environment for every member.
     pub env: Vec<(String, String)>,
     /// How long a member may take to become ready.
@@ -86,6 +89,7 @@ impl Default for ClusterOptions {
             shim: None,
             lan: None,
             edges: None,
+            tls: false,
             env: Vec::new(),
             ready_within: Duration::from_secs(30),
         }
@@ -228,6 +232,12 @@ impl Cluster {
     #[must_use]
     pub fn lan(&self) -> &Lan {
         self.lan.as_ref().expect("it was asked for")
+    }
+
+    /// Where the certificates of a cluster with TLS are, as `xdpfs-cli init` has made them.
+    #[must_use]
+    pub fn certificates(&self) -> PathBuf {
+        self.dir().join(CERTIFICATES)
     }
 
     /// Where a data node keeps its chunks.
@@ -399,8 +409,19 @@ impl Cluster {
         let peers = sites.meta.free_ports(options.meta_servers)?;
         let endpoint = join(&endpoints);
 
+        let program = bin_dir.join("xdpfs-cli");
+        let certificates = dir.path().join(CERTIFICATES);
+        if options.tls {
+            let servers: Vec<_> = (0..options.meta_servers).map(|_| sites.meta.address).collect();
+            certificates::make(&program, &certificates, "testbed", &servers)?;
+        }
+        let safety = match (options.tls, &lan) {
+            (true, _) => Safety::Tls(&certificates),
+            (false, Some(_)) => Safety::Insecure,
+            (false, None) => Safety::Loopback,
+        };
         let blueprint =
-            Blueprint { bin_dir: &bin_dir, dir: dir.path(), env: &options.env, endpoint: &endpoint };
+            Blueprint { bin_dir: &bin_dir, dir: dir.path(), env: &options.env, endpoint: &endpoint, safety };
         let members: Vec<String> = (0..options.meta_servers)
             .map(|index| format!("{},{},{}", index + 1, peers[index], endpoints[index]))
             .collect();
@@ -429,7 +450,8 @@ impl Cluster {
             let capacity = options.data_node_capacity.as_deref();
             data_nodes.push(Seat { shim, ..blueprint.data_node(index, &node, capacity, namespace) });
         }
-        let cli = Cli { program: bin_dir.join("xdpfs-cli"), endpoint, namespace: sites.client.namespace };
+        let ca = options.tls.then(|| certificates.join("ca.pem"));
+        let cli = Cli { program, endpoint, ca, namespace: sites.client.namespace };
         let ready_within = options.ready_within;
         Ok(Self { meta_servers, data_nodes, edges, _pins: pins, lan, endpoints, cli, ready_within, dir })
     }
@@ -468,6 +490,9 @@ impl Drop for Cluster {
 
 const STATUS_WITHIN: Duration = Duration::from_secs(10);
 const STATUS_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the certificates are, in the cluster's directory.
+const CERTIFICATES: &str = "tls";
 
 /// Every edge's; it is the only one on its addresses.
 const EDGE_PORT: u16 = 7400;
@@ -526,6 +551,28 @@ struct Blueprint<'a> {
     dir: &'a Path,
     env: &'a [(String, String)],
     endpoint: &'a str,
+    safety: Safety<'a>,
+}
+
+/// What keeps strangers out.
+#[derive(Clone, Copy)]
+enum Safety<'a> {
+    /// Nothing: nobody else is in the network.
+    Insecure,
+    /// The loopback interface.
+    Loopback,
+    /// Certificates in this directory.
+    Tls(&'a Path),
+}
+
+impl Safety<'_> {
+    fn args(self, member: &str) -> Vec<String> {
+        match self {
+            Self::Insecure => vec!["--insecure".to_owned()],
+            Self::Loopback => Vec::new(),
+            Self::Tls(directory) => vec!["--tls".to_owned(), directory.join(member).display().to_string()],
+        }
+    }
 }
 
 impl Blueprint<'_> {
@@ -536,6 +583,7 @@ impl Blueprint<'_> {
         }
         let member = Member::MetaServer(index);
         args.extend(["--data-dir".to_owned(), self.path(&member.to_string())]);
+        args.extend(self.safety.args(&format!("meta-{}", index + 1)));
         self.seat(member, "xdpfs-meta-server", args, namespace)
     }
 
@@ -550,6 +598,7 @@ impl Blueprint<'_> {
         let mut args = vec!["--data-dir".to_owned(), self.path(&member.to_string())];
         args.extend(["--meta".to_owned(), self.endpoint.to_owned()]);
         args.extend(["--listen".to_owned(), node.listen.to_string()]);
+        args.extend(self.safety.args("node"));
         if let Some(advertise) = node.advertise {
             args.extend(["--advertise".to_owned(), advertise.to_string()]);
         }
@@ -564,6 +613,7 @@ impl Blueprint<'_> {
         let listen = SocketAddr::new(site.address, EDGE_PORT);
         let mut args = vec!["edge".to_owned(), "--meta".to_owned(), self.endpoint.to_owned()];
         args.extend(["--listen".to_owned(), listen.to_string()]);
+        args.extend(self.safety.args("node"));
         if let Some(pins) = pins {
             args.extend(["--uplink".to_owned(), UPLINK.to_owned()]);
             args.extend(["--pin-dir".to_owned(), pins.path().display().to_string()]);

@@ -13,18 +13,19 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use xdpfs_proto::node::v1::node_service_client::NodeServiceClient;
+use xdpfs_trust::{DialError, Dialer, Mismatch};
 
 use super::{
     backoff::Backoff,
     refusal::{Refusal, Verdict},
     route::Route,
 };
-use crate::config::MetaEndpoint;
+use crate::{config::MetaEndpoint, link::OpenLink};
 
 /// A connection to one metadata server.
 pub(crate) type NodeService = NodeServiceClient<Channel>;
 
-/// How long to wait for a TCP connection.
+/// How long to wait for a connection: from the first packet until the server has answered in HTTP/2.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a silent connection is trusted, and then how long its peer has to answer a ping.
 const KEEPALIVE: Duration = Duration::from_secs(2);
@@ -39,6 +40,11 @@ const WARN_AGAIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Leader {
     route: Mutex<Route>,
+    dialer: Dialer,
+    /// For as long as there are connections.
+    _link: OpenLink,
+    /// What was wrong with a connection, so that it is said once.
+    mismatch: Mutex<Option<Mismatch>>,
     channels: Mutex<HashMap<MetaEndpoint, NodeService>>,
 }
 
@@ -60,8 +66,14 @@ pub(crate) struct Call {
 }
 
 impl Leader {
-    pub(crate) fn new(endpoints: &[MetaEndpoint]) -> Self {
-        Self { route: Mutex::new(Route::new(endpoints)), channels: Mutex::default() }
+    pub(crate) fn new(endpoints: &[MetaEndpoint], link: OpenLink) -> Self {
+        Self {
+            route: Mutex::new(Route::new(endpoints)),
+            dialer: Dialer::new(link.tls(), CONNECT_TIMEOUT),
+            _link: link,
+            mismatch: Mutex::default(),
+            channels: Mutex::default(),
+        }
     }
 
     /// Sends what `request` makes, anew for each attempt, until the leader answers.
@@ -84,10 +96,12 @@ impl Leader {
             let sent_at = Instant::now();
             let status = match self.attempt(&endpoint, call.patience, request(), &send).await {
                 Ok(response) => {
+                    self.note_mismatch(&endpoint, None);
                     return Ok(Answered { message: response.into_inner(), round_trip: sent_at.elapsed() });
                 }
                 Err(status) => status,
             };
+            self.note_mismatch(&endpoint, DialError::mismatch_in(&status));
             let delay = self.turn(&endpoint, Verdict::on(&status), &mut backoff)?;
             let why = status.message();
             tracing::debug!(call = call.name, %endpoint, code = ?status.code(), why, "attempt failed");
@@ -144,23 +158,35 @@ impl Leader {
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        let service = open(endpoint)?;
+        let service = self.open(endpoint)?;
         channels.insert(endpoint.clone(), service.clone());
         Ok(service)
+    }
+
+    fn open(&self, endpoint: &MetaEndpoint) -> Result<NodeService, Status> {
+        let endpoint = Endpoint::from_shared(self.dialer.uri(endpoint.as_str()))
+            .map_err(|_| Status::unavailable("the server's endpoint is malformed"))?
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true);
+        Ok(NodeServiceClient::new(endpoint.connect_with_connector_lazy(self.dialer.clone())))
+    }
+
+    /// Somebody has to do something about certificates, and should not have to wait to hear of it.
+    fn note_mismatch(&self, endpoint: &MetaEndpoint, mismatch: Option<&Mismatch>) {
+        let mut noted = self.mismatch.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mismatch) = mismatch
+            && noted.as_ref() != Some(mismatch)
+        {
+            tracing::warn!(%endpoint, %mismatch, "a metadata server can't be spoken to");
+        }
+        // What another server says in between doesn't mean that it has been put right.
+        if mismatch.is_some() || noted.is_none() {
+            *noted = mismatch.cloned();
+        }
     }
 
     fn with_route<T>(&self, act: impl FnOnce(&mut Route) -> T) -> T {
         act(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
     }
-}
-
-fn open(endpoint: &MetaEndpoint) -> Result<NodeService, Status> {
-    let endpoint = Endpoint::from_shared(endpoint.uri())
-        .map_err(|_| Status::unavailable("the server's endpoint is malformed"))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    Ok(NodeServiceClient::new(endpoint.connect_lazy()))
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::{
     config::{MetaEndpoint, is_host_and_port},
+    link::{Link, LinkError},
     run_as::RunAs,
     source_prefix::SourcePrefix,
     xdp::{EdgeXdpConfig, OnExit, Prepare, Replies, SourceConfig, XdpMode},
@@ -34,6 +35,13 @@ pub struct EdgeArguments {
     /// The metadata servers, separated by commas. Any of them will do: the leader is found from there.
     #[arg(long, value_name = "HOST:PORT", env = "XDPFS_EDGE_META", value_delimiter = ',', required = true)]
     meta: Vec<MetaEndpoint>,
+    /// The directory with ca.pem, server.pem and server.key, as xdpfs-cli init makes it: TLS is spoken with the metadata
+    /// servers. The files are looked at every two seconds, and new ones are used.
+    #[arg(long, value_name = "DIR", env = "XDPFS_EDGE_TLS")]
+    tls: Option<PathBuf>,
+    /// Speak plaintext with metadata servers on other hosts, too: everybody on the way sees the cluster's secrets.
+    #[arg(long, env = "XDPFS_EDGE_INSECURE")]
+    insecure: bool,
     /// The address to receive datagrams on. Port 0 takes any free one.
     #[arg(long, value_name = "IP:PORT", env = "XDPFS_EDGE_LISTEN", default_value = "0.0.0.0:7400")]
     listen: SocketAddr,
@@ -94,6 +102,9 @@ pub enum EdgeConfigError {
     /// A prefix is both allowed and denied.
     #[error("{0} is both allowed and denied")]
     Contradiction(SourcePrefix),
+    /// The metadata servers can't be spoken to so.
+    #[error(transparent)]
+    Link(#[from] LinkError),
     /// There can't be such an interface.
     #[error("{0:?} is no name of an interface")]
     Interface(String),
@@ -116,6 +127,8 @@ pub enum EdgeConfigError {
 pub struct EdgeConfig {
     /// Metadata servers to ask for the leader.
     pub meta: Vec<MetaEndpoint>,
+    /// How they are spoken to.
+    pub link: Link,
     /// Where datagrams are received.
     pub listen: SocketAddr,
     /// What the nodes behind the edge advertise; where datagrams are received if not given.
@@ -153,6 +166,7 @@ impl EdgeConfig {
     pub fn new(meta: Vec<MetaEndpoint>) -> Self {
         Self {
             meta,
+            link: Link::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             advertise: None,
             uplink: None,
@@ -178,6 +192,7 @@ impl EdgeConfig {
         if self.meta.is_empty() {
             return Err(EdgeConfigError::NoEndpoint);
         }
+        self.link.check(&self.meta)?;
         match &self.uplink {
             None if self.xdp != XdpMode::Off => return Err(EdgeConfigError::Uplink(self.xdp)),
             Some(name) if !is_interface_name(name) => return Err(EdgeConfigError::Interface(name.clone())),
@@ -224,6 +239,7 @@ impl TryFrom<EdgeArguments> for EdgeConfig {
     fn try_from(args: EdgeArguments) -> Result<Self, EdgeConfigError> {
         let usual_mode = if args.uplink.is_none() { XdpMode::Off } else { XdpMode::Auto };
         let config = Self {
+            link: Link { tls: args.tls, insecure: args.insecure },
             listen: args.listen,
             advertise: args.advertise,
             xdp: args.xdp.unwrap_or(usual_mode),
@@ -256,7 +272,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<EdgeConfig, EdgeConfigError> {
-        let line = format!("edge --meta a:1 {line}");
+        let line = format!("edge --meta localhost:1 {line}");
         EdgeArguments::parse_from(line.split_whitespace()).try_into()
     }
 
@@ -287,7 +303,7 @@ mod tests {
 
     #[test]
     fn parts_that_do_not_fit_are_refused() {
-        let good = EdgeConfig::new(vec!["a:1".parse().unwrap()]);
+        let good = EdgeConfig::new(vec!["localhost:1".parse().unwrap()]);
         let check = |config: EdgeConfig, expect| assert_eq!(config.check(), expect, "{config:?}");
         check(good.clone(), Ok(()));
         check(EdgeConfig { meta: Vec::new(), ..good.clone() }, Err(EdgeConfigError::NoEndpoint));

@@ -14,6 +14,7 @@ use crate::{
     cluster_clock::{ClusterClock, UnixMs},
     config::{MetaEndpoint, is_host_and_port},
     control::{Answered, Call, Leader, parse_key_epochs},
+    link::OpenLink,
     node_state::LiveKeyEpochs,
     xdp::NodeRoute,
 };
@@ -62,9 +63,9 @@ struct Told {
 }
 
 impl<W: Fn() -> RouteRequest> Control<W> {
-    pub(super) fn new(endpoints: &[MetaEndpoint], place: Place, word: W) -> Self {
+    pub(super) fn new(endpoints: &[MetaEndpoint], link: OpenLink, place: Place, word: W) -> Self {
         Self {
-            leader: Leader::new(endpoints),
+            leader: Leader::new(endpoints, link),
             place,
             word,
             resolver: Resolver::default(),
@@ -249,7 +250,8 @@ mod tests {
     #[test]
     fn a_node_that_would_be_reached_by_way_of_the_edge_has_no_route() {
         let place = Place { advertised: "edge:7400".into(), bound: "10.0.0.1:7400".parse().unwrap() };
-        let control = Control::new(&["a:1".parse().unwrap()], place, RouteRequest::default);
+        let endpoints = ["localhost:1".parse().unwrap()];
+        let control = Control::new(&endpoints, OpenLink::default(), place, RouteRequest::default);
         let target = |id| TargetNode { node: NodeId(id), epoch: NodeEpoch(1) };
         let names = ["edge:7400", "10.0.0.1:7400", "gone:7", "10.0.0.2:7400"].map(str::to_owned);
         let addresses = [Some("10.0.0.9:7400"), Some("10.0.0.1:7400"), None, Some("10.0.0.2:7400")]

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 use xdpfs_proto::raft::v1::{SendMessagesRequest, raft_service_client::RaftServiceClient};
+use xdpfs_trust::{DialError, Mismatch};
 
 use super::{Lane, PEER_REQUEST_BYTES_MAX, RETRY_FIRST, RETRY_LONGEST, queue::MessageQueue};
 use crate::consensus::{Input, message_to_wire};
@@ -28,11 +29,14 @@ impl MessageLane {
     async fn send_for_ever(&self) {
         let peer = self.lane.peer.id;
         let mut pause = RETRY_FIRST;
+        // Said once, and again if it becomes another.
+        let mut told: Option<Mismatch> = None;
         loop {
             self.queue.wait().await;
             match self.lane.connect().await {
                 Ok(channel) => {
                     tracing::debug!(peer, "connected");
+                    told = None;
                     pause = RETRY_FIRST;
                     let ended = self.send_over(channel).await;
                     tracing::debug!(peer, error = ended.message(), "the connection has ended");
@@ -45,7 +49,13 @@ impl MessageLane {
                         pause = RETRY_LONGEST;
                     }
                 }
-                Err(error) => tracing::debug!(peer, %error, "a peer cannot be reached"),
+                Err(error) => match DialError::mismatch_in(&error) {
+                    Some(mismatch) if told.as_ref() != Some(mismatch) => {
+                        tracing::warn!(peer, %mismatch, "a peer cannot be spoken to");
+                        told = Some(mismatch.clone());
+                    }
+                    _ => tracing::debug!(peer, %error, "a peer cannot be reached"),
+                },
             }
             self.queue.clear();
             self.lane.inputs.offer(Input::Unreachable(peer));

@@ -16,6 +16,7 @@ use xdpfs_proto::raft::v1::{
     SendMessagesRequest, SendMessagesResponse, SendSnapshotRequest, SendSnapshotResponse,
     raft_service_server::{RaftService, RaftServiceServer},
 };
+use xdpfs_trust::Caller;
 
 use super::{PEER_REQUEST_BYTES_MAX, snapshots::REQUEST_PART_BYTES_MAX};
 use crate::{
@@ -85,6 +86,19 @@ impl RaftReceiver {
         }
     }
 
+    /// A server votes and acknowledges for itself only, if its certificate says which one it is. Requests may have been
+    /// sent on by one that has just ceased to lead.
+    fn check_sender(sender: Option<&str>, message: &Message) -> Result<(), Status> {
+        use MessageType::{MsgPropose, MsgReadIndex, MsgTransferLeader};
+        let is_request = matches!(message.get_msg_type(), MsgPropose | MsgReadIndex | MsgTransferLeader);
+        match sender {
+            Some(sender) if !is_request && sender != message.from.to_string() => {
+                Err(Refusal::new(Reason::CertificateRequired, "the certificate is another server's").into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn begin_snapshot(&self) -> Result<SemaphorePermit<'_>, Status> {
         let busy = |_| Refusal::new(Reason::Overloaded, "another snapshot is being received").into();
         self.snapshots.try_acquire().map_err(busy)
@@ -103,6 +117,11 @@ impl RaftReceiver {
         let deadline = Instant::now() + INSTALL_TIMEOUT;
         self.consensus.handle_snapshot(message, pieces, state, deadline).await.map_err(not_installed)
     }
+}
+
+/// The id that the sender's certificate gives it.
+fn sender<T>(request: &Request<T>) -> Option<String> {
+    request.extensions().get::<Caller>()?.principal.as_ref()?.name.clone()
 }
 
 fn not_installed(error: ConsensusError) -> Status {
@@ -171,12 +190,14 @@ impl RaftService for RaftReceiver {
         &self,
         request: Request<Streaming<SendMessagesRequest>>,
     ) -> Result<Response<SendMessagesResponse>, Status> {
+        let sender = sender(&request);
         let mut stream = request.into_inner();
         while let Some(batch) = stream.message().await? {
             self.check_cluster(&batch.cluster_id)?;
             for message in batch.messages {
                 let message = message_from_wire(message)
                     .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;
+                Self::check_sender(sender.as_deref(), &message)?;
                 self.consensus.handle_message(message);
             }
         }
@@ -187,6 +208,7 @@ impl RaftService for RaftReceiver {
         &self,
         request: Request<Streaming<SendSnapshotRequest>>,
     ) -> Result<Response<SendSnapshotResponse>, Status> {
+        let sender = sender(&request);
         let _only_one = self.begin_snapshot()?;
         let mut stream = request.into_inner();
         let mut incoming = Incoming::default();
@@ -196,6 +218,9 @@ impl RaftService for RaftReceiver {
         {
             self.check_cluster(&request.cluster_id)?;
             incoming.push(request)?;
+            if let Some(message) = &incoming.message {
+                Self::check_sender(sender.as_deref(), message)?;
+            }
         }
         self.install(incoming).await?;
         Ok(Response::new(SendSnapshotResponse {}))
@@ -265,6 +290,20 @@ mod tests {
         );
         let [first, last] = requests();
         assert!(receive([first, last.clone(), last]).unwrap_err().contains("behind the last"));
+    }
+
+    #[test]
+    fn server_votes_for_itself_only() {
+        let check = |sender: Option<&str>, kind, expect: bool| {
+            let mut message = Message { from: 2, ..Default::default() };
+            message.set_msg_type(kind);
+            assert_eq!(RaftReceiver::check_sender(sender, &message).is_ok(), expect, "{sender:?} {kind:?}");
+        };
+        check(None, MessageType::MsgRequestVoteResponse, true);
+        check(Some("2"), MessageType::MsgRequestVoteResponse, true);
+        check(Some("3"), MessageType::MsgRequestVoteResponse, false);
+        check(Some("3"), MessageType::MsgAppendResponse, false);
+        check(Some("3"), MessageType::MsgReadIndex, true);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! What every request passes on its way in, outermost first: trace, admission, deadline.
+//! What every request passes on its way in, outermost first: trace, membership, admission, deadline.
 //!
 //! Invariant: a request that is not admitted costs next to nothing, and one that is admitted ends by its deadline.
 
 mod admission;
 mod deadline;
+mod membership;
 mod request_metrics;
 mod trace;
 
@@ -13,6 +14,7 @@ pub(crate) use self::request_metrics::RequestMetrics;
 pub(super) use self::{
     admission::{Admission, AdmissionLayer},
     deadline::{Deadline, DeadlineLayer},
+    membership::MembershipLayer,
     trace::TraceLayer,
 };
 

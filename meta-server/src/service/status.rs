@@ -99,6 +99,7 @@ const fn code(reason: Reason) -> Code {
         Reason::BucketNotEmpty | Reason::NodeUnknown | Reason::PreconditionFailed | Reason::WrongCluster => {
             Code::FailedPrecondition
         }
+        Reason::CertificateRequired => Code::Unauthenticated,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::Internal => Code::Internal,
         Reason::InvalidArgument | Reason::InvalidName | Reason::ObjectTooLarge => Code::InvalidArgument,

@@ -32,6 +32,8 @@ reasons! {
     BucketNotEmpty = "BUCKET_NOT_EMPTY",
     /// No bucket of this name.
     BucketNotFound = "BUCKET_NOT_FOUND",
+    /// The caller has shown no certificate of a member of the cluster.
+    CertificateRequired = "CERTIFICATE_REQUIRED",
     /// The caller's deadline has passed.
     DeadlineExceeded = "DEADLINE_EXCEEDED",
     /// The server failed.

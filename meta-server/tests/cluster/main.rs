@@ -15,3 +15,4 @@ mod observation;
 mod peers;
 mod puts;
 mod start;
+mod trust;

@@ -122,7 +122,7 @@ fn an_endpoint_that_is_down_is_named_soon() {
     let mixed = Cli { endpoint: format!("{closed},{}", cluster.endpoint()), ..cluster.cli().clone() };
     assert_eq!(mixed.run(["ls"]).code, Some(0));
 
-    for endpoint in ["", "localhost", "https://127.0.0.1:1"] {
+    for endpoint in ["", "localhost", "ftp://127.0.0.1:1", "https://127.0.0.1:1"] {
         let nonsense = Cli { endpoint: endpoint.to_owned(), ..cluster.cli().clone() };
         let output = nonsense.run(["ls"]);
         assert_eq!(output.code, Some(USAGE), "{endpoint:?}: {}", output.stderr);

@@ -14,3 +14,4 @@ mod metrics;
 mod restart;
 mod round_trip;
 mod support;
+mod trust;
