@@ -1,8 +1,20 @@
 //! What one server is told when it starts: parsed and checked once, then passed by value.
 
-use std::{net::SocketAddr, num::ParseIntError, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    io::Read as _,
+    net::SocketAddr,
+    num::ParseIntError,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Parser;
+
+use crate::credential::{Credential, KeyId, MalformedCredential, SecretHash};
+
+/// A key and white space around it are shorter.
+const KEY_FILE_BYTES_MAX: u64 = 4096;
 
 /// Everything that a server needs to know.
 #[derive(Clone, Debug)]
@@ -38,6 +50,28 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Where metrics and readiness are told over HTTP. None: nowhere.
     pub listen_http: Option<SocketAddr>,
+    /// A key that may do everything, the same on every server. With it nobody is served without a key.
+    pub root_key: Option<RootKey>,
+    /// Whether to serve on an address that is not loopback without a root key: until the first access key is made,
+    /// everybody may do everything there.
+    pub open: bool,
+    /// Where administrative acts are noted, besides the log.
+    pub audit_log: Option<PathBuf>,
+}
+
+/// What is kept of a root key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RootKey {
+    /// Its public name.
+    pub id: KeyId,
+    /// What its secret is compared with.
+    pub secret_hash: SecretHash,
+}
+
+impl From<&Credential> for RootKey {
+    fn from(credential: &Credential) -> Self {
+        Self { id: credential.id().clone(), secret_hash: credential.secret_hash() }
+    }
 }
 
 /// A server of the cluster.
@@ -155,6 +189,14 @@ pub enum ConfigError {
     /// A server that serves nothing is of no use.
     #[error("the number of requests that are served at once must not be zero")]
     NoRequests,
+    /// The file with the root key can't be used.
+    #[error("the root key can't be read from {}: {why}", .file.display())]
+    RootKey {
+        /// Which file.
+        file: PathBuf,
+        /// Why; without anything of its content.
+        why: String,
+    },
     /// Two durations do not fit.
     #[error("{0} must be longer than {1}")]
     TooShort(&'static str, &'static str),
@@ -181,6 +223,9 @@ impl Config {
             deadline: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
             listen_http: None,
+            root_key: None,
+            open: false,
+            audit_log: None,
         }
     }
 
@@ -351,6 +396,17 @@ pub struct Arguments {
     /// Tell metrics and readiness over HTTP here. By default nowhere.
     #[arg(long, env = "XDPFS_META_HTTP_LISTEN", value_name = "ADDRESS")]
     http_listen: Option<SocketAddr>,
+    /// A file with a key that may do everything, as `xdpfs-cli key generate` prints it; the same on every server. With it
+    /// nobody is served without a key, from the start.
+    #[arg(long, env = "XDPFS_META_ROOT_KEY_FILE", value_name = "FILE")]
+    root_key_file: Option<PathBuf>,
+    /// Serve without a root key on an address that others can reach. Until the first access key is made, everybody
+    /// there may do everything, which includes making it.
+    #[arg(long, env = "XDPFS_META_OPEN")]
+    open: bool,
+    /// Note administrative acts here as well as in the log: one JSON object on each line, appended.
+    #[arg(long, env = "XDPFS_META_AUDIT_LOG", value_name = "FILE")]
+    audit_log: Option<PathBuf>,
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,
@@ -379,14 +435,61 @@ impl Arguments {
         config.requests_max = self.requests_max;
         config.consensus.snapshot_entries = self.snapshot_count;
         config.consensus.log_entries_kept = self.snapshot_count / 2;
+        config.root_key = self.root_key_file.as_deref().map(read_root_key).transpose()?;
+        config.open = self.open;
+        config.audit_log = self.audit_log;
         config.check()?;
         Ok(config)
     }
 }
 
+fn read_root_key(file: &Path) -> Result<RootKey, ConfigError> {
+    let bad = |why: String| ConfigError::RootKey { file: file.to_owned(), why };
+    let mut text = String::new();
+    let opened = File::open(file).map_err(|error| bad(error.to_string()))?;
+    opened.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| bad(error.to_string()))?;
+    let credential: Credential =
+        text.trim().parse().map_err(|error: MalformedCredential| bad(error.to_string()))?;
+    if is_for_everybody(file) {
+        tracing::warn!(file = %file.display(), "everybody on this machine can read the root key: chmod o-r");
+    }
+    Ok(RootKey::from(&credential))
+}
+
+fn is_for_everybody(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_key_is_read_from_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("root.key");
+        let credential = Credential::generate().unwrap();
+        let start = |file: &Path| {
+            parse(&[
+                "--id",
+                "1",
+                "--data-dir",
+                "d",
+                "--member",
+                "1,a:1,a:2",
+                "--root-key-file",
+                file.to_str().unwrap(),
+            ])
+        };
+        std::fs::write(&file, format!("{}\n", credential.to_text())).unwrap();
+        assert_eq!(start(&file).unwrap().root_key, Some(RootKey::from(&credential)));
+        let error = start(&directory.path().join("none")).unwrap_err();
+        assert!(error.contains("none") && error.contains("root key"), "{error}");
+        std::fs::write(&file, format!("{}x", credential.to_text())).unwrap();
+        let error = start(&file).unwrap_err();
+        assert!(error.contains("a dot and its secret") && !error.contains(credential.secret()), "{error}");
+    }
 
     fn parse(arguments: &[&str]) -> Result<Config, String> {
         let name = std::iter::once(&"xdpfs-meta-server");

@@ -1,5 +1,5 @@
 //! What only a leader does, without being asked: it gives the cluster its id, keeps the secrets for capabilities fresh,
-//! and ends uploads whose lease has ended.
+//! ends uploads whose lease has ended, and closes a cluster that has a root key.
 //!
 //! Invariant: two leaders in a row do no harm. Whether a duty takes effect is decided where its command is applied.
 
@@ -70,7 +70,12 @@ async fn perform(gateway: &Gateway) {
 
 fn due(gateway: &Gateway) -> Option<Duty> {
     let now_ms = gateway.now_ms();
-    next_duty(&gateway.state(), &gateway.config().times, now_ms)
+    let config = gateway.config();
+    let state = gateway.state();
+    if config.root_key.is_some() && !state.access_keys().is_closed() {
+        return Some(Duty::CloseAccess);
+    }
+    next_duty(&state, &config.times, now_ms)
 }
 
 /// A new leader may have entries that it has yet to apply: what seems due to it may be done already.
@@ -88,6 +93,8 @@ async fn perform_one(gateway: &Gateway) -> Result<(), Refusal> {
 enum Duty {
     /// A new secret, behind the one of this number.
     AddKeyEpoch(u32),
+    /// No more service without a key, whoever leads: this server has a root key.
+    CloseAccess,
     /// The end of uploads whose lease has ended.
     ExpireUploads,
     /// The cluster's first id.
@@ -115,6 +122,7 @@ impl Duty {
             Self::AddKeyEpoch(after) => {
                 command::Kind::AddKeyEpoch(pb::AddKeyEpoch { secret: new_key()?, after })
             }
+            Self::CloseAccess => command::Kind::CloseAccess(pb::CloseAccess {}),
             Self::ExpireUploads => command::Kind::ExpireUploads(pb::ExpireUploads {}),
             Self::InitCluster => {
                 command::Kind::InitCluster(pb::InitCluster { cluster_id: Uuid::new_v4().to_string() })

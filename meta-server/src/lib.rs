@@ -4,9 +4,11 @@
 //! agrees on their order, and the service in front of them speaks to clients, data nodes and the other servers.
 //! [`Server`] puts the parts together. Invariant: everything below the service knows nothing of gRPC.
 
+mod audit;
 mod clock;
 mod config;
 pub mod consensus;
+mod credential;
 mod directory_lock;
 mod duties;
 pub mod edges;
@@ -21,6 +23,7 @@ mod service;
 pub mod state_machine;
 pub mod storage;
 
-pub use config::{Arguments, Config, ConfigError, ConsensusConfig, Member, MemberError, Times};
+pub use config::{Arguments, Config, ConfigError, ConsensusConfig, Member, MemberError, RootKey, Times};
+pub use credential::{Credential, KeyId, MalformedCredential, SecretHash};
 pub use identity::IdentityError;
 pub use server::{Listeners, Server, ServerError};

@@ -18,6 +18,7 @@ use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_trust::{Audience, Dialer, Limits, PresenceLayer, Security, Trust, TrustError};
 
 use crate::{
+    audit::Audit,
     config::{Config, ConfigError, Member},
     consensus::{self, Bootstrap, Consensus, RaftStatus, Role, StageLatencies, StartError, Threads},
     directory_lock::DirectoryLock,
@@ -69,6 +70,23 @@ pub enum ServerError {
     /// The data directory is not this server's.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Administrative acts can't be noted.
+    #[error("the audit log {} cannot be written", .file.display())]
+    AuditLog {
+        /// Where.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Everybody could do everything.
+    #[error(
+        "{address} can be reached from other machines, and without a key everybody there may do everything: give \
+         --root-key-file FILE, with what `xdpfs-cli key generate` has printed, or --open if that is what you want"
+    )]
+    Open {
+        /// Where it was to serve.
+        address: SocketAddr,
+    },
     /// Another server runs on the data directory.
     #[error("the data directory {} is in use by another server", .directory.display())]
     InUse {
@@ -163,6 +181,10 @@ impl Server {
         let (client_address, client) = prepare(listeners.client)?;
         let (peer_address, peer) = prepare(listeners.peer)?;
         [client_address, peer_address].into_iter().try_for_each(|address| config.check_address(address))?;
+        if config.root_key.is_none() && !config.open && !client_address.ip().is_loopback() {
+            return Err(ServerError::Open { address: client_address });
+        }
+        let audit = open_audit(&config)?;
         let client = tokio::net::TcpListener::from_std(client)?;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
         let http_address = observer.as_ref().map(Observer::address);
@@ -183,7 +205,7 @@ impl Server {
             |trust: Arc<Trust>| AbortOnDropHandle::new(tokio::spawn(trust.follow(CancellationToken::new())));
         tracing::info!(id = config.id, %client_address, %peer_address, "the server has started");
 
-        let gateway = Arc::new(Gateway::new(config, consensus));
+        let gateway = Arc::new(Gateway::new(config, consensus, audit));
         let health = Health::new();
         let follower = health.clone().follow(gateway.consensus().watch_status());
         let stop_clients = CancellationToken::new();
@@ -385,6 +407,14 @@ async fn serve_peers(
     if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
         tracing::error!(error = &error as &dyn std::error::Error, "peers are not served");
     }
+}
+
+fn open_audit(config: &Config) -> Result<Audit, ServerError> {
+    let opened = Audit::open(config.audit_log.as_deref());
+    opened.map_err(|source| ServerError::AuditLog {
+        file: config.audit_log.clone().unwrap_or_default(),
+        source,
+    })
 }
 
 fn lock_directory(config: &Config) -> Result<DirectoryLock, ServerError> {

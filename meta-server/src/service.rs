@@ -3,6 +3,8 @@
 //! Invariant: everything that is not a function of the state (time, placement, randomness) is decided here and written
 //! into the command; whether the command takes effect is decided where it is applied. No lock is held over an await.
 
+mod access;
+mod access_keys;
 mod buckets;
 mod capability;
 mod cluster_status;
@@ -17,6 +19,7 @@ mod node;
 mod objects;
 mod page_token;
 mod puts;
+mod rights;
 mod route;
 mod status;
 
@@ -26,20 +29,22 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use xdpfs_proto::{
-    meta::v1::meta_service_server::MetaServiceServer, node::v1::node_service_server::NodeServiceServer,
+    access::v1::access_service_server::AccessServiceServer, meta::v1::meta_service_server::MetaServiceServer,
+    node::v1::node_service_server::NodeServiceServer,
 };
 use xdpfs_trust::{Limits, PresenceLayer, Security};
 
+use self::{
+    access_keys::AccessFrontend,
+    layers::{Admission, AdmissionLayer, DeadlineLayer, MembershipLayer, TraceLayer},
+    meta::MetaFrontend,
+    node::NodeFrontend,
+};
 pub(crate) use self::{
     gateway::{Gateway, RequestId, new_key},
     health::Health,
     layers::RequestMetrics,
     status::Refusal,
-};
-use self::{
-    layers::{Admission, AdmissionLayer, DeadlineLayer, MembershipLayer, TraceLayer},
-    meta::MetaFrontend,
-    node::NodeFrontend,
 };
 
 /// The largest request and the largest reply: the commit of an object with as many chunks as there can be, each with
@@ -83,6 +88,9 @@ pub(crate) async fn serve(
     let meta = MetaServiceServer::new(MetaFrontend(Arc::clone(&gateway)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let access = AccessServiceServer::new(AccessFrontend(Arc::clone(&gateway)))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let node = NodeServiceServer::new(NodeFrontend(Arc::clone(&gateway)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -98,6 +106,7 @@ pub(crate) async fn serve(
         .layer(DeadlineLayer { max: config.deadline })
         .add_service(health.service())
         .add_service(reflection)
+        .add_service(access)
         .add_service(meta)
         .add_service(node);
     let limits = Limits {

@@ -3,6 +3,7 @@
 //! Invariant: no clock, no randomness, no I/O, no configuration. Whatever is not a function of the state was written
 //! into the command by the leader. The linearization point of every change is its `apply`.
 
+mod access_keys;
 mod answered;
 mod buckets;
 mod chunks;
@@ -25,6 +26,10 @@ use xdpfs_proto::state::v1::{self as pb, command, outcome};
 use xdpfs_wire::{BucketId, NodeId};
 
 pub use self::{
+    access_keys::{
+        ACCESS_KEYS_MAX, AccessKey, AccessKeys, BucketPattern, GRANTS_PER_KEY_MAX, Grant, LABEL_BYTES_MAX,
+        Right, RightSet,
+    },
     answered::Answered,
     buckets::Bucket,
     chunks::{Chunk, Owner, REPLICAS_MAX, Replicas, chunk_id_bytes, parse_chunk_id},
@@ -62,6 +67,7 @@ pub struct State {
     pending_deletes: PendingDeletes,
     answered: Answered,
     key_epochs: KeyEpochs,
+    access_keys: AccessKeys,
     /// Replicas that puts asked for and did not get.
     replica_debt: u64,
 }
@@ -106,7 +112,7 @@ impl State {
             return pb::Outcome { kind: Some(TOO_MANY_ANSWERS.into_outcome()) };
         }
         let context = Context { index, removable_ms: self.time_ms.saturating_add(command.deletion_grace_ms) };
-        let result = self.apply_kind(context, command);
+        let result = self.check_caller(command).and_then(|()| self.apply_kind(context, command));
         let repeatable = !matches!(&result, Err(reject) if reject.reason.may_differ_when_repeated());
         let outcome = pb::Outcome { kind: Some(result.unwrap_or_else(Reject::into_outcome)) };
         if repeatable {
@@ -130,6 +136,10 @@ impl State {
             Some(Kind::ForgetChunks(forget)) => Ok(self.forget_chunks(forget)),
             Some(Kind::AddKeyEpoch(add)) => Ok(self.add_key_epoch(add)),
             Some(Kind::InitCluster(init)) => Ok(self.init_cluster(init)),
+            Some(Kind::CreateAccessKey(create)) => self.create_access_key(create),
+            Some(Kind::RevokeAccessKey(revoke)) => self.revoke_access_key(revoke),
+            Some(Kind::RotateKeyEpoch(rotate)) => self.rotate_key_epoch(rotate),
+            Some(Kind::CloseAccess(_)) => Ok(self.close_access()),
             None => Err(Reject::new(Reason::InvalidArgument, "the command is of an unknown kind")),
         }
     }
@@ -138,6 +148,11 @@ impl State {
         if self.cluster_id.is_empty() {
             self.cluster_id.clone_from(&init.cluster_id);
         }
+        outcome::Kind::Done(pb::Done {})
+    }
+
+    fn close_access(&mut self) -> outcome::Kind {
+        self.access_keys.close();
         outcome::Kind::Done(pb::Done {})
     }
 

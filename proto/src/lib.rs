@@ -14,6 +14,21 @@
     reason = "generated code"
 )]
 
+/// Access keys and key epochs, for those who run the cluster.
+pub mod access {
+    pub mod v1 {
+        tonic::include_proto!("xdpfs.access.v1");
+
+        impl std::fmt::Debug for CreateAccessKeyResponse {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct("CreateAccessKeyResponse")
+                    .field("access_key", &self.access_key)
+                    .finish_non_exhaustive()
+            }
+        }
+    }
+}
+
 /// What operators see of a kernel program, on a socket of its host.
 pub mod admin {
     pub mod v1 {

@@ -28,6 +28,8 @@ pub struct Cli {
     pub endpoint: String,
     /// Goes into `XDPFS_CA`; `None`: plaintext.
     pub ca: Option<PathBuf>,
+    /// Goes into `XDPFS_ACCESS_KEY`; `None`: that is not set.
+    pub access_key: Option<String>,
     /// The network that it runs in; `None`: the caller's.
     pub namespace: Option<Arc<Namespace>>,
 }
@@ -100,6 +102,8 @@ impl Cli {
             Some(ca) => command.env("XDPFS_CA", ca),
             None => command.env_remove("XDPFS_CA"),
         };
+        command.env_remove("XDPFS_ACCESS_KEY_FILE").env_remove("XDPFS_ACCESS_KEY");
+        command.envs(self.access_key.iter().map(|key| ("XDPFS_ACCESS_KEY", key)));
         command
     }
 }
@@ -254,7 +258,7 @@ mod tests {
     use crate::Content;
 
     fn tool(program: &str) -> Cli {
-        Cli { program: program.into(), endpoint: String::new(), ca: None, namespace: None }
+        Cli { program: program.into(), endpoint: String::new(), ca: None, access_key: None, namespace: None }
     }
 
     #[test]

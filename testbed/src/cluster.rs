@@ -183,6 +183,15 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The command line tool, pointed at no cluster.
+    ///
+    /// # Errors
+    /// Nobody knows where the binaries are.
+    pub fn tool() -> io::Result<Cli> {
+        let program = binaries::find()?.join("xdpfs-cli");
+        Ok(Cli { program, endpoint: String::new(), access_key: None, namespace: None })
+    }
+
     /// The metadata servers' endpoints, comma separated.
     #[must_use]
     pub fn endpoint(&self) -> &str {
@@ -199,6 +208,11 @@ impl Cluster {
     #[must_use]
     pub const fn cli(&self) -> &Cli {
         &self.cli
+    }
+
+    /// From now on the command line tool shows this access key.
+    pub fn show_access_key(&mut self, access_key: impl Into<String>) {
+        self.cli.access_key = Some(access_key.into());
     }
 
     /// Where everything is kept.
@@ -451,7 +465,7 @@ impl Cluster {
             data_nodes.push(Seat { shim, ..blueprint.data_node(index, &node, capacity, namespace) });
         }
         let ca = options.tls.then(|| certificates.join("ca.pem"));
-        let cli = Cli { program, endpoint, ca, namespace: sites.client.namespace };
+        let cli = Cli { program, endpoint, ca, access_key: None, namespace: sites.client.namespace };
         let ready_within = options.ready_within;
         Ok(Self { meta_servers, data_nodes, edges, _pins: pins, lan, endpoints, cli, ready_within, dir })
     }
@@ -584,6 +598,10 @@ impl Blueprint<'_> {
         let member = Member::MetaServer(index);
         args.extend(["--data-dir".to_owned(), self.path(&member.to_string())]);
         args.extend(self.safety.args(&format!("meta-{}", index + 1)));
+        if namespace.is_some() {
+            // Its address is not loopback, and whoever reaches it belongs to the test.
+            args.push("--open".to_owned());
+        }
         self.seat(member, "xdpfs-meta-server", args, namespace)
     }
 

@@ -11,7 +11,7 @@ use super::{
     listing::page_len,
     name, page_token,
 };
-use crate::state_machine::{Bucket, REPLICAS_MAX, Reason, Start};
+use crate::state_machine::{Bucket, REPLICAS_MAX, Reason, Right, Start};
 
 const CHUNK_SIZE_DEFAULT: u32 = 4 << 20;
 const CHUNK_SIZE_MIN: u32 = 64 << 10;
@@ -31,7 +31,7 @@ impl Gateway {
     ) -> Result<proto::CreateBucketResponse, Refusal> {
         let request_id = RequestId::parse(&call.message.request_id)?;
         let create = command::Kind::CreateBucket(parse_settings(&call.message)?);
-        match self.propose(call.deadline, request_id, create).await? {
+        match self.propose_for(&call.access, call.deadline, request_id, create).await? {
             outcome::Kind::Bucket(bucket) => {
                 Ok(proto::CreateBucketResponse { bucket: Some(from_record(bucket)) })
             }
@@ -44,7 +44,7 @@ impl Gateway {
         call: Call<proto::GetBucketRequest>,
     ) -> Result<proto::GetBucketResponse, Refusal> {
         let name = name::parse_bucket("name", &call.message.name)?;
-        self.read_barrier(call.deadline).await?;
+        self.admit(call.deadline, &call.access).await?;
         let state = self.state();
         let bucket = state.bucket(&name).ok_or_else(bucket_not_found)?;
         Ok(proto::GetBucketResponse { bucket: Some(to_proto(bucket)) })
@@ -59,9 +59,11 @@ impl Gateway {
             Some(Start::AfterKey(name) | Start::AfterPrefix(name)) => name,
             None => String::new(),
         };
-        self.read_barrier(call.deadline).await?;
+        self.admit(call.deadline, &call.access).await?;
         let state = self.state();
-        let mut rest = state.buckets_after(&after);
+        let caller = self.check(&state, &call.access)?;
+        let is_shown = |bucket: &&Bucket| caller.may(&state, Right::List, &bucket.name);
+        let mut rest = state.buckets_after(&after).filter(is_shown);
         let buckets: Vec<_> = rest.by_ref().take(page_len).collect();
         let next = buckets.last().filter(|_| rest.next().is_some());
         let next_page_token =
@@ -79,7 +81,7 @@ impl Gateway {
         let request_id = RequestId::parse(&call.message.request_id)?;
         let name = name::parse_bucket("name", &call.message.name)?;
         let delete = command::Kind::DeleteBucket(pb::DeleteBucket { name });
-        match self.propose(call.deadline, request_id, delete).await? {
+        match self.propose_for(&call.access, call.deadline, request_id, delete).await? {
             outcome::Kind::Done(_) => Ok(proto::DeleteBucketResponse {}),
             _ => Err(reused_request_id()),
         }

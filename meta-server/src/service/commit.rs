@@ -10,11 +10,12 @@ use xdpfs_proto::{
 
 use super::{
     Gateway, Refusal,
+    access::upload_not_found,
     gateway::{Call, RequestId, reused_request_id},
     objects::{head_to_proto, parse_precondition},
 };
 use crate::{
-    state_machine::{CHUNKS_PER_OBJECT_MAX, REPLICAS_MAX, Reason, parse_chunk_id},
+    state_machine::{CHUNKS_PER_OBJECT_MAX, REPLICAS_MAX, Reason, Right, parse_chunk_id},
     storage::{crc32c, crc32c_combine},
 };
 
@@ -41,12 +42,19 @@ impl Gateway {
             content_type: request.content_type,
             user_metadata: request.user_metadata,
         };
-        let committed = self.propose(call.deadline, request_id, command::Kind::CommitPut(commit)).await?;
+        let caller = self.check(&self.state(), &call.access)?;
+        let committed = self
+            .propose_for(&call.access, call.deadline, request_id, command::Kind::CommitPut(commit))
+            .await?;
         let outcome::Kind::Committed(committed) = committed else { return Err(reused_request_id()) };
         let pb::Committed { object: Some(object), chunks_in_debt, bucket, durable_replicas } = committed
         else {
             return Err(Refusal::new(Reason::Internal, "the state gave half an answer"));
         };
+        // An answer of before, given again: only those may have it who could have asked for it.
+        if !caller.may(&self.state(), Right::Write, &bucket) {
+            return Err(upload_not_found());
+        }
         Ok(proto::CommitPutResponse {
             object: Some(head_to_proto(&bucket, object, durable_replicas)),
             chunks_in_debt,

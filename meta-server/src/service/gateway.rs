@@ -6,11 +6,18 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 use xdpfs_proto::state::v1::{self as pb, command, outcome};
 
-use super::{Refusal, layers::Deadline};
+use super::{
+    Refusal,
+    access::{Access, Caller},
+    layers::Deadline,
+    rights::Asks,
+};
 use crate::{
+    audit::Audit,
     clock::{LeaderClock, millis},
     config::Config,
     consensus::{Consensus, ConsensusError},
@@ -18,6 +25,9 @@ use crate::{
     liveness::Liveness,
     state_machine::{Reason, State},
 };
+
+/// Callers at once whose key this server has to ask others about.
+const STRANGERS_MAX: usize = 32;
 
 /// What all handlers work with.
 #[derive(Debug)]
@@ -27,14 +37,20 @@ pub(crate) struct Gateway {
     liveness: Liveness,
     edges: Edges,
     clock: LeaderClock,
+    audit: Audit,
+    strangers: Semaphore,
 }
 
-/// A request that is being served.
+/// A request of a client that is being served. Of what a data node says, `A` is nothing.
 #[derive(Debug)]
-pub(super) struct Call<T> {
+pub(super) struct Call<T, A = Access> {
     pub(super) deadline: Instant,
+    pub(super) access: A,
     pub(super) message: T,
 }
+
+/// What a data node or an edge asks. Keys are for clients.
+pub(super) type NodeCall<T> = Call<T, ()>;
 
 /// The name that a client has given to its request; empty for the leader's own commands.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,10 +70,11 @@ impl RequestId {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: Config, consensus: Consensus) -> Self {
+    pub(crate) fn new(config: Config, consensus: Consensus, audit: Audit) -> Self {
         let liveness = Liveness::new(config.times.node_silent_after);
         let edges = Edges::new(config.times.edge_forgotten_after);
-        Self { config, consensus, liveness, edges, clock: LeaderClock::new() }
+        let strangers = Semaphore::new(STRANGERS_MAX);
+        Self { config, consensus, liveness, edges, clock: LeaderClock::new(), audit, strangers }
     }
 
     pub(crate) const fn config(&self) -> &Config {
@@ -76,6 +93,15 @@ impl Gateway {
         &self.edges
     }
 
+    pub(super) const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Turns for callers whose key this server has not heard of.
+    pub(super) const fn strangers(&self) -> &Semaphore {
+        &self.strangers
+    }
+
     /// The state as it is now.
     pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
         self.consensus.state()
@@ -87,10 +113,18 @@ impl Gateway {
         self.clock.now_ms(state_ms)
     }
 
-    pub(super) fn accept<T>(&self, request: tonic::Request<T>) -> Call<T> {
+    pub(super) fn accept<T: Asks>(&self, request: tonic::Request<T>) -> Call<T> {
+        let (deadline, access) = (self.deadline_of(&request), Access::of(&request));
+        Call { deadline, access, message: request.into_inner() }
+    }
+
+    pub(super) fn accept_node<T>(&self, request: tonic::Request<T>) -> NodeCall<T> {
+        Call { deadline: self.deadline_of(&request), access: (), message: request.into_inner() }
+    }
+
+    fn deadline_of<T>(&self, request: &tonic::Request<T>) -> Instant {
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + self.config.deadline);
-        Call { deadline, message: request.into_inner() }
+        deadline.unwrap_or_else(|| Instant::now() + self.config.deadline)
     }
 
     /// Waits until the state includes everything that was committed when the call was made. Gives the term in which
@@ -106,15 +140,39 @@ impl Gateway {
         })
     }
 
-    /// Puts a command into the log and waits for what the state says to it. When this returns, the state of this
-    /// server includes it.
+    /// Puts a client's command into the log. Whether the client may is looked at now, to fail early, and again where
+    /// the command is applied, which decides.
+    pub(super) async fn propose_for(
+        &self,
+        access: &Access,
+        deadline: Instant,
+        request_id: RequestId,
+        kind: command::Kind,
+    ) -> Result<outcome::Kind, Refusal> {
+        let caller = self.check(&self.state(), access)?;
+        self.propose_by(Some(&caller), deadline, request_id, kind).await
+    }
+
+    /// Puts a command of the cluster's own into the log.
     pub(crate) async fn propose(
         &self,
         deadline: Instant,
         request_id: RequestId,
         kind: command::Kind,
     ) -> Result<outcome::Kind, Refusal> {
+        self.propose_by(None, deadline, request_id, kind).await
+    }
+
+    /// Waits for what the state says to the command. When this returns, the state of this server includes it.
+    async fn propose_by(
+        &self,
+        caller: Option<&Caller>,
+        deadline: Instant,
+        request_id: RequestId,
+        kind: command::Kind,
+    ) -> Result<outcome::Kind, Refusal> {
         let command = pb::Command {
+            caller: caller.map(Caller::record),
             time_ms: self.now_ms(),
             request_id: request_id.0,
             kind: Some(kind),

@@ -35,7 +35,9 @@ impl Kind {
         let path = request.uri().path();
         if path.starts_with("/xdpfs.node.v1.") {
             Self::Node
-        } else if path.starts_with("/xdpfs.meta.v1.") && !path.ends_with("/GetClusterStatus") {
+        } else if path.starts_with("/xdpfs.access.v1.")
+            || path.starts_with("/xdpfs.meta.v1.") && !path.ends_with("/GetClusterStatus")
+        {
             Self::Client
         } else {
             Self::Observation
@@ -54,6 +56,7 @@ mod tests {
         };
         check("/xdpfs.meta.v1.MetaService/BeginPut", Kind::Client);
         check("/xdpfs.meta.v1.MetaService/GetClusterStatus", Kind::Observation);
+        check("/xdpfs.access.v1.AccessService/CreateAccessKey", Kind::Client);
         check("/xdpfs.node.v1.NodeService/Heartbeat", Kind::Node);
         check("/grpc.health.v1.Health/Check", Kind::Observation);
     }

@@ -38,7 +38,7 @@ impl Gateway {
             None if request.start_after.is_empty() => None,
             None => Some(Start::AfterKey(request.start_after)),
         };
-        self.read_barrier(call.deadline).await?;
+        self.admit(call.deadline, &call.access).await?;
         let state = self.state();
         let bucket = state.bucket(&bucket_name).ok_or_else(bucket_not_found)?;
         let listing =

@@ -15,13 +15,22 @@ macro_rules! methods {
         #[tonic::async_trait]
         impl MetaService for MetaFrontend {
             $(async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                Ok(Response::new(self.0.$name(self.0.accept(request)).await?))
+                let call = self.0.accept(request);
+                let acting = self.0.acting(&call);
+                let (entered, answer) = match self.0.enter(&call).await {
+                    Ok(caller) => (Some(caller), self.0.$name(call).await),
+                    Err(refusal) => (None, Err(refusal)),
+                };
+                self.0.note(acting, entered.as_ref(), &answer);
+                Ok(Response::new(answer?))
             })*
 
             async fn get_cluster_status(
                 &self,
-                _request: Request<GetClusterStatusRequest>,
+                request: Request<GetClusterStatusRequest>,
             ) -> Result<Response<GetClusterStatusResponse>, Status> {
+                // Any server answers, by the keys that it has heard of.
+                self.0.enter(&self.0.accept(request)).await?;
                 Ok(Response::new(self.0.cluster_status()))
             }
         }

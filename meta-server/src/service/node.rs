@@ -20,7 +20,7 @@ use xdpfs_wire::{ChunkId, NodeId};
 
 use super::{
     Gateway, Refusal,
-    gateway::{Call, RequestId, duration_ms, new_key, reused_request_id},
+    gateway::{NodeCall, RequestId, duration_ms, new_key, reused_request_id},
 };
 use crate::{
     config::is_host_and_port,
@@ -48,30 +48,33 @@ impl NodeService for NodeFrontend {
         &self,
         request: Request<RegisterNodeRequest>,
     ) -> Result<Response<RegisterNodeResponse>, Status> {
-        Ok(Response::new(self.0.register_node(self.0.accept(request)).await?))
+        Ok(Response::new(self.0.register_node(self.0.accept_node(request)).await?))
     }
 
     async fn heartbeat(
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        Ok(Response::new(self.0.heartbeat(self.0.accept(request)).await?))
+        Ok(Response::new(self.0.heartbeat(self.0.accept_node(request)).await?))
     }
 
     async fn report_chunks(
         &self,
         request: Request<ReportChunksRequest>,
     ) -> Result<Response<ReportChunksResponse>, Status> {
-        Ok(Response::new(self.0.report_chunks(self.0.accept(request)).await?))
+        Ok(Response::new(self.0.report_chunks(self.0.accept_node(request)).await?))
     }
 
     async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
-        Ok(Response::new(self.0.route(self.0.accept(request)).await?))
+        Ok(Response::new(self.0.route(self.0.accept_node(request)).await?))
     }
 }
 
 impl Gateway {
-    async fn register_node(&self, call: Call<RegisterNodeRequest>) -> Result<RegisterNodeResponse, Refusal> {
+    async fn register_node(
+        &self,
+        call: NodeCall<RegisterNodeRequest>,
+    ) -> Result<RegisterNodeResponse, Refusal> {
         let request = call.message;
         let request_id = RequestId::parse(&request.request_id)?;
         let register = parse_registration(&request)?;
@@ -119,7 +122,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn heartbeat(&self, call: Call<HeartbeatRequest>) -> Result<HeartbeatResponse, Refusal> {
+    async fn heartbeat(&self, call: NodeCall<HeartbeatRequest>) -> Result<HeartbeatResponse, Refusal> {
         let request = call.message;
         let deleted = parse_deleted(&request.deleted_chunk_ids)?;
         let term = self.read_barrier(call.deadline).await?;
@@ -167,7 +170,10 @@ impl Gateway {
         Ok(())
     }
 
-    async fn report_chunks(&self, call: Call<ReportChunksRequest>) -> Result<ReportChunksResponse, Refusal> {
+    async fn report_chunks(
+        &self,
+        call: NodeCall<ReportChunksRequest>,
+    ) -> Result<ReportChunksResponse, Refusal> {
         let request = call.message;
         let page = Page::parse(&request)?;
         self.read_barrier(call.deadline).await?;

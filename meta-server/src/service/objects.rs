@@ -33,9 +33,11 @@ impl Gateway {
         let precondition = parse_precondition(request.precondition)?;
         let range = parse_range(request.range_start, request.range_end)?;
         let random = getrandom::u32().map_err(no_randomness)?;
-        self.read_barrier(call.deadline).await?;
+        self.admit(call.deadline, &call.access).await?;
         let now_ms = self.now_ms();
         let state = self.state();
+        // Not through another look at the state, in which the key may be revoked.
+        self.check(&state, &call.access)?;
         let (bucket, object) = find(&state, &name, precondition.as_ref())?;
         let (chunks_offset, chunks) = overlapping(object, range);
         let grantee = Grantee::reader(random, bucket.id);
@@ -55,7 +57,7 @@ impl Gateway {
     ) -> Result<proto::HeadObjectResponse, Refusal> {
         let name = ObjectName::parse(&call.message.name)?;
         let precondition = parse_precondition(call.message.precondition)?;
-        self.read_barrier(call.deadline).await?;
+        self.admit(call.deadline, &call.access).await?;
         let state = self.state();
         let (bucket, object) = find(&state, &name, precondition.as_ref())?;
         Ok(proto::HeadObjectResponse { object: Some(to_proto(bucket, &name.key, object)) })
@@ -70,7 +72,10 @@ impl Gateway {
         let ObjectName { bucket, key } = ObjectName::parse(&request.name)?;
         let precondition = parse_precondition(request.precondition)?;
         let delete = pb::DeleteObject { bucket: bucket.clone(), key, precondition };
-        match self.propose(call.deadline, request_id, command::Kind::DeleteObject(delete)).await? {
+        match self
+            .propose_for(&call.access, call.deadline, request_id, command::Kind::DeleteObject(delete))
+            .await?
+        {
             // No replica of it is kept any more.
             outcome::Kind::Deleted(object) => {
                 Ok(proto::DeleteObjectResponse { object: Some(head_to_proto(&bucket, object, 0)) })

@@ -34,16 +34,19 @@ impl Gateway {
         let ObjectName { bucket, key } = ObjectName::parse(&request.name)?;
         let precondition = parse_precondition(request.precondition)?;
         let asked = Asked::parse(request.chunks, request.avoid_node_ids)?;
-        let term = self.read_barrier(call.deadline).await?;
+        let term = self.admit(call.deadline, &call.access).await?;
         // Without a bucket nothing is placed, and apply says what is wrong, or gives the answer of the first time.
         let placements = self.place(term, &asked, |state| state.bucket(&bucket))?;
         let lease_ms = duration_ms(self.config().times.upload_lease);
         let begin = pb::BeginPut { bucket, key, placements, precondition, lease_ms };
-        let begun = self.propose(call.deadline, request_id, command::Kind::BeginPut(begin)).await?;
+        let begun =
+            self.propose_for(&call.access, call.deadline, request_id, command::Kind::BeginPut(begin)).await?;
         let outcome::Kind::Begun(begun) = begun else { return Err(reused_request_id()) };
 
         let now_ms = self.now_ms();
         let state = self.state();
+        // No capability for a key that was revoked while this was under way.
+        self.check(&state, &call.access)?;
         let bucket = state.bucket_by_id(BucketId(begun.bucket_id)).ok_or_else(bucket_not_found)?;
         Ok(proto::BeginPutResponse {
             upload_id: begun.upload_id,
@@ -65,17 +68,20 @@ impl Gateway {
         let request_id = RequestId::parse(&request.request_id)?;
         let asked = Asked::parse(request.chunks, request.avoid_node_ids)?;
         let upload_id = request.upload_id;
-        let term = self.read_barrier(call.deadline).await?;
+        let term = self.admit(call.deadline, &call.access).await?;
         let bucket_of = |state: &State| state.upload(upload_id).map(|upload| upload.bucket);
         let placements =
             self.place(term, &asked, |state| bucket_of(state).and_then(|bucket| state.bucket_by_id(bucket)))?;
         let lease_ms = duration_ms(self.config().times.upload_lease);
         let extend = pb::ExtendPut { upload_id, placements, lease_ms };
-        let extended = self.propose(call.deadline, request_id, command::Kind::ExtendPut(extend)).await?;
+        let extended = self
+            .propose_for(&call.access, call.deadline, request_id, command::Kind::ExtendPut(extend))
+            .await?;
         let outcome::Kind::Begun(extended) = extended else { return Err(reused_request_id()) };
 
         let now_ms = self.now_ms();
         let state = self.state();
+        self.check(&state, &call.access)?;
         // All of the upload's nodes: the client learns here which of them have registered anew.
         let upload = state.upload(upload_id).into_iter();
         let earlier = upload.flat_map(|upload| upload.chunks.values()).flat_map(Replicas::iter);
@@ -93,7 +99,7 @@ impl Gateway {
     ) -> Result<proto::AbortPutResponse, Refusal> {
         let request_id = RequestId::parse(&call.message.request_id)?;
         let abort = command::Kind::AbortPut(pb::AbortPut { upload_id: call.message.upload_id });
-        match self.propose(call.deadline, request_id, abort).await? {
+        match self.propose_for(&call.access, call.deadline, request_id, abort).await? {
             outcome::Kind::Done(_) => Ok(proto::AbortPutResponse {}),
             _ => Err(reused_request_id()),
         }

@@ -8,7 +8,7 @@ use xdpfs_proto::node::v1::{RouteRequest, RouteResponse, RoutedNode};
 
 use super::{
     Refusal,
-    gateway::{Call, Gateway, duration_ms},
+    gateway::{Gateway, NodeCall, duration_ms},
     node::{key_epochs, parse_address},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl Gateway {
-    pub(super) async fn route(&self, call: Call<RouteRequest>) -> Result<RouteResponse, Refusal> {
+    pub(super) async fn route(&self, call: NodeCall<RouteRequest>) -> Result<RouteResponse, Refusal> {
         let request = call.message;
         let address = parse_address("address", &request.address)?.to_owned();
         let term = self.read_barrier(call.deadline).await?;

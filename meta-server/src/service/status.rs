@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use xdpfs_proto::state::v1 as pb;
 
-use crate::{placement::NotEnoughNodes, state_machine::Reason};
+use crate::{credential::KeyId, placement::NotEnoughNodes, state_machine::Reason};
 
 const DOMAIN: &str = "xdpfs";
 /// How long to stay away from a server that has too much to do.
@@ -24,13 +24,13 @@ pub(crate) struct Refusal {
     message: Cow<'static, str>,
     /// The field of the request that is wrong.
     field: Option<&'static str>,
-    /// Who leads, as clients reach it.
-    leader: Option<String>,
+    /// More for programs, in the ErrorInfo.
+    metadata: Vec<(&'static str, String)>,
 }
 
 impl Refusal {
     pub(crate) fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), field: None, leader: None }
+        Self { reason, message: message.into(), field: None, metadata: Vec::new() }
     }
 
     /// The field makes no sense.
@@ -45,11 +45,17 @@ impl Refusal {
 
     /// Ask `leader` instead.
     pub(crate) fn not_leader(leader: &str) -> Self {
-        let leader = Some(leader.to_owned());
-        Self { leader, ..Self::new(Reason::NotLeader, "another server leads the cluster") }
+        let metadata = vec![("leaderEndpoint", leader.to_owned())];
+        Self { metadata, ..Self::new(Reason::NotLeader, "another server leads the cluster") }
     }
 
-    #[cfg(test)]
+    /// An access key lacks `right` on `buckets`.
+    pub(crate) fn denied(key: &KeyId, right: &'static str, buckets: &str) -> Self {
+        let message = format!("access key {key} lacks the right {right} on {buckets}");
+        let metadata = vec![("right", right.to_owned()), ("buckets", buckets.to_owned())];
+        Self { metadata, ..Self::new(Reason::AccessDenied, message) }
+    }
+
     pub(crate) const fn reason(&self) -> Reason {
         self.reason
     }
@@ -79,8 +85,8 @@ impl From<NotEnoughNodes> for Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let leader = refusal.leader.iter().map(|leader| ("leaderEndpoint".to_owned(), leader.clone()));
-        let metadata: HashMap<_, _> = leader.collect();
+        let metadata = refusal.metadata.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let metadata: HashMap<_, _> = metadata.collect();
         let mut details = ErrorDetails::with_error_info(refusal.reason.as_str(), DOMAIN, metadata);
         if let Some(field) = refusal.field {
             details.add_bad_request_violation(field, refusal.message.as_ref());
@@ -94,12 +100,19 @@ impl From<Refusal> for Status {
 
 const fn code(reason: Reason) -> Code {
     match reason {
+        Reason::AccessDenied => Code::PermissionDenied,
+        Reason::AccessKeyInvalid | Reason::AccessKeyMissing => Code::Unauthenticated,
         Reason::BucketExists => Code::AlreadyExists,
-        Reason::BucketNotFound | Reason::ObjectNotFound | Reason::UploadNotFound => Code::NotFound,
-        Reason::BucketNotEmpty | Reason::NodeUnknown | Reason::PreconditionFailed | Reason::WrongCluster => {
-            Code::FailedPrecondition
-        }
         Reason::CertificateRequired => Code::Unauthenticated,
+        Reason::AccessKeyNotFound
+        | Reason::BucketNotFound
+        | Reason::ObjectNotFound
+        | Reason::UploadNotFound => Code::NotFound,
+        Reason::BucketNotEmpty
+        | Reason::LastAdminKey
+        | Reason::NodeUnknown
+        | Reason::PreconditionFailed
+        | Reason::WrongCluster => Code::FailedPrecondition,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::Internal => Code::Internal,
         Reason::InvalidArgument | Reason::InvalidName | Reason::ObjectTooLarge => Code::InvalidArgument,
@@ -107,7 +120,7 @@ const fn code(reason: Reason) -> Code {
             Code::Unavailable
         }
         Reason::Overloaded => Code::ResourceExhausted,
-        Reason::StaleReceipts => Code::Aborted,
+        Reason::SecretLost | Reason::StaleReceipts => Code::Aborted,
     }
 }
 

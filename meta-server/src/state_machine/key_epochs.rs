@@ -1,10 +1,14 @@
-//! The secrets that capabilities are derived from. Two are live at any time.
+//! The secrets that capabilities are derived from. Two are live at any time, but one after a rotation that ended the
+//! others.
 
 use bytes::Bytes;
 use xdpfs_proto::state::v1::{self as pb, outcome};
 use xdpfs_wire::{EpochSecret, KeyEpoch as Number, SipKey};
 
-use super::State;
+use super::{
+    State,
+    reject::{Reason, Reject},
+};
 
 const LIVE_MAX: usize = 2;
 
@@ -61,6 +65,12 @@ impl KeyEpochs {
         self.live.drain(..surplus);
     }
 
+    /// The secret becomes the only live one.
+    fn replace_all(&mut self, epoch: KeyEpoch) {
+        self.live.clear();
+        self.push(epoch);
+    }
+
     pub(super) fn set_last_number(&mut self, number: u32) {
         self.last_number = number;
     }
@@ -86,6 +96,24 @@ impl State {
             });
         }
         outcome::Kind::Done(pb::Done {})
+    }
+
+    pub(super) fn rotate_key_epoch(&mut self, rotate: &pb::RotateKeyEpoch) -> Result<outcome::Kind, Reject> {
+        let key_epoch = self.end_epochs(&rotate.secret)?;
+        Ok(outcome::Kind::Rotated(pb::Rotated { key_epoch }))
+    }
+
+    /// Begins an epoch and ends all others, those too that nodes have yet to hear of. Gives its number.
+    pub(super) fn end_epochs(&mut self, secret: &[u8]) -> Result<u32, Reject> {
+        let secret = <[u8; 16]>::try_from(secret)
+            .map_err(|_| Reject::new(Reason::InvalidArgument, "an epoch's secret has sixteen bytes"))?;
+        let number = self.key_epochs.last_number + 1;
+        self.key_epochs.replace_all(KeyEpoch {
+            number,
+            secret: EpochSecret(SipKey::from_bytes(secret)),
+            create_time_ms: self.time_ms,
+        });
+        Ok(number)
     }
 }
 
@@ -121,5 +149,26 @@ mod tests {
         add(&mut state, 1000, 1);
         assert_eq!(signing(&state, 1099), Some(1));
         assert_eq!(signing(&state, 1100), Some(2));
+    }
+
+    #[test]
+    fn rotation_ends_all_earlier_epochs_and_signs_at_once() {
+        let mut state = State::default();
+        add(&mut state, 10, 0);
+        add(&mut state, 2000, 1);
+        let rotate = |len: usize| {
+            let rotate = pb::RotateKeyEpoch { secret: Bytes::from(vec![9; len]) };
+            let kind = Some(pb::command::Kind::RotateKeyEpoch(rotate));
+            pb::Command { time_ms: 3000, kind, ..Default::default() }
+        };
+        let rotated = outcome::Kind::Rotated(pb::Rotated { key_epoch: 3 });
+        assert_eq!(state.apply(1, &rotate(16)).kind, Some(rotated));
+        let numbers: Vec<_> = state.key_epochs().live().iter().map(|epoch| epoch.number).collect();
+        assert_eq!(numbers, [3]);
+        assert_eq!(state.key_epochs().for_signing(3000, 100).map(|epoch| epoch.number), Some(3));
+        add(&mut state, 4000, 2);
+        assert_eq!(state.key_epochs().live().len(), 1, "a leader that had not heard of it does no harm");
+        assert!(matches!(state.apply(1, &rotate(15)).kind, Some(outcome::Kind::Rejected(_))));
+        assert_eq!(state.key_epochs().last_number(), 3);
     }
 }

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use xdpfs_proto::state::v1::{self as pb, command::Kind, outcome, precondition};
+use xdpfs_proto::state::v1::{self as pb, caller, command::Kind, outcome, precondition};
 use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
 
 use super::{Etag, Owner, Reason, State, chunk_id_bytes, parse_chunk_id};
 
 const BUCKETS: [&str; 3] = ["one", "two", "three"];
 const KEYS: [&str; 3] = ["a", "b/c", "d"];
+const PATTERNS: [&str; 4] = ["*", "one", "t*", "*"];
 const UUIDS: [&str; 5] = ["v", "w", "x", "y", "z"];
 const KEPT_MS: u64 = 15 * 60 * 1000;
 
@@ -31,6 +32,30 @@ struct Model {
     pending: BTreeMap<(u32, ChunkId), u64>,
     answers: BTreeMap<Bytes, (u64, pb::Outcome)>,
     key_epochs: Vec<(u32, Bytes)>,
+    /// The number of the newest key epoch.
+    last_key_epoch: u32,
+    access_keys: BTreeMap<String, ModelKey>,
+    is_closed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct ModelKey {
+    grants: Vec<(String, u32)>,
+    revoked: bool,
+}
+
+impl ModelKey {
+    fn makes_keys(&self) -> bool {
+        !self.revoked && self.grants.iter().any(|(buckets, rights)| buckets == "*" && rights & 8 != 0)
+    }
+
+    fn allows(&self, right: u32, bucket: &str) -> bool {
+        let matches = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(prefix) => bucket.starts_with(prefix),
+            None => bucket == pattern,
+        };
+        self.grants.iter().any(|(pattern, rights)| rights & right != 0 && matches(pattern))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +110,14 @@ impl Model {
                     panic!("expected {reason:?}, found {kind:?}")
                 };
                 assert_eq!(rejected.reason, reason.as_str(), "{command:?}");
-                if matches!(reason, Reason::StaleReceipts | Reason::Overloaded) {
+                let passing = [
+                    Reason::AccessDenied,
+                    Reason::AccessKeyInvalid,
+                    Reason::AccessKeyMissing,
+                    Reason::Overloaded,
+                    Reason::StaleReceipts,
+                ];
+                if passing.contains(&reason) {
                     return;
                 }
             }
@@ -96,8 +128,50 @@ impl Model {
         }
     }
 
-    fn judge(&self, command: &pb::Command) -> Result<(), Reason> {
+    fn judge_caller(&self, command: &pb::Command) -> Result<(), Reason> {
+        let key = match command.caller.as_ref().and_then(|caller| caller.kind.as_ref()) {
+            None | Some(caller::Kind::Root(_)) => return Ok(()),
+            Some(caller::Kind::Anonymous(_)) => {
+                return if self.is_closed { Err(Reason::AccessKeyMissing) } else { Ok(()) };
+            }
+            Some(caller::Kind::KeyId(id)) => self.access_keys.get(id).filter(|key| !key.revoked),
+        };
+        let key = key.ok_or(Reason::AccessKeyInvalid)?;
+        let may = |is_allowed, otherwise| if is_allowed { Ok(()) } else { Err(otherwise) };
+        let may_in_upload = |id| match self.uploads.get(&id) {
+            Some(upload) => may(key.allows(2, &upload.bucket), Reason::UploadNotFound),
+            None => Ok(()),
+        };
         match command.kind.as_ref().unwrap() {
+            Kind::CreateBucket(create) => may(key.allows(8, &create.name), Reason::AccessDenied),
+            Kind::DeleteBucket(delete) => may(key.allows(8, &delete.name), Reason::AccessDenied),
+            Kind::BeginPut(begin) => may(key.allows(2, &begin.bucket), Reason::AccessDenied),
+            Kind::DeleteObject(delete) => may(key.allows(2, &delete.bucket), Reason::AccessDenied),
+            Kind::ExtendPut(extend) => may_in_upload(extend.upload_id),
+            Kind::CommitPut(commit) => may_in_upload(commit.upload_id),
+            Kind::AbortPut(abort) => may_in_upload(abort.upload_id),
+            Kind::CreateAccessKey(_) | Kind::RevokeAccessKey(_) | Kind::RotateKeyEpoch(_) => {
+                may(key.makes_keys(), Reason::AccessDenied)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(&self, command: &pb::Command) -> Result<(), Reason> {
+        self.judge_caller(command)?;
+        match command.kind.as_ref().unwrap() {
+            Kind::CreateAccessKey(create) => {
+                let makes_keys =
+                    create.grants.iter().any(|grant| grant.buckets == "*" && grant.rights & 8 != 0);
+                let is_new = !self.access_keys.contains_key(&create.key_id);
+                if is_new && (self.is_closed || makes_keys) { Ok(()) } else { Err(Reason::InvalidArgument) }
+            }
+            Kind::RevokeAccessKey(revoke) => {
+                let key = self.access_keys.get(&revoke.key_id).ok_or(Reason::AccessKeyNotFound)?;
+                let makers = self.access_keys.values().filter(|key| key.makes_keys()).count();
+                let is_last = key.makes_keys() && makers == 1;
+                if is_last && !revoke.force { Err(Reason::LastAdminKey) } else { Ok(()) }
+            }
             Kind::CreateBucket(create) if self.buckets.contains_key(&create.name) => {
                 Err(Reason::BucketExists)
             }
@@ -236,12 +310,40 @@ impl Model {
                 }
             }
             (Kind::AddKeyEpoch(add), outcome::Kind::Done(_)) => {
-                if self.key_epochs.last().map_or(0, |(number, _)| *number) == add.after {
-                    self.key_epochs.push((add.after + 1, add.secret.clone()));
+                if self.last_key_epoch == add.after {
+                    self.last_key_epoch += 1;
+                    self.key_epochs.push((self.last_key_epoch, add.secret.clone()));
+                }
+            }
+            (Kind::RotateKeyEpoch(rotate), outcome::Kind::Rotated(rotated)) => {
+                self.rotate(&rotate.secret);
+                assert_eq!(rotated.key_epoch, self.last_key_epoch);
+            }
+            (Kind::CloseAccess(_), outcome::Kind::Done(_)) => self.is_closed = true,
+            (Kind::CreateAccessKey(create), outcome::Kind::AccessKey(made)) => {
+                self.is_closed = true;
+                assert_eq!((&made.id, made.create_time_ms), (&create.key_id, self.time_ms));
+                let grants =
+                    create.grants.iter().map(|grant| (grant.buckets.clone(), grant.rights)).collect();
+                self.access_keys.insert(create.key_id.clone(), ModelKey { grants, revoked: false });
+            }
+            (Kind::RevokeAccessKey(revoke), outcome::Kind::Revoked(revoked)) => {
+                self.access_keys.get_mut(&revoke.key_id).unwrap().revoked = true;
+                if revoke.epoch_secret.is_empty() {
+                    assert_eq!(revoked.key_epoch, 0);
+                } else {
+                    self.rotate(&revoke.epoch_secret);
+                    assert_eq!(revoked.key_epoch, self.last_key_epoch);
                 }
             }
             (kind, outcome) => panic!("{kind:?} is answered with {outcome:?}"),
         }
+    }
+
+    /// All epochs before end.
+    fn rotate(&mut self, secret: &Bytes) {
+        self.last_key_epoch += 1;
+        self.key_epochs = vec![(self.last_key_epoch, secret.clone())];
     }
 
     fn grant(&mut self, begun: &pb::Begun, placements: &[pb::Placement]) {
@@ -357,6 +459,10 @@ impl Model {
         self.assert_nodes_equal(state);
         let epochs = self.key_epochs.iter().rev().take(2).rev().map(|(number, _)| *number);
         assert!(state.key_epochs().live().iter().map(|epoch| epoch.number).eq(epochs));
+        assert_eq!(state.key_epochs().last_number(), self.last_key_epoch);
+        assert_eq!(state.access_keys().is_closed(), self.is_closed);
+        let keys = state.access_keys().after("").map(|key| (key.id.as_str(), key.revoke_time_ms.is_some()));
+        assert!(keys.eq(self.access_keys.iter().map(|(id, key)| (id.as_str(), key.revoked))));
     }
 
     fn assert_objects_equal(&self, state: &State) {
@@ -438,6 +544,10 @@ enum Step {
     Expire,
     Forget { node: u32, count: usize },
     AddKeyEpoch { stale: bool },
+    RotateKeyEpoch,
+    CloseAccess,
+    CreateAccessKey { buckets: usize, rights: u32, is_new: bool },
+    RevokeAccessKey { key: usize, force: bool, rotate: bool },
     Repeat { command: usize },
 }
 
@@ -514,6 +624,12 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Expire),
         1 => (0..6u32, 0..5usize).prop_map(|(node, count)| Step::Forget { node, count }),
         1 => any::<bool>().prop_map(|stale| Step::AddKeyEpoch { stale }),
+        1 => Just(Step::RotateKeyEpoch),
+        2 => (0..PATTERNS.len(), 1..16u32, prop::bool::weighted(0.9))
+            .prop_map(|(buckets, rights, is_new)| Step::CreateAccessKey { buckets, rights, is_new }),
+        1 => (pick.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(key, force, rotate)| Step::RevokeAccessKey { key, force, rotate }),
+        1 => Just(Step::CloseAccess),
         3 => pick.prop_map(|command| Step::Repeat { command }),
     ]
 }
@@ -526,6 +642,8 @@ struct Pair {
     index: u64,
     /// The leader's clock, which may be set back.
     clock_ms: u64,
+    /// Who asks for what comes next; none is the cluster itself.
+    caller: Option<caller::Kind>,
 }
 
 impl Pair {
@@ -536,6 +654,7 @@ impl Pair {
             commands: Vec::new(),
             index: 0,
             clock_ms: 1000,
+            caller: None,
         };
         for (uuid, domain) in [(0, 0), (1, 1), (2, 2)] {
             pair.step(&Step::Register { uuid, domain });
@@ -551,10 +670,24 @@ impl Pair {
         }
         let Some(kind) = self.kind(step) else { return };
         let number = self.commands.len() as u128 + 1;
-        let named = !matches!(kind, Kind::ExpireUploads(_) | Kind::ForgetChunks(_) | Kind::AddKeyEpoch(_));
+        let own = matches!(
+            kind,
+            Kind::RegisterNode(_)
+                | Kind::ExpireUploads(_)
+                | Kind::ForgetChunks(_)
+                | Kind::AddKeyEpoch(_)
+                | Kind::CloseAccess(_)
+        );
+        let named = !own || matches!(kind, Kind::RegisterNode(_));
+        let caller = self.caller.clone().filter(|_| !own).map(|kind| pb::Caller { kind: Some(kind) });
         let request_id = if named { Bytes::from(number.to_be_bytes().to_vec()) } else { Bytes::new() };
-        let command =
-            pb::Command { time_ms: self.clock_ms, request_id, kind: Some(kind), deletion_grace_ms: 700 };
+        let command = pb::Command {
+            time_ms: self.clock_ms,
+            request_id,
+            kind: Some(kind),
+            deletion_grace_ms: 700,
+            caller,
+        };
         self.commands.push(command.clone());
         self.apply(command);
     }
@@ -616,12 +749,49 @@ impl Pair {
                 Kind::ForgetChunks(pb::ForgetChunks { node_id: *node, chunk_ids })
             }
             Step::AddKeyEpoch { stale } => {
-                let newest = self.model.key_epochs.last().map_or(0, |(number, _)| *number);
+                let newest = self.model.last_key_epoch;
                 let after = if *stale { newest.saturating_sub(1) } else { newest };
                 Kind::AddKeyEpoch(pb::AddKeyEpoch { secret: Bytes::from(vec![newest as u8; 16]), after })
             }
+            Step::RotateKeyEpoch => Kind::RotateKeyEpoch(pb::RotateKeyEpoch { secret: self.secret() }),
+            Step::CloseAccess => Kind::CloseAccess(pb::CloseAccess {}),
+            Step::CreateAccessKey { buckets, rights, is_new } => {
+                let number =
+                    self.model.access_keys.len() - usize::from(!is_new && !self.model.access_keys.is_empty());
+                Kind::CreateAccessKey(pb::CreateAccessKey {
+                    key_id: key_id(number),
+                    secret_sha256: Bytes::from(vec![number as u8; 32]),
+                    grants: vec![pb::Grant { buckets: text(&PATTERNS, *buckets), rights: *rights }],
+                    label: "label".into(),
+                })
+            }
+            Step::RevokeAccessKey { key, force, rotate } => {
+                // Now and then one that is not there.
+                let number = key % (self.model.access_keys.len() + 1);
+                let epoch_secret = if *rotate { self.secret() } else { Bytes::new() };
+                Kind::RevokeAccessKey(pb::RevokeAccessKey {
+                    key_id: key_id(number),
+                    force: *force,
+                    epoch_secret,
+                })
+            }
             Step::Repeat { .. } => return None,
         })
+    }
+
+    fn secret(&self) -> Bytes {
+        Bytes::from((self.commands.len() as u128).to_le_bytes().to_vec())
+    }
+
+    /// Mostly the cluster itself, which may always; else somebody, or a key that is there, or was.
+    fn take_turn(&mut self, who: u32) {
+        let count = self.model.access_keys.len() as u32 + 1;
+        self.caller = match who {
+            0..50 => None,
+            50..60 => Some(caller::Kind::Anonymous(true)),
+            60..70 => Some(caller::Kind::Root(true)),
+            _ => Some(caller::Kind::KeyId(key_id((who % count) as usize))),
+        };
     }
 
     /// An open upload, or now and then one that has ended.
@@ -734,6 +904,12 @@ impl Pair {
     }
 }
 
+/// In the order of their numbers, as long as these are small.
+fn key_id(number: usize) -> String {
+    let digit = |at: u32| char::from(b'A' + (number / 26_usize.pow(at) % 26) as u8);
+    format!("XKAAAAAAAAAAAAAA{}{}", digit(1), digit(0))
+}
+
 fn pick<T>(choices: &[T], number: usize) -> Option<&T> {
     choices.get(number.checked_rem(choices.len())?)
 }
@@ -750,11 +926,12 @@ proptest! {
 
     #[test]
     fn any_sequence_of_commands_ends_as_the_model_says(
-        steps in prop::collection::vec((any_step(), 0..4000i64, 0..200u32), 1..120),
+        steps in prop::collection::vec((any_step(), 0..4000i64, 0..200u32, 0..100u32), 1..120),
         piece_len in 1..3000usize,
     ) {
         let mut pair = Pair::new();
-        for (step, time_ms, chance) in &steps {
+        for (step, time_ms, chance, who) in &steps {
+            pair.take_turn(*who);
             // Mostly a little later; now and then the next leader's clock is behind, or hours have passed.
             pair.clock_ms = match chance {
                 0..10 => pair.clock_ms.saturating_sub(2000),

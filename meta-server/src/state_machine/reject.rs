@@ -26,6 +26,14 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// The access key lacks a right.
+    AccessDenied = "ACCESS_DENIED",
+    /// There is no such access key, or its secret is another one.
+    AccessKeyInvalid = "ACCESS_KEY_INVALID",
+    /// Nobody is served without an access key.
+    AccessKeyMissing = "ACCESS_KEY_MISSING",
+    /// No access key of this id.
+    AccessKeyNotFound = "ACCESS_KEY_NOT_FOUND",
     /// A bucket of this name is there.
     BucketExists = "BUCKET_EXISTS",
     /// The bucket holds objects.
@@ -42,6 +50,8 @@ reasons! {
     InvalidArgument = "INVALID_ARGUMENT",
     /// The bucket's name or the key is not allowed.
     InvalidName = "INVALID_NAME",
+    /// No other access key can make keys.
+    LastAdminKey = "LAST_ADMIN_KEY",
     /// The cluster has no leader now.
     NoLeader = "NO_LEADER",
     /// The node is not registered.
@@ -60,6 +70,8 @@ reasons! {
     Overloaded = "OVERLOADED",
     /// The key does not hold what the request asks for.
     PreconditionFailed = "PRECONDITION_FAILED",
+    /// An access key was made whose secret can't be shown any more.
+    SecretLost = "SECRET_LOST",
     /// Too few receipts are still worth something.
     StaleReceipts = "STALE_RECEIPTS",
     /// No open upload of this number.
@@ -77,7 +89,14 @@ impl Reason {
 
     /// Whether repeating the very same request can end in another way, so that the answer is not kept.
     pub(super) const fn may_differ_when_repeated(self) -> bool {
-        matches!(self, Self::StaleReceipts | Self::Overloaded)
+        matches!(
+            self,
+            Self::AccessDenied
+                | Self::AccessKeyInvalid
+                | Self::AccessKeyMissing
+                | Self::Overloaded
+                | Self::StaleReceipts
+        )
     }
 }
 

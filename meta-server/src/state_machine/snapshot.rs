@@ -9,7 +9,7 @@ use prost::Message as _;
 use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 
-use super::{Bucket, Counters, KeyEpoch, Node, Object, Owner, State, Upload, parse_chunk_id};
+use super::{AccessKey, Bucket, Counters, KeyEpoch, Node, Object, Owner, State, Upload, parse_chunk_id};
 
 /// The layout of the records.
 const FORMAT: u32 = 1;
@@ -57,6 +57,7 @@ impl State {
             .chain(self.pending_deletes.records().map(Kind::PendingDelete))
             .chain(self.answered.records().map(Kind::Answered))
             .chain(self.key_epochs.records().map(Kind::KeyEpoch))
+            .chain(self.access_keys.records().map(Kind::AccessKey))
     }
 
     fn header(&self) -> pb::SnapshotHeader {
@@ -71,6 +72,7 @@ impl State {
             next_client_id: self.counters.client,
             next_key_epoch: self.key_epochs.last_number() + 1,
             replica_debt: self.replica_debt,
+            access_closed: self.access_keys.is_closed(),
         }
     }
 
@@ -133,6 +135,9 @@ impl State {
             ..Self::default()
         };
         state.key_epochs.set_last_number(header.next_key_epoch.saturating_sub(1));
+        if header.access_closed {
+            state.access_keys.close();
+        }
         Ok(state)
     }
 
@@ -157,6 +162,11 @@ impl State {
             }
             Kind::KeyEpoch(record) => {
                 self.key_epochs.push(key_epoch(&record).ok_or(SnapshotError::Content("a key epoch"))?);
+            }
+            Kind::AccessKey(record) => {
+                let key = AccessKey::from_record(&record).filter(|_| self.access_keys.is_closed());
+                let is_loaded = key.is_some_and(|key| self.access_keys.load(key));
+                is_loaded.then_some(()).ok_or(SnapshotError::Content("an access key"))?;
             }
         }
         Ok(())

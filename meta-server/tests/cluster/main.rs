@@ -2,6 +2,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "a test has no users")]
 #![allow(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
+mod access;
 mod buckets;
 mod edges;
 mod failover;

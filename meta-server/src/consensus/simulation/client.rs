@@ -157,5 +157,7 @@ pub(super) fn command(request_id: Bytes, time_ms: u64, random: &mut Random) -> B
         0 => Kind::DeleteBucket(pb::DeleteBucket { name }),
         _ => Kind::CreateBucket(pb::CreateBucket { name, chunk_size: 65_536, replicas: 3, min_replicas: 2 }),
     };
-    pb::Command { time_ms, request_id, kind: Some(kind), deletion_grace_ms: 1 }.encode_to_vec().into()
+    pb::Command { time_ms, request_id, kind: Some(kind), deletion_grace_ms: 1, caller: None }
+        .encode_to_vec()
+        .into()
 }

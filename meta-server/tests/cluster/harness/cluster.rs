@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 use xdpfs_meta_server::{Config, ConsensusConfig, Listeners, Member, Server, Times};
 use xdpfs_proto::{
+    access::v1::access_service_client::AccessServiceClient,
     meta::v1::{GetClusterStatusRequest, GetClusterStatusResponse, meta_service_client::MetaServiceClient},
     node::v1::node_service_client::NodeServiceClient,
 };
@@ -25,6 +26,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub type Meta = MetaServiceClient<Channel>;
 pub type Node = NodeServiceClient<Channel>;
+pub type Access = AccessServiceClient<Channel>;
 
 type Configure = fn(&mut Config);
 
@@ -34,9 +36,26 @@ pub struct Cluster {
     members: Vec<Member>,
     servers: BTreeMap<u64, Server>,
     configure: Configure,
+    /// What requests show, unless they show something else.
+    key: Option<String>,
+}
+
+/// Shows an access key, in place of any other.
+pub fn show<T>(request: &mut Request<T>, key: &str) {
+    request.metadata_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
 }
 
 impl Cluster {
+    pub fn show_key(&mut self, key: &str) {
+        self.key = Some(key.to_owned());
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        self.key.iter().for_each(|key| show(&mut request, key));
+        request
+    }
+
     /// Three servers, ready.
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
@@ -65,7 +84,7 @@ impl Cluster {
             client_address: text(client),
         });
         let members = members.collect();
-        Self { directory: TempDir::new().unwrap(), members, servers: BTreeMap::new(), configure }
+        Self { directory: TempDir::new().unwrap(), members, servers: BTreeMap::new(), configure, key: None }
     }
 
     pub fn ids(&self) -> Vec<u64> {
@@ -150,15 +169,17 @@ impl Cluster {
     }
 
     pub async fn status_of(&self, id: u64) -> GetClusterStatusResponse {
-        self.meta(id).get_cluster_status(GetClusterStatusRequest {}).await.unwrap().into_inner()
+        self.meta(id).get_cluster_status(self.request(GetClusterStatusRequest {})).await.unwrap().into_inner()
     }
 
     /// The server that leads and serves, waited for.
     pub async fn leader(&self) -> u64 {
         eventually("a leader that serves", async || {
             for id in self.running() {
-                let status = self.status_of(id).await;
-                if status.leader_id == id && self.serves(id).await {
+                // One that has yet to hear of the key sends its holder elsewhere.
+                let status = self.meta(id).get_cluster_status(self.request(GetClusterStatusRequest {})).await;
+                let leads = status.is_ok_and(|status| status.get_ref().leader_id == id);
+                if leads && self.serves(id).await {
                     return Some(id);
                 }
             }
@@ -169,7 +190,7 @@ impl Cluster {
 
     async fn serves(&self, id: u64) -> bool {
         let request = xdpfs_proto::meta::v1::ListBucketsRequest::default();
-        self.meta(id).list_buckets(request).await.is_ok()
+        self.meta(id).list_buckets(self.request(request)).await.is_ok()
     }
 
     pub async fn follower(&self) -> u64 {
@@ -185,6 +206,15 @@ impl Cluster {
         send: impl AsyncFn(Meta, Request<Req>) -> Result<Response<Res>, Status>,
     ) -> Result<Res, Status> {
         self.insist(request, async |channel, request| send(Meta::new(channel), request).await).await
+    }
+
+    /// The same for those who run the cluster.
+    pub async fn access_call<Req: Clone, Res>(
+        &self,
+        request: Req,
+        send: impl AsyncFn(Access, Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Status> {
+        self.insist(request, async |channel, request| send(Access::new(channel), request).await).await
     }
 
     /// The same for the calls of data nodes.
@@ -206,7 +236,7 @@ impl Cluster {
             for id in self.running() {
                 let endpoint = hint.take().unwrap_or_else(|| self.endpoint(id));
                 let channel = Channel::from_shared(format!("http://{endpoint}")).unwrap().connect_lazy();
-                match send(channel, Request::new(request.clone())).await {
+                match send(channel, self.request(request.clone())).await {
                     Ok(response) => return Some(Ok(response.into_inner())),
                     Err(status) if asks_again(&status) => {
                         let info = status.get_details_error_info();

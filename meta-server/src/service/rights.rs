@@ -1,0 +1,191 @@
+//! What a caller needs for each method: the one table of rights (`docs/security.md`).
+//!
+//! Invariant: a method that is not in the table does not compile. Which right is needed never depends on the state; on
+//! which bucket, only for the methods of an upload.
+
+use xdpfs_proto::{access::v1 as access, meta::v1 as proto};
+
+use super::{Refusal, name, name::ObjectName};
+use crate::state_machine::Right;
+
+macro_rules! methods {
+    ($($name:ident => $need:expr,)*) => {
+        /// A method that clients call.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(super) enum Method {
+            $($name,)*
+        }
+
+        impl Method {
+            /// All methods.
+            #[cfg(test)]
+            const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name.
+            pub(super) const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// What a caller needs for it.
+            pub(super) const fn need(self) -> Need {
+                match self {
+                    $(Self::$name => $need,)*
+                }
+            }
+        }
+    };
+}
+
+methods! {
+    AbortPut => Need::Right(Right::Write),
+    BeginPut => Need::Right(Right::Write),
+    CommitPut => Need::Right(Right::Write),
+    CreateAccessKey => Need::AdminOfAll,
+    CreateBucket => Need::Right(Right::Admin),
+    DeleteBucket => Need::Right(Right::Admin),
+    DeleteObject => Need::Right(Right::Write),
+    ExtendPut => Need::Right(Right::Write),
+    GetBucket => Need::AnyRight,
+    GetClusterStatus => Need::Key,
+    GetObject => Need::Right(Right::Read),
+    HeadObject => Need::Right(Right::Read),
+    ListAccessKeys => Need::AdminOfAll,
+    // It shows those that the key may list.
+    ListBuckets => Need::Key,
+    ListObjects => Need::Right(Right::List),
+    RevokeAccessKey => Need::AdminOfAll,
+    RotateKeyEpoch => Need::AdminOfAll,
+}
+
+/// What a caller needs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Need {
+    /// The right admin on all buckets.
+    AdminOfAll,
+    /// Some right on the bucket, whichever.
+    AnyRight,
+    /// A key, whatever it may do.
+    Key,
+    /// This right on the bucket.
+    Right(Right),
+}
+
+/// What a request is about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    /// The bucket of this name.
+    Bucket(String),
+    /// No bucket in particular.
+    Cluster,
+    /// The bucket of this upload.
+    Upload(u64),
+}
+
+/// A request of a client.
+pub(super) trait Asks {
+    /// Which method takes it.
+    const METHOD: Method;
+
+    /// What it is about.
+    ///
+    /// # Errors
+    ///
+    /// It names something that cannot be.
+    fn place(&self) -> Result<Place, Refusal>;
+
+    /// What is noted of it, if it is an administrative act: what it is about, and its request id.
+    fn act(&self) -> Option<(&str, &str)> {
+        None
+    }
+}
+
+fn bucket(field: &'static str, name: &str) -> Result<Place, Refusal> {
+    name::parse_bucket(field, name).map(Place::Bucket)
+}
+
+fn bucket_of(name: &str) -> Result<Place, Refusal> {
+    ObjectName::parse(name).map(|name| Place::Bucket(name.bucket))
+}
+
+macro_rules! asks {
+    ($($request:path: $method:ident, |$message:ident| $place:expr $(, |$acting:ident| $subject:expr)?;)*) => {
+        $(impl Asks for $request {
+            const METHOD: Method = Method::$method;
+
+            fn place(&self) -> Result<Place, Refusal> {
+                let $message = self;
+                $place
+            }
+
+            $(fn act(&self) -> Option<(&str, &str)> {
+                let $acting = self;
+                Some(($subject, &$acting.request_id))
+            })?
+        })*
+    };
+}
+
+asks! {
+    proto::AbortPutRequest: AbortPut, |request| Ok(Place::Upload(request.upload_id));
+    proto::BeginPutRequest: BeginPut, |request| bucket_of(&request.name);
+    proto::CommitPutRequest: CommitPut, |request| Ok(Place::Upload(request.upload_id));
+    access::CreateAccessKeyRequest: CreateAccessKey, |_request| Ok(Place::Cluster), |request| request.label.as_str();
+    proto::CreateBucketRequest: CreateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
+    proto::DeleteBucketRequest: DeleteBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
+    proto::DeleteObjectRequest: DeleteObject, |request| bucket_of(&request.name);
+    proto::ExtendPutRequest: ExtendPut, |request| Ok(Place::Upload(request.upload_id));
+    proto::GetBucketRequest: GetBucket, |request| bucket("name", &request.name);
+    proto::GetClusterStatusRequest: GetClusterStatus, |_request| Ok(Place::Cluster);
+    proto::GetObjectRequest: GetObject, |request| bucket_of(&request.name);
+    proto::HeadObjectRequest: HeadObject, |request| bucket_of(&request.name);
+    access::ListAccessKeysRequest: ListAccessKeys, |_request| Ok(Place::Cluster);
+    proto::ListBucketsRequest: ListBuckets, |_request| Ok(Place::Cluster);
+    proto::ListObjectsRequest: ListObjects, |request| bucket("parent", &request.parent);
+    access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();
+    access::RotateKeyEpochRequest: RotateKeyEpoch, |_request| Ok(Place::Cluster), |request| "";
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    /// So that no method is forgotten: the table has every method of the services that clients call, and no other.
+    #[test]
+    fn table_has_every_method_of_the_services() {
+        let files = FileDescriptorSet::decode(xdpfs_proto::FILE_DESCRIPTOR_SET).unwrap().file;
+        let packages = ["xdpfs.meta.v1", "xdpfs.access.v1"];
+        let services =
+            files.iter().filter(|file| packages.contains(&file.package())).flat_map(|file| &file.service);
+        let mut offered: Vec<_> =
+            services.flat_map(|service| &service.method).map(|method| method.name().to_owned()).collect();
+        offered.sort_unstable();
+        let mut known: Vec<_> = Method::ALL.iter().map(|method| method.label().to_owned()).collect();
+        known.sort_unstable();
+        assert_eq!(offered, known);
+    }
+
+    #[test]
+    fn request_says_what_it_is_about() {
+        let name = || "buckets/photos/objects/a/b".to_owned();
+        let photos = Ok(Place::Bucket("photos".into()));
+        assert_eq!(proto::GetObjectRequest { name: name(), ..Default::default() }.place(), photos);
+        assert_eq!(proto::BeginPutRequest { name: name(), ..Default::default() }.place(), photos);
+        let list = proto::ListObjectsRequest { parent: "buckets/photos".into(), ..Default::default() };
+        assert_eq!(list.place(), photos);
+        assert!(proto::GetObjectRequest { name: "photos/a".into(), ..Default::default() }.place().is_err());
+        let commit = proto::CommitPutRequest { upload_id: 7, ..Default::default() };
+        assert_eq!(commit.place(), Ok(Place::Upload(7)));
+        assert_eq!(commit.act(), None);
+        let create = proto::CreateBucketRequest {
+            name: "buckets/x".into(),
+            request_id: "id".into(),
+            ..Default::default()
+        };
+        assert_eq!(create.act(), Some(("buckets/x", "id")));
+    }
+}
