@@ -23,7 +23,7 @@ pub(crate) enum Exit {
     Precondition = 4,
     /// The same may work later.
     Unavailable = 5,
-    /// It is not allowed.
+    /// It is not allowed, or nobody knows who asks.
     Permission = 6,
     /// Bytes are not what they should be.
     Integrity = 7,
@@ -46,7 +46,7 @@ Exit codes:
     3  not found; also a recursive command that found nothing
     4  a precondition failed; also a bucket that exists already or is not empty
     5  unavailable: the same may work later; also no space, or an unknown outcome
-    6  permission denied
+    6  permission denied; also an access key that is missing or no good
     7  bytes fail their checksum
   130  interrupted (Ctrl-C), 143 terminated, 129 hung up: what was not finished has been given up
   141  the reader of standard output went away, as head does
@@ -100,6 +100,11 @@ impl Failure {
     /// Nothing is there.
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(Exit::NotFound, ErrorKind::NotFound.label(), message)
+    }
+
+    /// Something is there already.
+    pub(crate) fn exists(message: impl Into<String>) -> Self {
+        Self::new(Exit::Precondition, ErrorKind::AlreadyExists.label(), message)
     }
 
     /// One of several things cannot be done as it is.
@@ -203,7 +208,7 @@ const fn exit_of(kind: ErrorKind) -> Exit {
         ErrorKind::Io | ErrorKind::Protocol => Exit::Partial,
         ErrorKind::NoSpace | ErrorKind::Unavailable => Exit::Unavailable,
         ErrorKind::NotFound => Exit::NotFound,
-        ErrorKind::PermissionDenied => Exit::Permission,
+        ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => Exit::Permission,
     }
 }
 
@@ -221,6 +226,17 @@ pub(crate) fn message_of(error: &(dyn StdError + 'static)) -> String {
 
 fn hint_for(error: &Error) -> Option<String> {
     let hint = match error {
+        Error::AccessKeyNotFound { .. } => "see those that exist with: xdpfs-cli key list".into(),
+        Error::KeyInPlainText { .. } => {
+            "ask a server on this machine, or say --insecure-key if nobody else can read that network".into()
+        }
+        Error::LastAdminKey => {
+            "make another one first: xdpfs-cli key create --admin '*'; or say --force, and only a root key can".into()
+        }
+        Error::SecretLost { .. } => "revoke the key that is named with: xdpfs-cli key revoke ID; then run it again".into(),
+        Error::Unauthenticated { .. } => {
+            "show an access key: --access-key-file FILE, or XDPFS_ACCESS_KEY=ID.SECRET in the environment".into()
+        }
         Error::BucketExists { bucket } => format!("use it as it is, or see its settings: xdpfs-cli stat {bucket}"),
         Error::BucketNotFound { bucket } => {
             format!("make it with: xdpfs-cli mb {bucket}; see those that exist with: xdpfs-cli ls")
@@ -243,7 +259,7 @@ fn hint_for(error: &Error) -> Option<String> {
             "check --endpoint (XDPFS_ENDPOINT) and whether the metadata servers run; xdpfs-cli status tells more".into()
         }
         Error::UploadExpired => "run it again; nothing was stored".into(),
-        Error::PermissionDenied { .. } => "ask whoever runs the cluster for access".into(),
+        Error::PermissionDenied { .. } => "ask whoever runs the cluster for an access key that may; xdpfs-cli key list shows what each may".into(),
         Error::BadReply { .. } | Error::Refused { .. } => {
             "client and servers may be of different versions: compare their --version".into()
         }
@@ -280,9 +296,14 @@ fn address_in(error: &Error) -> Option<Address> {
         | Error::BucketNotFound { bucket }
         | Error::BucketNotEmpty { bucket } => Some(Address::bucket(bucket)),
         Error::ObjectNotFound { bucket, key } => Some(Address::new(bucket, key)),
-        Error::Input(_)
+        Error::AccessKeyNotFound { .. }
+        | Error::Input(_)
         | Error::InvalidArgument { .. }
         | Error::Mismatch { .. }
+        | Error::KeyInPlainText { .. }
+        | Error::LastAdminKey
+        | Error::SecretLost { .. }
+        | Error::Unauthenticated { .. }
         | Error::PreconditionFailed { .. }
         | Error::RangeNotSatisfiable { .. }
         | Error::ChangedWhileReading
@@ -306,10 +327,15 @@ fn names_its_object(error: &Error) -> bool {
     address_in(error).is_some()
         || matches!(
             error,
-            Error::InvalidArgument { .. }
+            Error::AccessKeyNotFound { .. }
+                | Error::InvalidArgument { .. }
+                | Error::KeyInPlainText { .. }
+                | Error::LastAdminKey
                 | Error::Mismatch { .. }
-                | Error::Unavailable { .. }
+                | Error::SecretLost { .. }
                 | Error::Socket(_)
+                | Error::Unauthenticated { .. }
+                | Error::Unavailable { .. }
         )
 }
 
@@ -334,6 +360,11 @@ mod tests {
         };
         let (bucket, key) = (|| "bucket".to_owned(), || "key".to_owned());
         let (why, operation) = (|| "why".to_owned(), "commit a put");
+        check(Error::AccessKeyNotFound { id: key() }, Exit::NotFound, "not_found");
+        check(Error::KeyInPlainText { endpoint: why() }, Exit::Usage, "invalid_argument");
+        check(Error::LastAdminKey, Exit::Precondition, "precondition_failed");
+        check(Error::SecretLost { message: why() }, Exit::Unavailable, "unavailable");
+        check(Error::Unauthenticated { message: why() }, Exit::Permission, "unauthenticated");
         check(Error::BucketExists { bucket: bucket() }, Exit::Precondition, "already_exists");
         check(Error::BucketNotFound { bucket: bucket() }, Exit::NotFound, "not_found");
         check(Error::BucketNotEmpty { bucket: bucket() }, Exit::Precondition, "not_empty");
@@ -376,6 +407,7 @@ mod tests {
         check(ErrorKind::NotFound, 3);
         check(ErrorKind::NotEmpty, 4);
         check(ErrorKind::PermissionDenied, 6);
+        check(ErrorKind::Unauthenticated, 6);
         check(ErrorKind::PreconditionFailed, 4);
         check(ErrorKind::Protocol, 1);
         check(ErrorKind::Trust, 2);

@@ -83,7 +83,6 @@ impl Client {
         Self { shared: Shared::new(config, transport, dialer), chunks: None }
     }
 
-    #[cfg(test)]
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -271,6 +270,7 @@ impl ObjectClient for Client {
     }
 }
 
-fn next_page(token: String) -> Option<String> {
+/// Where the next page starts, if there is one.
+pub(crate) fn next_page(token: String) -> Option<String> {
     Some(token).filter(|token| !token.is_empty())
 }

@@ -6,6 +6,8 @@ use tonic::codegen::http::uri::Authority;
 use xdpfs_transport::ChunkClientConfig;
 use xdpfs_trust::TlsTrust;
 
+use crate::access_key::AccessKey;
+
 /// The most endpoints that one client keeps connections to.
 pub(crate) const ENDPOINTS_MAX: usize = 16;
 
@@ -160,6 +162,11 @@ pub struct ClientConfig {
     pub suspect_for: Duration,
     /// The chunk protocol.
     pub chunk_client: ChunkClientConfig,
+    /// What the client shows to the metadata servers; a cluster that is open asks for none.
+    pub access_key: Option<AccessKey>,
+    /// Whether the access key may be sent in plain text to servers on other machines: whoever can read the network then
+    /// has it.
+    pub insecure_key: bool,
 }
 
 impl ClientConfig {
@@ -178,6 +185,8 @@ impl ClientConfig {
             hedge_after: Duration::from_secs(1),
             suspect_for: Duration::from_secs(10),
             chunk_client: ChunkClientConfig::default(),
+            access_key: None,
+            insecure_key: false,
         }
     }
 }

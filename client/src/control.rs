@@ -17,10 +17,13 @@ use std::{
 use tokio::time::Instant;
 use tonic::{
     ConnectError, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
 use tracing::debug;
-use xdpfs_proto::meta::v1::meta_service_client::MetaServiceClient;
+use xdpfs_proto::{
+    access::v1::access_service_client::AccessServiceClient, meta::v1::meta_service_client::MetaServiceClient,
+};
 use xdpfs_trust::{Mismatch, TlsTrust};
 
 pub(crate) use self::{
@@ -30,12 +33,49 @@ pub(crate) use self::{
 };
 use self::{refusal::Verdict, route::Route};
 use crate::{
+    access_key::{AccessKey, may_send_key},
     config::{ClientConfig, ENDPOINTS_MAX, parse_endpoint},
     error::{Error, Result},
 };
 
-/// A connection to one metadata server.
+/// Objects and buckets, at one metadata server.
 pub(crate) type Meta = MetaServiceClient<Channel>;
+/// Access keys, at one metadata server.
+pub(crate) type Access = AccessServiceClient<Channel>;
+
+/// A connection to one metadata server, as each of its services.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    meta: Meta,
+    access: Access,
+}
+
+/// A service of a metadata server.
+pub(crate) trait Service {
+    /// The service over this connection.
+    fn over(connection: &Connection) -> Self;
+}
+
+impl Service for Meta {
+    fn over(connection: &Connection) -> Self {
+        connection.meta.clone()
+    }
+}
+
+impl Service for Access {
+    fn over(connection: &Connection) -> Self {
+        connection.access.clone()
+    }
+}
+
+impl From<Channel> for Connection {
+    fn from(channel: Channel) -> Self {
+        Self {
+            meta: Meta::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
+            access: Access::new(channel).max_decoding_message_size(REPLY_BYTES_MAX),
+        }
+    }
+}
 
 /// How long to wait for a connection: from the first packet until the server has answered in HTTP/2.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,7 +95,10 @@ pub(crate) struct Control {
     attempt_timeout: Duration,
     dialer: Dialer,
     route: Mutex<Route>,
-    channels: Mutex<BTreeMap<String, Meta>>,
+    channels: Mutex<BTreeMap<String, Connection>>,
+    /// The access key as a header, which is not shown.
+    authorization: Option<MetadataValue<Ascii>>,
+    insecure_key: bool,
 }
 
 /// How metadata servers are connected to.
@@ -93,6 +136,8 @@ impl Control {
             dialer,
             route: Mutex::new(Route::new(config.endpoints.as_slice())),
             channels: Mutex::default(),
+            authorization: config.access_key.as_ref().map(AccessKey::authorization),
+            insecure_key: config.insecure_key,
         }
     }
 
@@ -105,20 +150,24 @@ impl Control {
     }
 
     /// Sends `request` to the leader until it is answered.
-    pub(crate) async fn call<Req, Res, Send, Sent>(
+    pub(crate) async fn call<Api, Req, Res, Send, Sent>(
         &self,
         operation: Operation,
         request: Req,
         send: Send,
     ) -> Result<Res, Refusal>
     where
+        Api: Service,
         Req: Clone,
-        Send: Fn(Meta, Request<Req>) -> Sent,
+        Send: Fn(Api, Request<Req>) -> Sent,
         Sent: Future<Output = Result<Response<Res>, Status>>,
     {
         let mut attempts = Attempts::new(operation);
         loop {
             let endpoint = self.with_route(|route| route.current().to_owned());
+            if self.would_show_key_on_the_way_to(&endpoint) {
+                return Err(attempts.refuse(Error::KeyInPlainText { endpoint }));
+            }
             attempts.count += 1;
             match self.attempt(&endpoint, request.clone(), &send).await {
                 Ok(response) => {
@@ -133,20 +182,24 @@ impl Control {
         }
     }
 
-    async fn attempt<Req, Res, Sent>(
+    async fn attempt<Api, Req, Res, Sent>(
         &self,
         endpoint: &str,
         request: Req,
-        send: impl Fn(Meta, Request<Req>) -> Sent,
+        send: impl Fn(Api, Request<Req>) -> Sent,
     ) -> Result<Response<Res>, Status>
     where
+        Api: Service,
         Sent: Future<Output = Result<Response<Res>, Status>>,
     {
-        let meta = self.channel(endpoint)?;
+        let service = Api::over(&self.channel(endpoint)?);
         let mut request = Request::new(request);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
         request.set_timeout(self.attempt_timeout);
         let timed_out = |_| Err(Status::deadline_exceeded("no answer in time"));
-        tokio::time::timeout(self.attempt_timeout, send(meta, request)).await.unwrap_or_else(timed_out)
+        tokio::time::timeout(self.attempt_timeout, send(service, request)).await.unwrap_or_else(timed_out)
     }
 
     /// Whether and when to try again, and where.
@@ -197,17 +250,23 @@ impl Control {
         Ok(delay.max(refusal::retry_delay(status)))
     }
 
-    fn channel(&self, endpoint: &str) -> Result<Meta, Status> {
+    /// A leader's address comes from a server, which may be led astray: so this is looked at before every attempt.
+    fn would_show_key_on_the_way_to(&self, endpoint: &str) -> bool {
+        let is_safe = self.dialer.is_secret() || may_send_key(endpoint);
+        self.authorization.is_some() && !self.insecure_key && !is_safe
+    }
+
+    fn channel(&self, endpoint: &str) -> Result<Connection, Status> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(meta) = channels.get(endpoint) {
-            return Ok(meta.clone());
+        if let Some(connection) = channels.get(endpoint) {
+            return Ok(connection.clone());
         }
         if channels.len() >= ENDPOINTS_MAX {
             channels.clear();
         }
-        let meta = self.dialer.open(endpoint)?;
-        channels.insert(endpoint.to_owned(), meta.clone());
-        Ok(meta)
+        let connection = self.dialer.open(endpoint)?;
+        channels.insert(endpoint.to_owned(), connection.clone());
+        Ok(connection)
     }
 
     fn with_route<T>(&self, act: impl FnOnce(&mut Route) -> T) -> T {
@@ -244,6 +303,15 @@ impl Attempts {
             });
         }
         refusal
+    }
+
+    /// The request is not sent again.
+    fn refuse(&self, error: Error) -> Refusal {
+        if self.operation.is_visible() && self.in_doubt {
+            let (operation, why) = (self.operation.label(), error.to_string());
+            return Refusal::Gone(Error::OutcomeUnknown { operation, why });
+        }
+        Refusal::Gone(error)
     }
 
     fn give_up(&self, last: &Status) -> Refusal {
@@ -301,7 +369,16 @@ impl Dialer {
         Self::Network(xdpfs_trust::Dialer::new(tls, CONNECT_TIMEOUT))
     }
 
-    fn open(&self, endpoint: &str) -> Result<Meta, Status> {
+    /// Whether nobody on the way can read what is sent.
+    fn is_secret(&self) -> bool {
+        match self {
+            Self::Network(dialer) => dialer.speaks_tls(),
+            #[cfg(test)]
+            Self::Memory(_) => true,
+        }
+    }
+
+    fn open(&self, endpoint: &str) -> Result<Connection, Status> {
         let uri = match self {
             Self::Network(dialer) => dialer.uri(endpoint),
             #[cfg(test)]
@@ -317,7 +394,7 @@ impl Dialer {
             #[cfg(test)]
             Self::Memory(listener) => endpoint.connect_with_connector_lazy(listener.connector()),
         };
-        Ok(MetaServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX))
+        Ok(Connection::from(channel))
     }
 }
 

@@ -12,6 +12,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     // The caller asked for something that cannot be.
+    /// There is no access key of this id.
+    #[error("there is no access key {id}")]
+    AccessKeyNotFound {
+        /// Its id.
+        id: String,
+    },
     /// There is a bucket with this name.
     #[error("bucket {bucket:?} exists already")]
     BucketExists {
@@ -39,6 +45,15 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// The access key could be read on its way.
+    #[error("the access key would be sent to {endpoint} in plain text")]
+    KeyInPlainText {
+        /// Where it would go.
+        endpoint: String,
+    },
+    /// Nobody could make access keys any more.
+    #[error("no other access key can make keys")]
+    LastAdminKey,
     /// The bucket has no such key.
     #[error("there is no object {key:?} in bucket {bucket:?}")]
     ObjectNotFound {
@@ -128,7 +143,20 @@ pub enum Error {
     #[error("the upload expired before it was committed")]
     UploadExpired,
 
+    /// An access key was made, but the answer with its secret was lost.
+    #[error("{message}")]
+    SecretLost {
+        /// The metadata server's words, which name the key.
+        message: String,
+    },
+
     // Not allowed.
+    /// The cluster does not know who this client is.
+    #[error("not authenticated: {message}")]
+    Unauthenticated {
+        /// The metadata server's words.
+        message: String,
+    },
     /// The cluster refuses this client.
     #[error("permission denied: {message}")]
     PermissionDenied {
@@ -193,6 +221,8 @@ pub enum ErrorKind {
     Protocol,
     /// Client and server do not agree on TLS, or on whom to trust.
     Trust,
+    /// The cluster does not know who asks.
+    Unauthenticated,
     /// Try again later.
     Unavailable,
 }
@@ -213,6 +243,7 @@ impl ErrorKind {
             Self::PreconditionFailed => "precondition_failed",
             Self::Protocol => "protocol",
             Self::Trust => "trust",
+            Self::Unauthenticated => "unauthenticated",
             Self::Unavailable => "unavailable",
         }
     }
@@ -224,21 +255,27 @@ impl Error {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::BucketExists { .. } => ErrorKind::AlreadyExists,
-            Self::BucketNotFound { .. } | Self::ObjectNotFound { .. } => ErrorKind::NotFound,
+            Self::AccessKeyNotFound { .. } | Self::BucketNotFound { .. } | Self::ObjectNotFound { .. } => {
+                ErrorKind::NotFound
+            }
             Self::BucketNotEmpty { .. } => ErrorKind::NotEmpty,
             Self::Input(_) | Self::Socket(_) => ErrorKind::Io,
-            Self::InvalidArgument { .. } | Self::RangeNotSatisfiable { .. } => ErrorKind::InvalidArgument,
+            Self::InvalidArgument { .. } | Self::KeyInPlainText { .. } | Self::RangeNotSatisfiable { .. } => {
+                ErrorKind::InvalidArgument
+            }
             Self::Mismatch { .. } => ErrorKind::Trust,
-            Self::PreconditionFailed { .. } => ErrorKind::PreconditionFailed,
+            Self::LastAdminKey | Self::PreconditionFailed { .. } => ErrorKind::PreconditionFailed,
             Self::ChangedWhileReading
             | Self::DataUnavailable { .. }
             | Self::NotDurable { .. }
             | Self::NotEnoughNodes { .. }
             | Self::OutcomeUnknown { .. }
+            | Self::SecretLost { .. }
             | Self::Unavailable { .. }
             | Self::UploadExpired => ErrorKind::Unavailable,
             Self::NoSpace => ErrorKind::NoSpace,
             Self::PermissionDenied { .. } => ErrorKind::PermissionDenied,
+            Self::Unauthenticated { .. } => ErrorKind::Unauthenticated,
             Self::Integrity { .. } => ErrorKind::Integrity,
             Self::BadReply { .. } | Self::Refused { .. } => ErrorKind::Protocol,
         }
@@ -258,7 +295,9 @@ impl From<Error> for io::Error {
             ErrorKind::Io | ErrorKind::NotEmpty => io::ErrorKind::Other,
             ErrorKind::NoSpace => io::ErrorKind::StorageFull,
             ErrorKind::NotFound => io::ErrorKind::NotFound,
-            ErrorKind::PermissionDenied | ErrorKind::Trust => io::ErrorKind::PermissionDenied,
+            ErrorKind::PermissionDenied | ErrorKind::Trust | ErrorKind::Unauthenticated => {
+                io::ErrorKind::PermissionDenied
+            }
             ErrorKind::Unavailable => io::ErrorKind::ResourceBusy,
         };
         Self::new(kind, error)

@@ -26,6 +26,8 @@
 //! # }
 //! ```
 
+mod access_control;
+mod access_key;
 mod bucket;
 mod chunk_transport;
 mod client;
@@ -48,6 +50,11 @@ mod session;
 mod suspects;
 mod writer;
 
+pub use access_control::{
+    AccessControl, AccessKeyId, AccessKeyInfo, AccessKeyPage, Grant, NewAccessKey, ParseAccessKeyIdError,
+    RevokeOptions, Right, Rotation,
+};
+pub use access_key::{AccessKey, ParseAccessKeyError};
 pub use bucket::{Bucket, BucketOptions, BucketPage};
 pub use client::Client;
 pub use cluster::{ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaServer};

@@ -4,6 +4,7 @@
 //! ranges, pages. Puts become visible as a whole when they return. Nothing is durable, and nothing ever fails by itself:
 //! see [`FailingClient`](crate::failing::FailingClient) for that.
 
+mod access;
 mod listing;
 mod store;
 

@@ -6,6 +6,7 @@ pub(crate) enum Operation {
     AbortPut,
     BeginPut,
     CommitPut,
+    CreateAccessKey,
     CreateBucket,
     DeleteBucket,
     DeleteObject,
@@ -14,8 +15,11 @@ pub(crate) enum Operation {
     GetClusterStatus,
     GetObject,
     HeadObject,
+    ListAccessKeys,
     ListBuckets,
     ListObjects,
+    RevokeAccessKey,
+    RotateKeyEpoch,
 }
 
 impl Operation {
@@ -25,6 +29,7 @@ impl Operation {
             Self::AbortPut => "AbortPut",
             Self::BeginPut => "BeginPut",
             Self::CommitPut => "CommitPut",
+            Self::CreateAccessKey => "CreateAccessKey",
             Self::CreateBucket => "CreateBucket",
             Self::DeleteBucket => "DeleteBucket",
             Self::DeleteObject => "DeleteObject",
@@ -33,13 +38,25 @@ impl Operation {
             Self::GetClusterStatus => "GetClusterStatus",
             Self::GetObject => "GetObject",
             Self::HeadObject => "HeadObject",
+            Self::ListAccessKeys => "ListAccessKeys",
             Self::ListBuckets => "ListBuckets",
             Self::ListObjects => "ListObjects",
+            Self::RevokeAccessKey => "RevokeAccessKey",
+            Self::RotateKeyEpoch => "RotateKeyEpoch",
         }
     }
 
     /// Whether others can see that the request took effect, so that its user must hear of any doubt.
     pub(crate) const fn is_visible(self) -> bool {
-        matches!(self, Self::CommitPut | Self::CreateBucket | Self::DeleteBucket | Self::DeleteObject)
+        matches!(
+            self,
+            Self::CommitPut
+                | Self::CreateAccessKey
+                | Self::CreateBucket
+                | Self::DeleteBucket
+                | Self::DeleteObject
+                | Self::RevokeAccessKey
+                | Self::RotateKeyEpoch
+        )
     }
 }

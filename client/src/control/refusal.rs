@@ -47,15 +47,19 @@ pub(crate) enum Refusal {
 /// Reasons that an operation gives a meaning to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Reason {
+    AccessKeyNotFound,
     BucketExists,
     BucketNotEmpty,
     BucketNotFound,
     InvalidArgument,
+    LastAdminKey,
     ObjectNotFound,
     Other(String),
     PermissionDenied,
     PreconditionFailed,
+    SecretLost,
     StaleReceipts,
+    Unauthenticated,
     UploadNotFound,
 }
 
@@ -78,15 +82,19 @@ impl Refusal {
         };
         let bucket = bucket.to_owned();
         match reason {
+            Reason::AccessKeyNotFound => Error::AccessKeyNotFound { id: key.to_owned() },
             Reason::BucketExists => Error::BucketExists { bucket },
             Reason::BucketNotEmpty => Error::BucketNotEmpty { bucket },
             Reason::BucketNotFound => Error::BucketNotFound { bucket },
             Reason::InvalidArgument => Error::InvalidArgument { message },
+            Reason::LastAdminKey => Error::LastAdminKey,
             Reason::ObjectNotFound => Error::ObjectNotFound { bucket, key: key.to_owned() },
             Reason::Other(reason) => Error::Refused { operation, reason, message },
             Reason::PermissionDenied => Error::PermissionDenied { message },
             Reason::PreconditionFailed => Error::PreconditionFailed { message },
+            Reason::SecretLost => Error::SecretLost { message },
             Reason::StaleReceipts => Error::Refused { operation, reason: "STALE_RECEIPTS".into(), message },
+            Reason::Unauthenticated => Error::Unauthenticated { message },
             Reason::UploadNotFound => Error::UploadExpired,
         }
     }
@@ -120,17 +128,23 @@ impl Verdict {
             "NO_LEADER" | "OUTCOME_UNKNOWN" => Self::Elsewhere,
             "OVERLOADED" | "NOT_ENOUGH_NODES" => Self::Later,
             "DEADLINE_EXCEEDED" => Self::Elsewhere,
+            "ACCESS_DENIED" => answer(Reason::PermissionDenied),
+            "ACCESS_KEY_INVALID" | "ACCESS_KEY_MISSING" => answer(Reason::Unauthenticated),
+            "ACCESS_KEY_NOT_FOUND" => answer(Reason::AccessKeyNotFound),
             "BUCKET_EXISTS" => answer(Reason::BucketExists),
             "BUCKET_NOT_EMPTY" => answer(Reason::BucketNotEmpty),
             "BUCKET_NOT_FOUND" => answer(Reason::BucketNotFound),
             "INVALID_ARGUMENT" | "INVALID_NAME" | "OBJECT_TOO_LARGE" => answer(Reason::InvalidArgument),
+            "LAST_ADMIN_KEY" => answer(Reason::LastAdminKey),
             "OBJECT_NOT_FOUND" => answer(Reason::ObjectNotFound),
             "PRECONDITION_FAILED" => answer(Reason::PreconditionFailed),
+            "SECRET_LOST" => answer(Reason::SecretLost),
             "STALE_RECEIPTS" => answer(Reason::StaleReceipts),
             "UPLOAD_NOT_FOUND" => answer(Reason::UploadNotFound),
             other => match status.code() {
                 Code::Unavailable | Code::ResourceExhausted => Self::Later,
-                Code::PermissionDenied | Code::Unauthenticated => answer(Reason::PermissionDenied),
+                Code::PermissionDenied => answer(Reason::PermissionDenied),
+                Code::Unauthenticated => answer(Reason::Unauthenticated),
                 Code::InvalidArgument => answer(Reason::InvalidArgument),
                 _ => answer(Reason::Other(other.to_owned())),
             },
@@ -148,7 +162,8 @@ impl Verdict {
             | Code::Unknown
             | Code::Internal
             | Code::Aborted => Self::NoAnswer,
-            Code::PermissionDenied | Code::Unauthenticated => answer(Reason::PermissionDenied),
+            Code::PermissionDenied => answer(Reason::PermissionDenied),
+            Code::Unauthenticated => answer(Reason::Unauthenticated),
             Code::InvalidArgument => answer(Reason::InvalidArgument),
             code => answer(Reason::Other(format!("{code:?}"))),
         }
@@ -201,6 +216,10 @@ mod tests {
         check(Code::Aborted, "STALE_RECEIPTS", None, answer(Reason::StaleReceipts));
         check(Code::FailedPrecondition, "NEW_REASON", None, answer(Reason::Other("NEW_REASON".into())));
         check(Code::NotFound, "OBJECT_NOT_FOUND", None, answer(Reason::ObjectNotFound));
+        check(Code::PermissionDenied, "ACCESS_DENIED", None, answer(Reason::PermissionDenied));
+        check(Code::Unauthenticated, "ACCESS_KEY_MISSING", None, answer(Reason::Unauthenticated));
+        check(Code::Unauthenticated, "ACCESS_KEY_INVALID", None, answer(Reason::Unauthenticated));
+        check(Code::Unauthenticated, "NEW_REASON", None, answer(Reason::Unauthenticated));
     }
 
     #[test]

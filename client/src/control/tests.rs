@@ -393,3 +393,49 @@ async fn status_comes_from_a_server_that_knows_of_a_leader() {
     servers.metas[2].follow(3);
     assert_eq!(client.cluster_status().await.unwrap().leader_id, Some(3));
 }
+
+#[tokio::test]
+async fn the_access_key_is_shown_with_every_request() {
+    let servers = Servers::start(2).await;
+    let key: AccessKey = "XKABC.SECRET".parse().unwrap();
+    servers.metas.iter().for_each(|meta| meta.require(key.clone()));
+    let without = error(head(&servers.control()).await.unwrap_err());
+    assert!(matches!(without, Error::Unauthenticated { .. }), "{without:?}");
+    let other = control(&servers.addresses, |config| config.access_key = "XKABC.OTHER".parse().ok());
+    let wrong = error(head(&other).await.unwrap_err());
+    assert!(matches!(wrong, Error::Unauthenticated { .. }), "{wrong:?}");
+    assert_eq!(servers.counts(), [2, 0], "asking again, or elsewhere, gives the same");
+
+    let with = control(&servers.addresses, |config| config.access_key = Some(key));
+    servers.metas[0].answer([not_leader(Some(servers.addresses[1]))]);
+    head(&with).await.unwrap();
+    assert_eq!(servers.counts(), [3, 1]);
+    let shown = format!("{with:?}");
+    assert!(!shown.contains("SECRET"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_access_key_does_not_leave_this_machine_in_plain_text() {
+    let servers = Servers::start(1).await;
+    // Discard-only addresses (RFC 5737): nobody answers there.
+    let far = "192.0.2.1:7001";
+    let with_key = |config: &mut ClientConfig| config.access_key = "XKABC.SECRET".parse().ok();
+    let mut config = ClientConfig::new(far.parse().unwrap());
+    with_key(&mut config);
+    let refused = error(head(&Control::new(&config, Dialer::network(None))).await.unwrap_err());
+    let Error::KeyInPlainText { endpoint } = &refused else { panic!("{refused:?}") };
+    assert_eq!(endpoint, far);
+
+    // A server on this machine may name a leader that is elsewhere.
+    let metadata = HashMap::from([("leaderEndpoint".to_owned(), far.to_owned())]);
+    let details = ErrorDetails::with_error_info("NOT_LEADER", "xdpfs", metadata);
+    let hint = Status::with_error_details(Code::Unavailable, "not the leader", details);
+    servers.metas[0].answer([Answer::Fail(hint)]);
+    let refused = error(head(&control(&servers.addresses, with_key)).await.unwrap_err());
+    assert!(matches!(refused, Error::KeyInPlainText { .. }), "{refused:?}");
+    assert!(!format!("{refused:?} {refused}").contains("SECRET"));
+
+    let trusting = ClientConfig { insecure_key: true, first_contact: Duration::from_millis(100), ..config };
+    let tried = error(head(&Control::new(&trusting, Dialer::network(None))).await.unwrap_err());
+    assert!(matches!(tried, Error::Unavailable { .. }), "{tried:?}");
+}

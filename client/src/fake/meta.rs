@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use xdpfs_proto::meta::v1::{self as proto, meta_service_server::MetaService};
 
-use super::state::State;
-use crate::control::Operation;
+use super::state::{State, refuse};
+use crate::{access_key::AccessKey, control::Operation};
 
 /// What a server does instead of answering from the state.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ struct Script {
     requests: Vec<(Operation, String)>,
     /// Whom the server takes for the leader.
     leader_id: u64,
+    /// What callers have to show.
+    access_key: Option<AccessKey>,
 }
 
 impl FakeMeta {
@@ -61,6 +63,11 @@ impl FakeMeta {
         self.with_script(|script| script.leader_id = leader_id);
     }
 
+    /// Serves nobody from now on who does not show this key.
+    pub(crate) fn require(&self, access_key: AccessKey) {
+        self.with_script(|script| script.access_key = Some(access_key));
+    }
+
     /// The requests so far, each in full.
     pub(crate) fn requests(&self) -> Vec<(Operation, String)> {
         self.with_script(|script| script.requests.clone())
@@ -80,11 +87,17 @@ impl FakeMeta {
         request: Request<Req>,
         act: impl FnOnce(&mut State, Req) -> Result<Res, Status>,
     ) -> Result<Response<Res>, Status> {
+        let shown = request.metadata().get("authorization").cloned();
         let request = request.into_inner();
+        let wanted = self.with_script(|script| script.access_key.as_ref().map(AccessKey::authorization));
         let answer = self.with_script(|script| {
             script.requests.push((operation, format!("{request:?}")));
             script.answers.pop_front().or_else(|| script.forever.clone())
         });
+        if wanted.is_some() && wanted != shown {
+            let reason = if shown.is_some() { "ACCESS_KEY_INVALID" } else { "ACCESS_KEY_MISSING" };
+            return Err(refuse(Code::Unauthenticated, reason));
+        }
         let act = |request| {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.before(operation);

@@ -22,6 +22,7 @@ pub(super) struct Store {
     buckets: BTreeMap<String, StoredBucket>,
     /// Buckets, versions and chunks take their numbers from here.
     last_number: u64,
+    pub(super) keys: super::access::Keys,
 }
 
 #[derive(Debug)]

@@ -80,6 +80,8 @@ impl Cluster {
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                // Its users have closed it by a key of theirs. There is a leader, and the nodes have registered.
+                Err(error) if error.kind() == ErrorKind::Unauthenticated => break,
                 Err(error) => return Err(error.into()),
             }
         }
