@@ -1,20 +1,34 @@
 //! The command line: what all commands share. The arguments of each command are in its own file.
 
-use std::{collections::BTreeMap, ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fs::File,
+    io::Read as _,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
-use xdpfs_client::{ClientConfig, Endpoints, EndpointsError, Precondition, TlsTrust};
+use xdpfs_client::{AccessKey, ClientConfig, Endpoints, EndpointsError, Precondition, TlsTrust};
 
 use crate::{
     commands::{
-        cat, certify, completions, debug, dev, doctor, du, get, health, init, ls, man, mb, put, rb, rm, stat,
-        status, top, xdp,
+        capabilities, cat, certify, completions, debug, dev, doctor, du, get, health, init, key, ls, man, mb,
+        put, rb, rm, stat, status, top, xdp,
     },
     failure::{EXIT_CODES_HELP, Failure, message_of},
 };
 
 /// The most transfers at once: more only wait for each other.
 const PARALLEL_MAX: usize = 256;
+
+/// The access key itself. There is no option for it: everybody on a machine can read the command lines of its processes.
+const ACCESS_KEY_VARIABLE: &str = "XDPFS_ACCESS_KEY";
+/// An access key and white space around it are shorter.
+const ACCESS_KEY_FILE_BYTES_MAX: u64 = 4096;
 
 const EXAMPLES: &str = "\
 Addresses: BUCKET/KEY, xdp://BUCKET/KEY or s3://BUCKET/KEY
@@ -56,6 +70,13 @@ pub(crate) struct Common {
     /// The CA of the cluster (ca.pem): TLS is spoken, and only servers with a certificate of it are.
     #[arg(long, global = true, env = "XDPFS_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
+    /// A file with the access key, as `key create` prints it. Without it, the variable XDPFS_ACCESS_KEY may hold the key
+    /// itself. No option does: everybody on a machine can read the command lines of its processes.
+    #[arg(long, global = true, env = "XDPFS_ACCESS_KEY_FILE", value_name = "FILE")]
+    access_key_file: Option<PathBuf>,
+    /// Send the access key to servers on other machines in plain text: whoever can read that network then has it.
+    #[arg(long, global = true, env = "XDPFS_INSECURE_KEY")]
+    insecure_key: bool,
     /// How long one request is retried before it fails.
     #[arg(
         long,
@@ -77,6 +98,7 @@ pub(crate) struct Common {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Capabilities(capabilities::CapabilitiesArguments),
     Cat(cat::CatArguments),
     Certify(certify::CertifyArguments),
     Completions(completions::CompletionsArguments),
@@ -87,6 +109,7 @@ pub(crate) enum Command {
     Get(get::GetArguments),
     Health(health::HealthArguments),
     Init(init::InitArguments),
+    Key(key::KeyArguments),
     Ls(ls::LsArguments),
     Man(man::ManArguments),
     Mb(mb::MbArguments),
@@ -142,6 +165,8 @@ impl Common {
             deadline: self.timeout,
             first_contact: config.first_contact.min(self.timeout),
             attempt_timeout: config.attempt_timeout.min(self.timeout),
+            access_key: access_key(self.access_key_file.as_deref(), env::var(ACCESS_KEY_VARIABLE).ok())?,
+            insecure_key: self.insecure_key,
             ..config
         })
     }
@@ -151,7 +176,9 @@ impl Common {
         let endpoint = self.endpoint.iter().map(|endpoint| ("XDPFS_ENDPOINT", endpoint.into()));
         let timeout = humantime::format_duration(self.timeout).to_string().replace(' ', "");
         let ca = self.ca.iter().map(|ca| ("XDPFS_CA", ca.into()));
-        endpoint.chain([("XDPFS_TIMEOUT", timeout.into())]).chain(ca).collect()
+        let key = self.access_key_file.iter().map(|file| ("XDPFS_ACCESS_KEY_FILE", file.into()));
+        let trusting = self.insecure_key.then(|| ("XDPFS_INSECURE_KEY", "true".into()));
+        endpoint.chain([("XDPFS_TIMEOUT", timeout.into())]).chain(ca).chain(key).chain(trusting).collect()
     }
 
     /// Who must have made the servers' certificates.
@@ -174,6 +201,25 @@ impl Conditions {
     pub(crate) fn precondition(&self) -> Option<Precondition> {
         self.if_match.clone().or_else(|| self.if_none_match.clone())
     }
+}
+
+/// The access key in the file, or else in the variable.
+fn access_key(file: Option<&Path>, variable: Option<String>) -> Result<Option<AccessKey>, Failure> {
+    let (place, text) = match (file, variable.filter(|text| !text.is_empty())) {
+        (Some(file), _) => (file.display().to_string(), read_key_file(file)?),
+        (None, Some(text)) => (ACCESS_KEY_VARIABLE.to_owned(), text),
+        (None, None) => return Ok(None),
+    };
+    let key = text.parse::<AccessKey>().map_err(|error| Failure::usage(format!("{place}: {error}")))?;
+    Ok(Some(key))
+}
+
+fn read_key_file(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read =
+        File::open(file).and_then(|file| file.take(ACCESS_KEY_FILE_BYTES_MAX).read_to_string(&mut text));
+    read.map_err(|error| Failure::local(format_args!("read the access key in {}", file.display()), &error))?;
+    Ok(text)
 }
 
 /// The words about an object, from `key=value` each.
@@ -253,6 +299,8 @@ mod tests {
                 timeout: Duration::from_secs(1),
                 json: false,
                 quiet: false,
+                access_key_file: None,
+                insecure_key: false,
             };
             let failure = common.client_config().unwrap_err();
             assert!(failure.hint.unwrap().contains("XDPFS_ENDPOINT"), "{endpoint:?}");
@@ -269,6 +317,26 @@ mod tests {
         check("--endpoint https://a:1 ls", "https://");
         check("--endpoint a:1 --ca /nonexistent/ca.pem ls", "/nonexistent/ca.pem");
         check("--endpoint a:1 --ca /dev/null ls", "/dev/null");
+    }
+
+    #[test]
+    fn the_access_key_is_in_a_file_or_in_the_environment() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        std::fs::write(&file, "XKFILE.SECRET\n").unwrap();
+        let check = |file: Option<&Path>, variable: Option<&str>, expect: Option<&str>| {
+            let key = access_key(file, variable.map(str::to_owned)).unwrap();
+            assert_eq!(key.as_ref().map(AccessKey::id), expect, "{file:?} {variable:?}");
+        };
+        check(None, None, None);
+        check(None, Some(""), None);
+        check(None, Some("XKVARIABLE.SECRET"), Some("XKVARIABLE"));
+        check(Some(&file), Some("XKVARIABLE.SECRET"), Some("XKFILE"));
+        let bad = access_key(None, Some("XK SECRET".to_owned())).unwrap_err();
+        assert_eq!(bad.exit, crate::failure::Exit::Usage);
+        assert!(bad.message.contains(ACCESS_KEY_VARIABLE) && !bad.message.contains("SECRET"), "{bad:?}");
+        let missing = access_key(Some(&directory.path().join("none")), None).unwrap_err();
+        assert_eq!(missing.exit, crate::failure::Exit::NotFound, "{missing:?}");
     }
 
     #[test]
@@ -307,6 +375,14 @@ mod tests {
             "certify d root",
             "certify d meta-",
             "completions tcl",
+            "key",
+            "key create --read",
+            "key create --read b --if-missing",
+            "key revoke",
+            "key revoke XKABC",
+            "key revoke XKAAAAAAAAAAAAAAAA.SECRET",
+            "capabilities",
+            "ls --access-key XKAAAAAAAAAAAAAAAA.SECRET",
             "doctor eth0",
             "xdp",
             "xdp stats --watch 0",

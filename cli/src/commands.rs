@@ -1,5 +1,6 @@
 //! One command per file: its arguments and what it prints. What they do is the client's business.
 
+pub(crate) mod capabilities;
 pub(crate) mod cat;
 pub(crate) mod certify;
 pub(crate) mod completions;
@@ -10,6 +11,7 @@ pub(crate) mod du;
 pub(crate) mod get;
 pub(crate) mod health;
 pub(crate) mod init;
+pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mb;
@@ -21,7 +23,7 @@ pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod xdp;
 
-use xdpfs_client::ObjectClient;
+use xdpfs_client::{AccessControl, ObjectClient};
 
 use crate::{
     arguments::Command,
@@ -30,15 +32,17 @@ use crate::{
 };
 
 /// Runs a command that speaks to a cluster. The others need no client: they are run by the caller.
-pub(crate) async fn run<C: ObjectClient>(
+pub(crate) async fn run<C: ObjectClient + AccessControl>(
     command: &Command,
     client: &C,
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     match command {
+        Command::Capabilities(arguments) => capabilities::run(arguments, client, console).await,
         Command::Cat(arguments) => cat::run(arguments, client, console).await,
         Command::Du(arguments) => du::run(arguments, client, console).await,
         Command::Get(arguments) => get::run(arguments, client, console).await,
+        Command::Key(arguments) => key::run(arguments, client, console).await,
         Command::Ls(arguments) => ls::run(arguments, client, console).await,
         Command::Mb(arguments) => mb::run(arguments, client, console).await,
         Command::Put(arguments) => put::run(arguments, client, console).await,

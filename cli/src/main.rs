@@ -27,7 +27,11 @@ use xdpfs_client::{Client, ObjectClient as _};
 
 use crate::{
     arguments::{Arguments, Command},
-    commands::{certify, completions, debug, dev, doctor, health, init, man, xdp},
+    commands::{
+        certify, completions, debug, dev, doctor, health, init,
+        key::{self, KeyArguments, KeyCommand},
+        man, xdp,
+    },
     console::{Console, Look},
     failure::{Exit, Failure},
     signals::Signals,
@@ -66,6 +70,9 @@ async fn run(arguments: &Arguments, console: &mut Console) -> Result<Exit, Failu
         Command::Doctor(doctor) => doctor::run(doctor, &arguments.common, console).await,
         Command::Health(health) => health::run(health, &arguments.common, console).await,
         Command::Init(arguments) => init::run(arguments, console),
+        Command::Key(KeyArguments { command: KeyCommand::Generate(arguments) }) => {
+            key::generate(arguments, console)
+        }
         Command::Man(arguments) => man::run(arguments, console),
         Command::Xdp(arguments) => xdp::run(arguments, console).await,
         command => run_with_client(command, arguments, console).await,

@@ -6,7 +6,10 @@ use std::{
 };
 
 use serde::Serialize;
-use xdpfs_client::{Bucket, ChunkPlacement, ClusterStatus, DataNode, Edge, MetaServer, Object, PutResult};
+use xdpfs_client::{
+    AccessKeyInfo, Bucket, ChunkPlacement, ClusterStatus, DataNode, Edge, Grant, MetaServer, Object,
+    PutResult, Rotation,
+};
 
 use crate::{
     commands::status::{Warning, warnings},
@@ -136,6 +139,42 @@ pub(crate) struct RemovedBucketRecord<'a> {
     pub(crate) bucket: &'a str,
     pub(crate) removed: bool,
     pub(crate) objects_removed: u64,
+}
+
+/// An access key, without its secret.
+#[derive(Debug, Serialize)]
+pub(crate) struct AccessKeyRecord<'a> {
+    id: String,
+    grants: Vec<GrantRecord<'a>>,
+    label: &'a str,
+    created: String,
+    /// Null: it is good.
+    revoked: Option<String>,
+}
+
+/// Rights on some buckets.
+#[derive(Debug, Serialize)]
+struct GrantRecord<'a> {
+    buckets: &'a str,
+    rights: Vec<&'static str>,
+}
+
+/// An access key that was just made: the only place where its secret is shown, so no `Debug`.
+#[derive(Serialize)]
+pub(crate) struct NewAccessKeyRecord<'a> {
+    pub(crate) id: &'a str,
+    /// `ID.SECRET`
+    pub(crate) access_key: &'a str,
+    /// None of a root key, which no cluster knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<AccessKeyRecord<'a>>,
+}
+
+/// A key epoch that has ended those before.
+#[derive(Debug, Serialize)]
+pub(crate) struct RotationRecord {
+    key_epoch: u32,
+    obeyed_within_ms: u64,
 }
 
 /// How much there is.
@@ -299,6 +338,28 @@ impl<'a> From<&'a Bucket> for BucketRecord<'a> {
             objects: bucket.objects,
             bytes: bucket.bytes,
         }
+    }
+}
+
+impl<'a> From<&'a AccessKeyInfo> for AccessKeyRecord<'a> {
+    fn from(key: &'a AccessKeyInfo) -> Self {
+        let grant = |grant: &'a Grant| GrantRecord {
+            buckets: &grant.buckets,
+            rights: grant.rights.iter().map(|right| right.label()).collect(),
+        };
+        Self {
+            id: key.id.to_string(),
+            grants: key.grants.iter().map(grant).collect(),
+            label: &key.label,
+            created: timestamp(key.created),
+            revoked: key.revoked.map(timestamp),
+        }
+    }
+}
+
+impl From<&Rotation> for RotationRecord {
+    fn from(rotation: &Rotation) -> Self {
+        Self { key_epoch: rotation.key_epoch, obeyed_within_ms: milliseconds(rotation.obeyed_within) }
     }
 }
 

@@ -325,3 +325,72 @@ fn names(directory: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+#[tokio::test]
+async fn a_key_is_printed_once_and_listed_without_its_secret() {
+    let fixture = Fixture::new().await;
+    fixture.fails("key create", Exit::Usage, "a key without any right").await;
+    fixture.fails("key create --read demo", Exit::Usage, "the first access key").await;
+    // The mock counts its keys.
+    let (first, second) = ("XK0000000000000001", "XK0000000000000002");
+    let run = fixture.run("key create --admin * --label first").await;
+    assert_eq!((run.exit, run.out.as_str()), (Exit::Done, "XK0000000000000001.SECRET1\n"));
+    assert!(run.err.contains("not shown again") && !run.err.contains("SECRET"), "{run:?}");
+    let line = "--json key create --read demo --list demo --read logs-*";
+    let key = format!(
+        concat!(
+            r#"{{"id":"{}","grants":[{{"buckets":"demo","rights":["read","list"]}},"#,
+            r#"{{"buckets":"logs-*","rights":["read"]}}],"label":"","created":"TIME","revoked":null}}"#,
+        ),
+        second
+    );
+    let made = format!(r#"{{"id":"{second}","access_key":"{second}.SECRET2","key":{key}}}"#);
+    assert_eq!(lines(&fixture.done(line).await), [made]);
+
+    let listed = fixture.done("--json key list").await;
+    assert_eq!(lines(&listed)[1], key);
+    assert!(!listed.contains("SECRET"), "{listed}");
+    let listed = fixture.done("key list").await;
+    assert!(listed.contains("live") && listed.contains("admin:* first"), "{listed}");
+    assert!(listed.contains("read,list:demo read:logs-*"), "{listed}");
+
+    fixture.fails(&format!("key revoke {first}"), Exit::Precondition, "no other access key").await;
+    fixture.fails("key revoke XK9999999999999999", Exit::NotFound, "no access key").await;
+    let run = fixture.run(&format!("key revoke {second} --now")).await;
+    assert_eq!((run.exit, run.out.as_str()), (Exit::Done, "revoked access key XK0000000000000002\n"));
+    assert!(run.err.contains("within 1s"), "{run:?}");
+    assert!(fixture.done("key list").await.contains("revoked"));
+    let rotated = fixture.done("--json capabilities revoke").await;
+    assert_eq!(rotated, "{\"key_epoch\":2,\"obeyed_within_ms\":1000}\n");
+}
+
+#[tokio::test]
+async fn a_saved_key_is_its_owners_and_is_made_once() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let fixture = Fixture::new().await;
+    let line = "--json key create --admin * --save @new.key";
+    assert_eq!(fixture.done(line).await, "{\"id\":\"XK0000000000000001\",\"saved\":\"@/new.key\"}\n");
+    let saved = || fs::read_to_string(fixture.path("new.key")).unwrap();
+    assert_eq!(saved(), "XK0000000000000001.SECRET1\n");
+    let mode = fs::metadata(fixture.path("new.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    fixture.fails(line, Exit::Precondition, "is there already").await;
+    fixture.run("key create --admin * --save @new.key --if-missing").await;
+    assert_eq!(saved(), "XK0000000000000001.SECRET1\n");
+    assert_eq!(fixture.done("key list").await.lines().count(), 1, "no key was made in vain");
+
+    // A key that is not made leaves no file.
+    fixture.fails("key create --read a --read @bad --save @none/file", Exit::NotFound, "make the file").await;
+    let other = Fixture::new().await;
+    other.fails("key create --read demo --save @early.key", Exit::Usage, "the first access key").await;
+    assert!(!other.path("early.key").exists());
+
+    // A root key needs nobody.
+    let run = fixture.run("key generate").await;
+    let text = run.out.trim();
+    let credential: xdpfs_meta_server::Credential = text.parse().unwrap();
+    assert_eq!(credential.to_text(), text);
+    let again = fixture.run("key generate").await;
+    assert_ne!(again.out, run.out);
+}
