@@ -3,6 +3,7 @@
 //! Invariant: nothing here is skipped, and every wait has an end that fails the test.
 #![expect(clippy::print_stdout, reason = "figures are shown with --nocapture, and when a test fails")]
 
+mod access;
 mod bad_input;
 mod debug_bundle;
 mod edge;
