@@ -27,6 +27,12 @@ pub enum DirectoryError {
         /// The file.
         path: PathBuf,
     },
+    /// There is no place for one more node below it.
+    #[error("all data directories below {path} are in use, and it takes no more of them")]
+    Full {
+        /// The directory that holds them.
+        path: PathBuf,
+    },
     /// The system refuses.
     #[error("{path} can't be used")]
     Io {
@@ -81,6 +87,12 @@ impl DataDirectory {
         };
         let cluster_id = Mutex::new(read_line(path, CLUSTER_ID_FILE)?);
         Ok(Self { path: path.to_owned(), node_uuid, cluster_id, lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The node's uuid, the same for the life of the directory.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use xdpfs_data_node::{Config, DataNode, EdgeConfig};
+use xdpfs_data_node::{Config, DataNode, EdgeConfig, OwnAddress};
 use xdpfs_transport::{
     ChunkClient, ChunkClientConfig, Peer, Target, Transmit, crc32c,
     shell::{ReceiveBuffers, Socket},
@@ -26,7 +26,7 @@ async fn chunks_cross_the_edge_to_and_from_each_node_behind_it() {
     let mut nodes = Vec::new();
     for home in &homes {
         let behind = Config {
-            advertise: Some(EDGE.to_owned()),
+            advertise: Some(OwnAddress::At(EDGE.to_owned())),
             ..Config::new(home.path().join("data"), vec![meta.endpoint()])
         };
         nodes.push(DataNode::start(behind).await.unwrap());

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use xdpfs_data_node::{Config, DataNode, DirectoryError, NodeFailure, StartError};
+use xdpfs_data_node::{Config, DataNode, DirectoryError, NodeFailure, OwnAddress, StartError};
 use xdpfs_transport::TransferError;
 use xdpfs_wire::{NodeId, Status};
 
@@ -23,8 +23,8 @@ fn request_ids(meta: &FakeMeta) -> BTreeSet<String> {
 async fn node_tells_who_and_where_it_is() {
     let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
     let told = Config {
-        advertise: Some("node-a.example:7100".into()),
-        direct: Some("10.0.0.7:7100".into()),
+        advertise: Some(OwnAddress::At("node-a.example:7100".into())),
+        direct: Some(OwnAddress::At("10.0.0.7:7100".into())),
         failure_domain: "rack-9".into(),
         capacity_bytes: Some(1 << 30),
         ..config(&home, &meta)

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use xdpfs_data_node::{Config, DataNode};
+use xdpfs_data_node::{Config, DataNode, OwnAddress};
 use xdpfs_transport::TransferError;
 use xdpfs_wire::Status;
 
@@ -41,7 +41,8 @@ async fn chunks_of_any_size_come_back_as_written() {
 async fn node_on_all_addresses_answers_from_the_one_that_was_asked() {
     let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
     let listen = "0.0.0.0:0".parse().unwrap();
-    let everywhere = Config { listen, advertise: Some("node:1".into()), ..config(&home, &meta) };
+    let everywhere =
+        Config { listen, advertise: Some(OwnAddress::At("node:1".into())), ..config(&home, &meta) };
     let node = DataNode::start(everywhere).await.unwrap();
     assert_eq!(meta.heard().registrations[0].direct_address, "node:1", "it has no better one");
     for (number, address) in [[127, 0, 0, 1], [127, 0, 0, 2]].into_iter().enumerate() {

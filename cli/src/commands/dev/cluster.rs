@@ -130,7 +130,7 @@ async fn start_server(config: MetaConfig, listeners: Listeners) -> Result<Server
 }
 
 async fn start_node(config: NodeConfig) -> Result<DataNode, Failure> {
-    let directory = config.data_dir.display().to_string();
+    let directory = config.data.path().display().to_string();
     let started = DataNode::start(config).await;
     started.map_err(|error| Failure::caused(format_args!("start the data node in {directory}"), &error))
 }
