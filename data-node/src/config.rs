@@ -1,13 +1,20 @@
 //! What the node is told at its start: as typed on the command line, and as checked.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use bytesize::ByteSize;
 use clap::Parser;
 use thiserror::Error;
 
 use crate::{
+    health::HealthConfig,
     link::{Link, LinkError},
+    own_address::OwnAddress,
     run_as::RunAs,
     xdp::{XdpConfig, XdpMode},
 };
@@ -23,8 +30,14 @@ pub struct Arguments {
     /// The directory that holds the chunks; made if it isn't there.
     ///
     /// It belongs to one node and one cluster for life, and to one process at a time.
-    #[arg(long, value_name = "DIR", env = "XDPFS_NODE_DATA_DIR")]
-    data_dir: PathBuf,
+    #[arg(long, value_name = "DIR", env = "XDPFS_NODE_DATA_DIR", required_unless_present = "data_root")]
+    data_dir: Option<PathBuf>,
+    /// Instead of a data directory, one that holds those of several nodes: the first of `node-1`, `node-2` and so on
+    /// that no other process uses is taken, or else the next one is made.
+    ///
+    /// For the replicas of one service, which are all started alike and share a volume.
+    #[arg(long, value_name = "DIR", env = "XDPFS_NODE_DATA_ROOT", conflicts_with = "data_dir")]
+    data_root: Option<PathBuf>,
     /// The metadata servers, separated by commas. Any of them will do: the leader is found from there.
     #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_META", value_delimiter = ',', required = true)]
     meta: Vec<MetaEndpoint>,
@@ -38,13 +51,14 @@ pub struct Arguments {
     /// The address to receive datagrams on. Port 0 takes any free one.
     #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_LISTEN", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// The `HOST:PORT` where clients reach this node, if it isn't the one it listens on.
+    /// The `HOST:PORT` where clients reach this node, if it isn't the one it listens on. With `auto`, the address that it
+    /// would speak to the metadata servers from, as found at the start, and the port that it listens on.
     #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_ADVERTISE")]
-    advertise: Option<String>,
+    advertise: Option<OwnAddress>,
     /// The `HOST:PORT` where an edge reaches this node, if clients reach it through one: the edge's address is then the
-    /// advertised one. By default the address that it listens on.
+    /// advertised one. By default the address that it listens on; `auto` as for --advertise.
     #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_DIRECT")]
-    direct: Option<String>,
+    direct: Option<OwnAddress>,
     /// Replicas are spread over distinct failure domains. By default each node is one of its own.
     #[arg(long, value_name = "NAME", env = "XDPFS_NODE_FAILURE_DOMAIN")]
     failure_domain: Option<String>,
@@ -65,6 +79,10 @@ pub struct Arguments {
     /// Tell metrics and readiness over HTTP here. By default nowhere.
     #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_HTTP_LISTEN")]
     http_listen: Option<SocketAddr>,
+    /// Where the node says whether it serves, by grpc.health.v1, as `xdpfs.DataNode`: it does while it is registered, has
+    /// heard from a leader within ten seconds, and its store is sound. By default nowhere.
+    #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_HEALTH_LISTEN")]
+    health_listen: Option<SocketAddr>,
     /// The user to become once what takes root is done: NAME, NAME:GROUP or UID:GID. One thread stays what it is if it
     /// has the kernel program in its care.
     #[arg(long, value_name = "USER", env = "XDPFS_NODE_USER")]
@@ -80,6 +98,9 @@ pub enum ConfigError {
     /// The address that clients should use isn't `HOST:PORT`.
     #[error("the advertised address {0:?} is not HOST:PORT")]
     Advertise(String),
+    /// There is no place for chunks.
+    #[error("a node needs a place for its chunks: --data-dir or --data-root")]
+    DataPlace,
     /// The address that an edge should use isn't `HOST:PORT`.
     #[error("the direct address {0:?} is not HOST:PORT")]
     Direct(String),
@@ -92,8 +113,11 @@ pub enum ConfigError {
     /// There is no metadata server.
     #[error("at least one metadata server is needed")]
     NoEndpoint,
+    /// An address for others is none.
+    #[error("{0:?} is neither HOST:PORT nor auto")]
+    OwnAddress(String),
     /// The node listens on all addresses, and none of them was named for clients.
-    #[error("listening on {0} needs an address to advertise")]
+    #[error("listening on {0} needs an address to advertise: --advertise HOST:PORT, or auto")]
     Unspecified(SocketAddr),
     /// XDP without an interface to put it on.
     #[error("XDP mode {0} needs an interface: --xdp-interface")]
@@ -141,11 +165,30 @@ impl FromStr for MetaEndpoint {
     }
 }
 
+/// Where a node has its chunks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum DataPlace {
+    /// In this directory.
+    Directory(PathBuf),
+    /// In whichever directory below this one is free.
+    Root(PathBuf),
+}
+
+impl DataPlace {
+    /// The directory that was named.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Directory(path) | Self::Root(path) => path,
+        }
+    }
+}
+
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory that holds the chunks.
-    pub data_dir: PathBuf,
+    /// Where the chunks are.
+    pub data: DataPlace,
     /// Metadata servers to ask for the leader.
     pub meta: Vec<MetaEndpoint>,
     /// How they are spoken to.
@@ -153,9 +196,9 @@ pub struct Config {
     /// Where datagrams are received.
     pub listen: SocketAddr,
     /// Where clients are told to send them; where they are received if not given.
-    pub advertise: Option<String>,
+    pub advertise: Option<OwnAddress>,
     /// Where an edge sends them; where they are received if not given.
-    pub direct: Option<String>,
+    pub direct: Option<OwnAddress>,
     /// Nodes of one failure domain never hold two replicas of a chunk. Empty: this node alone.
     pub failure_domain: String,
     /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
@@ -167,6 +210,8 @@ pub struct Config {
     pub admin_socket: Option<PathBuf>,
     /// Where metrics and readiness are told over HTTP. None: nowhere.
     pub listen_http: Option<SocketAddr>,
+    /// Where the node says whether it serves; nowhere if not given.
+    pub health: Option<HealthConfig>,
     /// The user to become once what takes root is done.
     pub user: Option<RunAs>,
 }
@@ -176,7 +221,7 @@ impl Config {
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>, meta: Vec<MetaEndpoint>) -> Self {
         Self {
-            data_dir: data_dir.into(),
+            data: DataPlace::Directory(data_dir.into()),
             meta,
             link: Link::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -187,6 +232,7 @@ impl Config {
             xdp: XdpConfig::default(),
             admin_socket: None,
             listen_http: None,
+            health: None,
             user: None,
         }
     }
@@ -203,11 +249,16 @@ impl Config {
         if self.xdp.mode != XdpMode::Off && self.xdp.interfaces.is_empty() {
             return Err(ConfigError::XdpInterface(self.xdp.mode));
         }
-        if let Some(direct) = self.direct.as_ref().filter(|direct| !is_host_and_port(direct)) {
-            return Err(ConfigError::Direct(direct.clone()));
+        match &self.direct {
+            Some(OwnAddress::At(address)) if !is_host_and_port(address) => {
+                return Err(ConfigError::Direct(address.clone()));
+            }
+            _ => {}
         }
         match &self.advertise {
-            Some(address) if !is_host_and_port(address) => Err(ConfigError::Advertise(address.clone())),
+            Some(OwnAddress::At(address)) if !is_host_and_port(address) => {
+                Err(ConfigError::Advertise(address.clone()))
+            }
             None if self.listen.ip().is_unspecified() => Err(ConfigError::Unspecified(self.listen)),
             _ => Ok(()),
         }
@@ -220,8 +271,13 @@ impl TryFrom<Arguments> for Config {
     fn try_from(args: Arguments) -> Result<Self, ConfigError> {
         let usual_mode = if args.xdp_interface.is_empty() { XdpMode::Off } else { XdpMode::Auto };
         let xdp = XdpConfig { mode: args.xdp.unwrap_or(usual_mode), interfaces: args.xdp_interface };
+        let data = match (args.data_dir, args.data_root) {
+            (Some(directory), _) => DataPlace::Directory(directory),
+            (None, Some(root)) => DataPlace::Root(root),
+            (None, None) => return Err(ConfigError::DataPlace),
+        };
         let config = Self {
-            data_dir: args.data_dir,
+            data,
             meta: args.meta,
             link: Link { tls: args.tls, insecure: args.insecure },
             listen: args.listen,
@@ -232,6 +288,7 @@ impl TryFrom<Arguments> for Config {
             xdp,
             admin_socket: args.admin_socket,
             listen_http: args.http_listen,
+            health: args.health_listen.map(HealthConfig::new),
             user: args.user,
         };
         config.check().map(|()| config)
@@ -277,6 +334,20 @@ mod tests {
         assert_eq!(config.capacity_bytes, Some(10 << 30));
         assert_eq!(config.failure_domain, "rack-1");
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
+        assert_eq!((config.data, config.health), (DataPlace::Directory("/d".into()), None));
+
+        let line = "node --data-root /r --insecure --meta a:1 --listen 0.0.0.0:1 --advertise auto --direct auto --health-listen [::]:2";
+        let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
+        assert_eq!(config.data, DataPlace::Root("/r".into()));
+        assert_eq!((config.advertise, config.direct), (Some(OwnAddress::Auto), Some(OwnAddress::Auto)));
+        assert_eq!(config.health, Some(HealthConfig::new("[::]:2".parse().unwrap())));
+    }
+
+    #[test]
+    fn there_is_one_place_for_chunks() {
+        for line in ["node --meta a:1", "node --meta a:1 --data-dir /d --data-root /r"] {
+            Arguments::try_parse_from(line.split(' ')).expect_err(line);
+        }
     }
 
     #[test]
@@ -309,9 +380,11 @@ mod tests {
         let insecure = Err(ConfigError::Link(LinkError::Insecure(elsewhere.clone())));
         check(Config { meta: vec![elsewhere], ..good.clone() }, insecure);
         check(Config { listen: everywhere, ..good.clone() }, Err(ConfigError::Unspecified(everywhere)));
-        check(Config { listen: everywhere, advertise: Some("h:1".into()), ..good.clone() }, Ok(()));
-        check(Config { direct: Some("h:1".into()), ..good.clone() }, Ok(()));
-        check(Config { direct: Some("h".into()), ..good.clone() }, Err(ConfigError::Direct("h".into())));
-        check(Config { advertise: Some("h".into()), ..good }, Err(ConfigError::Advertise("h".into())));
+        let at = |address: &str| Some(OwnAddress::At(address.into()));
+        check(Config { listen: everywhere, advertise: at("h:1"), ..good.clone() }, Ok(()));
+        check(Config { listen: everywhere, advertise: Some(OwnAddress::Auto), ..good.clone() }, Ok(()));
+        check(Config { direct: at("h:1"), ..good.clone() }, Ok(()));
+        check(Config { direct: at("h"), ..good.clone() }, Err(ConfigError::Direct("h".into())));
+        check(Config { advertise: at("h"), ..good }, Err(ConfigError::Advertise("h".into())));
     }
 }

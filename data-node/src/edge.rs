@@ -15,7 +15,7 @@ mod view;
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
 };
 
@@ -43,6 +43,7 @@ use self::{
 use crate::{
     admin::{self, AdminError, AdminSocket, SocketPlace},
     event_tap::{EventTap, KEEP_NONE},
+    health::{self, Health, HealthConfig},
     run_as::RunAs,
     xdp::{EdgePlane, EdgeReport, XdpError, XdpMode, forward_events},
 };
@@ -68,6 +69,15 @@ pub enum EdgeStartError {
     /// The configuration can't work.
     #[error(transparent)]
     Config(#[from] EdgeConfigError),
+    /// The address where the edge should say whether it serves can't be had.
+    #[error("can't answer questions about health on {address}")]
+    Health {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// Metrics can't be told where they should be.
     #[error(transparent)]
     Observer(#[from] ObserverError),
@@ -91,6 +101,7 @@ pub struct PreparedEdge {
     config: EdgeConfig,
     listener: UdpSocket,
     address: SocketAddr,
+    health: Option<(TcpListener, HealthConfig)>,
     plane: EdgePlane,
 }
 
@@ -104,6 +115,7 @@ pub struct Edge {
     counters: Arc<RelayCounters>,
     failure: watch::Receiver<Option<EdgeFailure>>,
     tasks: Vec<(&'static str, JoinHandle<()>)>,
+    health: Option<Health>,
     stop: DropGuard,
 }
 
@@ -117,11 +129,12 @@ impl PreparedEdge {
         let error = |source| EdgeStartError::Bind { address: config.listen, source };
         let listener = UdpSocket::bind(config.listen).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
+        let health = config.health.map(listen_for_health).transpose()?;
         allow_descriptors(config.flows_max);
         let plane = EdgePlane::start(config.xdp(address))?;
         // Nothing if the plane has needed privileges, and seen to that.
         config.user.map_or(Ok(()), RunAs::assume).map_err(EdgeStartError::User)?;
-        Ok(Self { config, listener, address, plane })
+        Ok(Self { config, listener, address, health, plane })
     }
 
     /// Starts the edge. Waits until a metadata leader has said which nodes there are, however long that takes, but not
@@ -131,7 +144,12 @@ impl PreparedEdge {
     /// # Errors
     /// See [`EdgeStartError`].
     pub async fn start(self, stop: impl Future<Output = ()>) -> Result<Option<Edge>, EdgeStartError> {
-        let Self { config, listener, address: bound, plane } = self;
+        let Self { config, listener, address: bound, health, plane } = self;
+        // First of all, so that whoever asks is told that the edge is not there yet.
+        let mut health = match health {
+            Some((listener, config)) => Some((start_health(listener, config).await?, config)),
+            None => None,
+        };
         let error = |source| EdgeStartError::Bind { address: bound, source };
         // Privileges bring large buffers.
         let listener = plane.privileged(move || Socket::new(listener)).await?.map_err(error)?;
@@ -160,6 +178,10 @@ impl PreparedEdge {
         announce(&plane.report(), config.xdp);
         tracing::info!(address = %bound, advertised, "relaying to data nodes");
         let (tables, latest) = watch::channel(table);
+        if let Some((health, config)) = &mut health {
+            let (latest, silent_max) = (latest.clone(), config.leader_silent_max);
+            health.follow(move || latest.borrow().told().made.elapsed() <= silent_max);
+        }
         let relay = Relay::new(listener, latest.clone(), &config, Arc::clone(&counters));
         let stop = CancellationToken::new();
         let (failed, failure) = watch::channel(None);
@@ -187,6 +209,7 @@ impl PreparedEdge {
             counters,
             failure,
             tasks,
+            health: health.map(|(health, _)| health),
             stop: stop.drop_guard(),
         }))
     }
@@ -241,7 +264,10 @@ impl Edge {
 
     /// Relays no more, and takes the kernel program off or leaves it, as configured.
     pub async fn shutdown(self) {
-        let Self { address, plane, tasks, stop, .. } = self;
+        let Self { address, plane, tasks, mut health, stop, .. } = self;
+        if let Some(health) = &mut health {
+            health.drain().await;
+        }
         drop(stop);
         for (part, task) in tasks {
             if task.await.is_err() {
@@ -249,8 +275,22 @@ impl Edge {
             }
         }
         stop_plane(plane).await;
+        if let Some(health) = health {
+            health.end().await;
+        }
         tracing::info!(address, "stopped");
     }
+}
+
+fn listen_for_health(config: HealthConfig) -> Result<(TcpListener, HealthConfig), EdgeStartError> {
+    let listener = TcpListener::bind(config.listen);
+    let listener = listener.map_err(|source| EdgeStartError::Health { address: config.listen, source })?;
+    Ok((listener, config))
+}
+
+async fn start_health(listener: TcpListener, config: HealthConfig) -> Result<Health, EdgeStartError> {
+    let started = Health::start(listener, health::Role::Edge).await;
+    started.map_err(|source| EdgeStartError::Health { address: config.listen, source })
 }
 
 /// Whoever else used it must have ended.

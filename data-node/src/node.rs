@@ -4,8 +4,8 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
-    path::PathBuf,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    path::Path,
     sync::Arc,
 };
 
@@ -19,13 +19,16 @@ use xdpfs_wire::NodeId;
 
 use crate::{
     admin::{self, AdminError, AdminSocket, SocketPlace},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, DataPlace},
     control::{Control, Identity},
     data_directory::{DataDirectory, DirectoryError},
     data_path::DataPath,
+    directory_pool,
+    health::{self, Health, HealthConfig},
     metrics::NodeMetrics,
     node_failure::NodeFailure,
     node_view::NodeView,
+    own_address::{self, OwnAddress},
     store::{OpenError, Recovery, Store, StoreConfig},
     xdp::{PlaneThread, Xdp, XdpError, XdpMode},
 };
@@ -51,6 +54,15 @@ pub enum StartError {
     /// The data directory can't be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The address where the node should say whether it serves can't be had.
+    #[error("can't answer questions about health on {address}")]
+    Health {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// Metrics can't be told where they should be.
     #[error(transparent)]
     Observer(#[from] ObserverError),
@@ -84,6 +96,7 @@ pub struct DataNode {
     filter: JoinHandle<()>,
     admin: Option<JoinHandle<()>>,
     observer: Option<JoinHandle<()>>,
+    health: Option<Health>,
     stop: DropGuard,
 }
 
@@ -103,19 +116,25 @@ impl DataNode {
     /// See [`StartError`].
     pub async fn start_by(thread: PlaneThread, config: Config) -> Result<Self, StartError> {
         config.check()?;
+        // First of all, so that whoever asks is told that the node is not there yet.
+        let mut health = start_health(config.health).await?;
         let link = config.link.open(&[Role::Node]).await?;
-        let (directory, store) = open(config.data_dir.clone(), config.capacity_bytes).await?;
+        let (directory, store) = open(config.data.clone(), config.capacity_bytes).await?;
         // Privileges bring large buffers and low ports.
         let (socket, address) = thread.run(move || bind(config.listen)).await??;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
         let http_address = observer.as_ref().map(Observer::address);
-        let (interfaces, place) = (config.xdp.interfaces.clone(), admin_place(&config, address));
+        let place = admin_place(&config, directory.path(), address);
+        let interfaces = config.xdp.interfaces.clone();
         // Before the node registers: a node that can't start as it is told should not become known.
         let xdp = Xdp::load(config.xdp, address, thread).await?;
-        let clients_address = config.advertise.unwrap_or_else(|| address.to_string());
+        let is_asked =
+            [&config.advertise, &config.direct].into_iter().flatten().any(|to| *to == OwnAddress::Auto);
+        let own = if is_asked { own_address::find(&config.meta, address).await } else { address };
+        let clients_address = config.advertise.map_or_else(|| address.to_string(), |to| to.told(own));
         let identity = Identity {
             direct_address: match config.direct {
-                Some(direct) => direct,
+                Some(direct) => direct.told(own),
                 None if address.ip().is_unspecified() => clients_address.clone(),
                 None => address.to_string(),
             },
@@ -134,6 +153,10 @@ impl DataNode {
         let data_path =
             DataPath::new(socket, store.clone(), Arc::clone(&state)).map_err(StartError::System)?;
         tracing::info!(node = %node_id, %address, "serving chunks");
+        if let (Some(health), Some(config)) = (&mut health, config.health) {
+            let (state, store) = (Arc::clone(&state), store.clone());
+            health.follow(move || !store.is_fenced() && state.silence() <= config.leader_silent_max);
+        }
         let stop = CancellationToken::new();
         let (failed, failure) = watch::channel(None);
         let data_path = tokio::spawn(serve(data_path, stop.clone(), failed.clone()));
@@ -158,6 +181,7 @@ impl DataNode {
             filter,
             admin,
             observer,
+            health,
             stop,
         })
     }
@@ -192,7 +216,10 @@ impl DataNode {
 
     /// Takes no more requests, finishes the stores that are under way, closes the store and lets go of the directory.
     pub async fn shutdown(self) {
-        let Self { node_id, store, data_path, control, filter, admin, observer, stop, .. } = self;
+        let Self { node_id, store, data_path, control, filter, admin, observer, mut health, stop, .. } = self;
+        if let Some(health) = &mut health {
+            health.drain().await;
+        }
         drop(stop);
         let tasks = [("data path", data_path), ("control connection", control), ("kernel program", filter)];
         let others = [admin.map(|task| ("admin socket", task)), observer.map(|task| ("metrics", task))];
@@ -203,6 +230,9 @@ impl DataNode {
         }
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
             tracing::error!("the store could not be closed");
+        }
+        if let Some(health) = health {
+            health.end().await;
         }
         tracing::info!(node = %node_id, "stopped");
     }
@@ -220,9 +250,23 @@ async fn obey(control: Control, stop: CancellationToken, failed: watch::Sender<O
     }
 }
 
-async fn open(path: PathBuf, capacity_bytes: Option<u64>) -> Result<(Arc<DataDirectory>, Store), StartError> {
+async fn start_health(config: Option<HealthConfig>) -> Result<Option<Health>, StartError> {
+    let Some(HealthConfig { listen: address, .. }) = config else { return Ok(None) };
+    let error = |source| StartError::Health { address, source };
+    let listener = TcpListener::bind(address).map_err(error)?;
+    Health::start(listener, health::Role::DataNode).await.map(Some).map_err(error)
+}
+
+async fn open(
+    place: DataPlace,
+    capacity_bytes: Option<u64>,
+) -> Result<(Arc<DataDirectory>, Store), StartError> {
     let opened = tokio::task::spawn_blocking(move || {
-        let directory = DataDirectory::open(&path)?;
+        let directory = match place {
+            DataPlace::Directory(path) => DataDirectory::open(&path)?,
+            DataPlace::Root(root) => directory_pool::take(&root)?,
+        };
+        tracing::info!(directory = %directory.path().display(), "data directory");
         let config =
             StoreConfig { capacity_bytes, ..StoreConfig::new(directory.segments(), directory.node_uuid()) };
         let (store, recovery) = Store::open(&config)?;
@@ -240,10 +284,10 @@ fn note_recovery(recovery: &Recovery) {
 }
 
 /// Where operators may ask: somewhere, if there is a kernel program to ask about.
-fn admin_place(config: &Config, address: SocketAddr) -> Option<SocketPlace> {
+fn admin_place(config: &Config, directory: &Path, address: SocketAddr) -> Option<SocketPlace> {
     let usual = || SocketPlace::Usual {
         name: format!("node-{}.sock", address.port()),
-        otherwise: Some(config.data_dir.join("xdp.sock")),
+        otherwise: Some(directory.join("xdp.sock")),
     };
     let named = config.admin_socket.clone().map(SocketPlace::Named);
     named.or_else(|| (config.xdp.mode != XdpMode::Off).then(usual))

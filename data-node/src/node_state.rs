@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
@@ -138,6 +138,8 @@ pub(crate) struct NodeState {
     registration: RwLock<Arc<Registration>>,
     key_epochs: RwLock<Arc<LiveKeyEpochs>>,
     clock: ClusterClock,
+    /// When the leader last said anything.
+    heard_at: Mutex<Instant>,
     counters: DataPathCounters,
     plane: Mutex<PlaneReport>,
     changed: Notify,
@@ -151,6 +153,7 @@ impl NodeState {
             registration: RwLock::new(Arc::new(registration)),
             key_epochs: RwLock::new(Arc::new(key_epochs)),
             clock,
+            heard_at: Mutex::new(Instant::now()),
             counters: DataPathCounters::default(),
             plane: Mutex::default(),
             changed: Notify::new(),
@@ -173,6 +176,12 @@ impl NodeState {
     #[must_use]
     pub(crate) fn clock(&self) -> &ClusterClock {
         &self.clock
+    }
+
+    /// For how long the leader has said nothing.
+    #[must_use]
+    pub(crate) fn silence(&self) -> Duration {
+        self.heard_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// The counters of datagrams.
@@ -206,6 +215,7 @@ impl NodeState {
     /// Takes over the time from an answer of the leader.
     pub(crate) fn set_clock(&self, leader_time: UnixMs, round_trip: Duration) {
         self.clock.set(leader_time, round_trip);
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.changed.notify_one();
     }
 

@@ -17,10 +17,14 @@ Speaks grpc.health.v1. The exit code is 0 if the service is served, 5 if it isn'
 
 Services:
   xdpfs.meta.v1.MetaService    a metadata server that knows a leader
+  xdpfs.DataNode               a data node that is registered and has a sound store
+  xdpfs.Edge                   an edge that knows which nodes are behind it
+The last two answer where --health-listen says.
 
 Examples:
   xdpfs-cli health 127.0.0.1:7001                              the process answers
   xdpfs-cli health 127.0.0.1:7001 xdpfs.meta.v1.MetaService    and can serve
+  xdpfs-cli health 127.0.0.1:7501 xdpfs.DataNode               so can a data node
   xdpfs-cli --ca ca.pem health meta-1:7001                     with TLS")]
 pub(crate) struct HealthArguments {
     /// The server.

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::{
     config::{MetaEndpoint, is_host_and_port},
+    health::HealthConfig,
     link::{Link, LinkError},
     run_as::RunAs,
     source_prefix::SourcePrefix,
@@ -84,6 +85,10 @@ pub struct EdgeArguments {
     /// Tell metrics and readiness over HTTP here. By default nowhere.
     #[arg(long, value_name = "IP:PORT", env = "XDPFS_EDGE_HTTP_LISTEN")]
     http_listen: Option<SocketAddr>,
+    /// Where the edge says whether it serves, by grpc.health.v1, as `xdpfs.Edge`: it does once a leader has said which
+    /// nodes there are, and while it has said so within ten seconds. By default nowhere.
+    #[arg(long, value_name = "IP:PORT", env = "XDPFS_EDGE_HEALTH_LISTEN")]
+    health_listen: Option<SocketAddr>,
     /// The user to become once what takes root is done: NAME, NAME:GROUP or UID:GID. One thread stays what it is if it
     /// has the kernel program in its care.
     #[arg(long, value_name = "USER", env = "XDPFS_EDGE_USER")]
@@ -152,6 +157,8 @@ pub struct EdgeConfig {
     pub admin_socket: Option<PathBuf>,
     /// Where metrics and readiness are told over HTTP. None: nowhere.
     pub listen_http: Option<SocketAddr>,
+    /// Where the edge says whether it serves; nowhere if not given.
+    pub health: Option<HealthConfig>,
     /// The user to become once what takes root is done.
     pub user: Option<RunAs>,
     /// Clients whose datagrams are relayed at a time; of more, those heard of longest ago are forgotten.
@@ -178,6 +185,7 @@ impl EdgeConfig {
             sources: SourceConfig::default(),
             admin_socket: None,
             listen_http: None,
+            health: None,
             user: None,
             flows_max: FLOWS_MAX,
             flow_idle_max: FLOW_IDLE_MAX,
@@ -251,6 +259,7 @@ impl TryFrom<EdgeArguments> for EdgeConfig {
             sources: SourceConfig { rate: args.source_rate, allow: args.allow, deny: args.deny },
             admin_socket: args.admin_socket,
             listen_http: args.http_listen,
+            health: args.health_listen.map(HealthConfig::new),
             user: args.user,
             ..Self::new(args.meta)
         };

@@ -6,6 +6,7 @@ mod client;
 mod fake_meta;
 mod fake_node;
 mod flows;
+mod health;
 mod leader;
 mod refused;
 mod relayed;

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 mod fake_meta;
+mod health;
 mod orders;
+mod place;
 mod program;
 mod refusals;
 mod refused;
