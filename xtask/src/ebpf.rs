@@ -113,6 +113,11 @@ pub(crate) fn can_load() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The object, if it has been built.
+pub(crate) fn built_object() -> Option<PathBuf> {
+    Some(directory().join(format!("{OBJECT}.o"))).filter(|path| path.is_file())
+}
+
 fn object(name: &str) -> anyhow::Result<String> {
     let path = directory().join(format!("{name}.o")).into_os_string();
     path.into_string().ok().context("the path of the target directory is not text")
