@@ -6,10 +6,12 @@
 mod apt;
 mod bench;
 mod demo;
+mod deploy;
 mod docs;
 mod ebpf;
 mod formats;
 mod fuzz;
+mod image;
 mod setup;
 mod sh;
 mod test;
@@ -59,6 +61,34 @@ enum Task {
         /// Such as the date.
         name: String,
     },
+    /// Build the container image of deploy/Dockerfile from static binaries, with the kernel program if that was built.
+    Image {
+        /// What the image is called.
+        #[arg(long, default_value = image::TAG)]
+        tag: String,
+    },
+    /// Run the cluster of deploy/compose.yaml on a container engine of its own, without and with XDP, and do to it what
+    /// operators and accidents do; needs root, and fails without it.
+    TestDeploy,
+    /// Kill, freeze and cut off members of a running compose cluster, one of a kind at a time, while objects are put and
+    /// got without a break, all of which must succeed.
+    Chaos {
+        /// For how long.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Decides what is done to whom and when; by default a new one, which is printed.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// The compose project.
+        #[arg(long, default_value = deploy::PROJECT)]
+        project: String,
+        /// Where clients reach the cluster: the XDPFS_ADDRESS that it was started with.
+        #[arg(long, env = "XDPFS_ADDRESS", default_value = deploy::ADDRESS)]
+        address: String,
+        /// The bucket that objects are put into.
+        #[arg(long, env = "XDPFS_BUCKET", default_value = deploy::BUCKET)]
+        bucket: String,
+    },
     /// Let cargo-fuzz look for frames that the parser or the kernel program's decisions stumble over; needs a nightly
     /// toolchain and cargo-fuzz.
     Fuzz {
@@ -91,6 +121,11 @@ fn main() -> anyhow::Result<()> {
         Task::Demo { dir } => demo::run(dir),
         Task::Bench { group, json, runs } => bench::run(group.as_deref(), json.as_deref(), runs),
         Task::KeepFormats { name } => formats::keep(&name),
+        Task::Image { tag } => image::build(&tag),
+        Task::TestDeploy => deploy::test(),
+        Task::Chaos { seconds, seed, project, address, bucket } => {
+            deploy::chaos(&deploy::ChaosOptions { seconds, seed, project, address, bucket })
+        }
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Soak { kills, flood, seed } => test::soak(kills, flood, seed),
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{ebpf, setup, sh, tidy};
+use crate::{deploy, ebpf, setup, sh, tidy};
 
 /// One check.
 type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
@@ -17,6 +17,8 @@ type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
 struct Scope {
     /// Why the tests of the kernel program can't run, if that is so.
     obstacle: Option<String>,
+    /// Why there is no container engine to deploy on, if that is so.
+    no_engine: Option<String>,
 }
 
 /// What builds the tests that only run where there is BPF.
@@ -51,6 +53,7 @@ const STEPS: &[Step] = &[
         sh::run_with(&words, &[("RUSTDOCFLAGS", "-D warnings")])
     }),
     ("tidy", |_| tidy::run()),
+    ("deployment", |scope| if scope.no_engine.is_none() { deploy::test() } else { Ok(()) }),
 ];
 
 /// All of them; the first failure ends it. Where `CI` is set, nothing may be missing; elsewhere the tests of the kernel
@@ -66,12 +69,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (name, took) in times {
         eprintln!("{name:<28}{:>7.1} s", took.as_secs_f64());
     }
-    match &scope.obstacle {
-        None => eprintln!("all is well"),
-        Some(obstacle) => eprintln!(
-            "all that ran is well. SKIPPED {} tests of the kernel program and of networks with it: {obstacle}",
-            kernel_tests()?
-        ),
+    let Scope { obstacle, no_engine } = &scope;
+    let is_all = obstacle.is_none() && no_engine.is_none();
+    eprintln!("{}", if is_all { "all is well" } else { "all that ran is well" });
+    if let Some(obstacle) = obstacle {
+        let count = kernel_tests()?;
+        eprintln!("SKIPPED {count} tests of the kernel program and of networks with it: {obstacle}");
+    }
+    if let Some(obstacle) = no_engine {
+        eprintln!("SKIPPED 1 test of the deployment (`cargo xtask test-deploy`): {obstacle}");
     }
     Ok(())
 }
@@ -87,7 +93,15 @@ impl Scope {
             );
             eprintln!("SKIPPED: the tests of the kernel program: {obstacle}");
         }
-        Ok(Self { obstacle })
+        let no_engine = deploy::bring_engine().err().map(|error| format!("{error:#}"));
+        if let Some(obstacle) = &no_engine {
+            ensure!(
+                env::var_os("CI").is_none(),
+                "the deployment can't be tested, and CI skips nothing: {obstacle}"
+            );
+            eprintln!("SKIPPED: the test of the deployment: {obstacle}");
+        }
+        Ok(Self { obstacle, no_engine })
     }
 
     const fn has_kernel(&self) -> bool {
