@@ -333,10 +333,10 @@ mod tests {
         check(None, Some("XKVARIABLE.SECRET"), Some("XKVARIABLE"));
         check(Some(&file), Some("XKVARIABLE.SECRET"), Some("XKFILE"));
         let bad = access_key(None, Some("XK SECRET".to_owned())).unwrap_err();
-        assert_eq!(bad.exit, crate::failure::Exit::Usage);
+        assert_eq!(bad.exit, Exit::Usage);
         assert!(bad.message.contains(ACCESS_KEY_VARIABLE) && !bad.message.contains("SECRET"), "{bad:?}");
         let missing = access_key(Some(&directory.path().join("none")), None).unwrap_err();
-        assert_eq!(missing.exit, crate::failure::Exit::NotFound, "{missing:?}");
+        assert_eq!(missing.exit, Exit::NotFound, "{missing:?}");
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl Cluster {
     /// Nobody knows where the binaries are.
     pub fn tool() -> io::Result<Cli> {
         let program = binaries::find()?.join("xdpfs-cli");
-        Ok(Cli { program, endpoint: String::new(), access_key: None, namespace: None })
+        Ok(Cli { program, endpoint: String::new(), ca: None, access_key: None, namespace: None })
     }
 
     /// The metadata servers' endpoints, comma separated.

@@ -18,7 +18,16 @@ pub(crate) const TAG: &str = "xdpfs:latest";
 const PROFILE: &str = "image";
 const BINARIES: &[&str] = &["xdpfs-meta-server", "xdpfs-data-node", "xdpfs-cli"];
 /// Places of volumes and sockets. A volume takes over whose its place is, so they must be there.
-const PLACES: &[&str] = &["var/lib/xdpfs/meta", "var/lib/xdpfs/nodes", "run/xdpfs"];
+const PLACES: &[&str] = &[
+    "var/lib/xdpfs/meta",
+    "var/lib/xdpfs/nodes",
+    "run/xdpfs",
+    "keys",
+    "tls/meta-1",
+    "tls/meta-2",
+    "tls/meta-3",
+    "tls/node",
+];
 
 /// Builds it for the engine that the environment names.
 pub(crate) fn build(tag: &str) -> anyhow::Result<()> {

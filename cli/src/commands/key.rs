@@ -90,6 +90,9 @@ struct Destination {
     /// Do nothing if the file is there already.
     #[arg(long, requires = "save")]
     if_missing: bool,
+    /// Print the key besides, which is the only time that it is shown.
+    #[arg(long, requires = "save")]
+    print: bool,
 }
 
 /// List access keys, without their secrets.
@@ -183,15 +186,17 @@ impl CreateArguments {
 /// A file that is there and empty, or standard output. Unless a key is handed over, the file goes again.
 struct Open<'a> {
     file: Option<(File, &'a Path)>,
+    /// Whether it is printed, too.
+    print: bool,
 }
 
 impl Destination {
     /// `None` if there is nothing to do.
     fn open(&self, console: &mut Console) -> Result<Option<Open<'_>>, Failure> {
-        let Some(path) = &self.save else { return Ok(Some(Open { file: None })) };
+        let Some(path) = &self.save else { return Ok(Some(Open { file: None, print: true })) };
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         match file {
-            Ok(file) => Ok(Some(Open { file: Some((file, path)) })),
+            Ok(file) => Ok(Some(Open { file: Some((file, path)), print: self.print })),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.if_missing => {
                 console.note(&format!("{} is there already", path.display()));
                 Ok(None)
@@ -217,6 +222,9 @@ impl Open<'_> {
         written.map_err(|error| {
             Failure::local(format_args!("write {}; revoke the key {}", path.display(), record.id), &error)
         })?;
+        if self.print {
+            console.answer(record, || record.access_key.to_owned())?;
+        }
         let saved = SavedRecord { id: record.id, saved: &path.display().to_string() };
         console.confirm(&saved, || format!("saved access key {} in {}", record.id, path.display()))?;
         Ok(Exit::Done)

@@ -6,11 +6,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use xdpfs_testbed::{Cli, Rng};
+use xdpfs_testbed::Rng;
 
 use super::{
     META_SERVERS,
     compose::{self, Container, Project},
+    credentials::Credentials,
     endpoints,
     workload::Workload,
 };
@@ -61,7 +62,8 @@ pub(crate) fn run(options: &ChaosOptions) -> anyhow::Result<()> {
         files: vec!["deploy/compose.yaml".to_owned()],
     };
     let program = image::cli(&image::binaries()?);
-    let cli = Cli { program, endpoint: endpoints(&options.address), namespace: None };
+    let credentials = Credentials::of(&project).context("the cluster has no credentials")?;
+    let cli = credentials.client(program, endpoints(&options.address), None);
     let nodes = project.containers("data-node")?.len();
     project.await_cluster(nodes, BACK_WITHIN).context("the cluster must be whole to begin with")?;
     let mut workload = Workload::start(&cli, &format!("{}/chaos-{seed}/", options.bucket), seed);

@@ -1,6 +1,6 @@
 //! A compose project: its containers, how they are, and what can be done to them.
 
-use std::{env, io::Write as _, process::Stdio, thread, time::Duration};
+use std::{env, io::Write as _, path::Path, process::Stdio, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
@@ -146,6 +146,12 @@ impl Project {
             return healthy.context(format!("{last}\n{logs}"));
         }
         healthy
+    }
+
+    /// Copies the file `path` out of a container into `to`.
+    pub(super) fn copy_out(&self, container: &Container, path: &str, to: &Path) -> anyhow::Result<()> {
+        let to = to.to_str().context("the path is not text")?;
+        self.docker(&["cp", &format!("{}:{path}", container.id), to]).map(drop)
     }
 
     /// SIGKILL, after which the engine does not start it again by itself.

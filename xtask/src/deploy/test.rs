@@ -18,6 +18,7 @@ use xdpfs_testbed::{Cli, Content, Rng};
 use super::{
     ADDRESS, BUCKET, META_SERVERS, await_some, chaos,
     compose::{self, Container, Project},
+    credentials::Credentials,
     endpoints,
     engine::{self, Engine, UPLINK, UPLINK_ADDRESS},
     units,
@@ -95,16 +96,15 @@ fn status(cli: &Cli) -> anyhow::Result<Value> {
 fn user_space(engine: &Engine, binaries: &Path) -> anyhow::Result<()> {
     eprintln!("the cluster in user space");
     let project = project(engine, "xdpfs-test", &[BASE], &[("XDPFS_ADDRESS", ADDRESS.to_owned())]);
-    let cli = Cli {
-        program: image::cli(binaries),
-        endpoint: endpoints(ADDRESS),
-        namespace: Some(engine.host().clone()),
-    };
     project.compose(&["up", "--detach"])?;
     project.await_cluster(NODES, WELL_WITHIN)?;
-    let init = project.container("init")?;
-    project.await_health(&init, "exited 0", WELL_WITHIN)?;
+    for once in ["init", "first-key"] {
+        project.await_health(&project.container(once)?, "exited 0", WELL_WITHIN)?;
+    }
+    let credentials = Credentials::of(&project)?;
+    let cli = credentials.client(image::cli(binaries), endpoints(ADDRESS), Some(engine.host().clone()));
     is_confined(&project)?;
+    is_closed(&project, &cli)?;
 
     // As the page says it, by the tool in the image.
     let note = b"a first object\n";
@@ -153,6 +153,29 @@ fn alive_nodes(cli: &Cli, count: usize) -> anyhow::Result<BTreeSet<u64>> {
         // Nodes of an earlier start would be there too, and not be alive.
         Ok((ids.len() == count && nodes.len() == count).then_some(ids))
     })
+}
+
+/// Nobody is served without a key, or without TLS, and the first key does what it was made for.
+fn is_closed(project: &Project, cli: &Cli) -> anyhow::Result<()> {
+    let refused = |cli: Cli, why: &str| -> anyhow::Result<()> {
+        let output = cli.invoke(["ls"]).try_run()?;
+        ensure!(
+            output.code != Some(0) && output.stderr.contains(why),
+            "`ls` ended with {output:?}, not {why}"
+        );
+        Ok(())
+    };
+    refused(Cli { access_key: None, ..cli.clone() }, "access key")?;
+    refused(Cli { ca: None, access_key: None, ..cli.clone() }, "TLS")?;
+    let printed = project.docker(&["logs", &project.container("first-key")?.id])?;
+    let key = printed.lines().find(|line| line.starts_with("XK")).context("no key was printed")?;
+    let first = Cli { access_key: Some(key.trim().to_owned()), ..cli.clone() };
+    let content = Content::new(5, 1000);
+    put(&first, &format!("{BUCKET}/by-the-first-key"), &content)?;
+    get(&first, &format!("{BUCKET}/by-the-first-key"), &content)?;
+    let output = first.invoke(["mb", "another"]).try_run()?;
+    ensure!(output.code == Some(6), "the first key may make buckets: {output:?}");
+    Ok(())
 }
 
 /// No container has more than it needs.
@@ -236,13 +259,11 @@ fn kernel(engine: &Engine, binaries: &Path) -> anyhow::Result<()> {
         ("XDPFS_BPFFS", pins.path()),
     ];
     let project = project(engine, "xdpfs-test-xdp", &[BASE, OVERLAY], &env);
-    let cli = Cli {
-        program: image::cli(binaries),
-        endpoint: endpoints(&UPLINK_ADDRESS.to_string()),
-        namespace: Some(engine.client().clone()),
-    };
     project.compose(&["up", "--detach"])?;
     project.await_cluster(NODES, WELL_WITHIN)?;
+    let credentials = Credentials::of(&project)?;
+    let endpoint = endpoints(&UPLINK_ADDRESS.to_string());
+    let cli = credentials.client(image::cli(binaries), endpoint, Some(engine.client().clone()));
     let edge = project.container("edge")?;
     let asked = |question: &str| -> anyhow::Result<Value> {
         let words = ["exec", "--user", "65532:65532", &edge.id, "xdpfs-cli", "--json", "xdp", question];
@@ -299,9 +320,19 @@ fn kernel(engine: &Engine, binaries: &Path) -> anyhow::Result<()> {
 /// Where nothing is allowed, an edge that would like XDP works in user space, and says so.
 fn is_refused(project: &Project) -> anyhow::Result<()> {
     let listen = format!("{UPLINK_ADDRESS}:7499");
-    let words = ["run", "--detach", "--network", "host", "--cap-drop", "ALL", "--read-only", IMAGE];
-    let edge =
-        ["xdpfs-data-node", "edge", "--meta", &endpoints(&UPLINK_ADDRESS.to_string()), "--listen", &listen];
+    let certificates = format!("{}_tls-node:/tls:ro", project.name);
+    let words = ["run", "--detach", "--network", "host", "--cap-drop", "ALL", "--read-only"];
+    let words = [&words[..], &["--volume", &certificates, IMAGE]].concat();
+    let edge = [
+        "xdpfs-data-node",
+        "edge",
+        "--tls",
+        "/tls",
+        "--meta",
+        &endpoints(&UPLINK_ADDRESS.to_string()),
+        "--listen",
+        &listen,
+    ];
     // By an interface that has no program yet.
     let id = project.docker(&[&words[..], &edge, &["--uplink", "lo", "--xdp", "auto"]].concat())?;
     let id = id.trim();
