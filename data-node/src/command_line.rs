@@ -1,6 +1,13 @@
 //! What the program is told to be: a data node, or, as `edge`, the host before some.
 
-use clap::{ArgMatches, CommandFactory as _, Error, FromArgMatches as _};
+use std::{
+    env,
+    io::{self, Write as _},
+    process,
+};
+
+use clap::{ArgMatches, CommandFactory as _, Error, FromArgMatches as _, error::ErrorKind};
+use xdpfs_settings::Settings;
 
 use crate::{config::Arguments, edge::EdgeArguments};
 
@@ -16,11 +23,33 @@ pub enum CommandLine {
 }
 
 impl CommandLine {
-    /// The program's own. Ends the process with a word about it if it makes no sense.
+    /// The program's own, with what its environment and its file say. Ends the process with a word about it if it makes
+    /// no sense, and if it was only to be shown.
     #[must_use]
-    pub fn parse() -> Self {
-        let matches = command().get_matches();
-        Self::from_matches(&matches).unwrap_or_else(|error| error.exit())
+    pub fn of_process() -> Self {
+        let command = command();
+        let settings = Settings::read(&command, env::args_os())
+            .unwrap_or_else(|error| command.clone().error(ErrorKind::InvalidValue, error).exit());
+        let matches = command.clone().get_matches_from(settings.words());
+        let line = Self::from_matches(&matches).unwrap_or_else(|error| error.exit());
+        if line.is_question() {
+            let shown = match matches.subcommand().zip(command.find_subcommand(EDGE)) {
+                Some(((_, matches), edge)) => settings.show(edge, matches),
+                None => settings.show(&command, &matches),
+            };
+            // Whoever has closed the other end does not want to know.
+            let _ = io::stdout().write_all(shown.as_bytes());
+            process::exit(0);
+        }
+        line
+    }
+
+    /// Whether somebody only wants to know what it comes to.
+    const fn is_question(&self) -> bool {
+        match self {
+            Self::Edge(arguments) => arguments.show_config,
+            Self::Node(arguments) => arguments.show_config,
+        }
     }
 
     fn from_matches(matches: &ArgMatches) -> Result<Self, Error> {

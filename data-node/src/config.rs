@@ -90,6 +90,13 @@ pub struct Arguments {
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,
+    /// A TOML file with options: each key is a long option without its dashes, and an unknown one is an error. What the
+    /// command line or the environment says wins.
+    #[arg(long, env = "XDPFS_NODE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print every option with its value and where that came from, as such a file, and end.
+    #[arg(long)]
+    pub show_config: bool,
 }
 
 /// Why a configuration can't work.

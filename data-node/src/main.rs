@@ -18,7 +18,7 @@ const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match CommandLine::parse() {
+    match CommandLine::of_process() {
         CommandLine::Edge(arguments) => start(arguments.log_json, EdgeConfig::try_from(arguments), run_edge),
         CommandLine::Node(arguments) => start(arguments.log_json, Config::try_from(arguments), run_node),
     }

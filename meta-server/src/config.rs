@@ -1,15 +1,18 @@
 //! What one server is told when it starts: parsed and checked once, then passed by value.
 
 use std::{
+    env,
     fs::File,
-    io::Read as _,
+    io::{self, Read as _, Write as _},
     net::SocketAddr,
     num::ParseIntError,
     path::{Path, PathBuf},
+    process,
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
+use xdpfs_settings::Settings;
 
 use crate::credential::{Credential, KeyId, MalformedCredential, SecretHash};
 
@@ -410,9 +413,34 @@ pub struct Arguments {
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,
+    /// A TOML file with options: each key is a long option without its dashes, and an unknown one is an error. What the
+    /// command line or the environment says wins.
+    #[arg(long, env = "XDPFS_META_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print every option with its value and where that came from, as such a file, and end.
+    #[arg(long)]
+    show_config: bool,
 }
 
 impl Arguments {
+    /// Those of this process, from its command line, its environment and its file. Ends the process if they make no
+    /// sense, or if they were only to be shown.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let command = Self::command();
+        let settings = Settings::read(&command, env::args_os()).unwrap_or_else(|error| {
+            command.clone().error(ErrorKind::InvalidValue, error).exit();
+        });
+        let matches = command.clone().get_matches_from(settings.words());
+        let arguments = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if arguments.show_config {
+            // Whoever has closed the other end does not want to know.
+            let _ = io::stdout().write_all(settings.show(&command, &matches).as_bytes());
+            process::exit(0);
+        }
+        arguments
+    }
+
     /// The configuration that these arguments stand for.
     ///
     /// # Errors

@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use xdpfs_meta_server::{Arguments, Config, Server, ServerError};
@@ -17,7 +16,7 @@ const LOG_FILTER: &str = "XDPFS_LOG";
 const LOG_FILTER_DEFAULT: &str = "info,slog=warn";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     start_logging(arguments.log_json);
     let config = match arguments.into_config() {
         Ok(config) => config,

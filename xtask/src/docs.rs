@@ -21,6 +21,10 @@ Every option of every binary, as the binary itself explains it. An option that n
 given by it instead; the command line wins. This page is written by `cargo xtask docs` and checked by
 `cargo xtask tidy`: change the binaries' `config.rs`, not this page.
 
+A server also takes a TOML file (`--config FILE`): each key is a long option without its dashes, flags are `true` or `false`,
+options that can be given several times are lists. The command line and the environment win over it, and an unknown key is an
+error. `--show-config` prints what it all comes to, and where each value came from.
+
 Besides these, every server reads `XDPFS_LOG`, a filter of what is logged: `info` (the default), `debug`, or by
 module, such as `info,xdpfs_meta_server::consensus=debug`.
 ";

@@ -14,5 +14,6 @@ mod lossy;
 mod metrics;
 mod restart;
 mod round_trip;
+mod settings;
 mod support;
 mod trust;
