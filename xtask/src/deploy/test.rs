@@ -105,6 +105,7 @@ fn user_space(engine: &Engine, binaries: &Path) -> anyhow::Result<()> {
     let cli = credentials.client(image::cli(binaries), endpoints(ADDRESS), Some(engine.host().clone()));
     is_confined(&project)?;
     is_closed(&project, &cli)?;
+    tells_metrics(&cli)?;
 
     // As the page says it, by the tool in the image.
     let note = b"a first object\n";
@@ -175,6 +176,21 @@ fn is_closed(project: &Project, cli: &Cli) -> anyhow::Result<()> {
     get(&first, &format!("{BUCKET}/by-the-first-key"), &content)?;
     let output = first.invoke(["mb", "another"]).try_run()?;
     ensure!(output.code == Some(6), "the first key may make buckets: {output:?}");
+    Ok(())
+}
+
+/// The edge is scraped where deploy/obs/prometheus.yml expects it.
+fn tells_metrics(cli: &Cli) -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("bundle.tar.gz");
+    let (file, address) = (file.to_str().context("the path is not text")?, format!("{ADDRESS}:9600"));
+    let words = ["--json", "debug", "bundle", "--output", file, "--metrics", &address];
+    let output = cli.invoke(words).try_run()?;
+    ensure!(output.code == Some(0), "debug bundle failed: {}", output.stderr);
+    let bundle: Value = serde_json::from_slice(&output.stdout).context("debug bundle printed no JSON")?;
+    let parts = bundle["parts"].as_array().context("a bundle has parts")?;
+    let has = |part: &str| parts.iter().any(|found| found == part);
+    ensure!(has("metrics-10.177.0.1-9600.txt") && has("status.json"), "the bundle lacks something: {bundle}");
     Ok(())
 }
 
