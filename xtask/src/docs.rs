@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use crate::sh;
+use crate::{sh, test};
 
 /// A page that is made: where it is, from the root, and what makes it.
 pub(crate) type Page = (&'static str, fn() -> anyhow::Result<String>);
@@ -49,7 +49,7 @@ fn metrics() -> anyhow::Result<String> {
 
 /// Every option of every binary.
 fn configuration() -> anyhow::Result<String> {
-    sh::run(&["cargo", "build", "--locked", "--workspace", "--bins"])?;
+    test::build_binaries()?;
     let mut page = HEAD.to_owned();
     let mut variables = BTreeMap::new();
     for binary in BINARIES {

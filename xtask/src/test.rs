@@ -115,6 +115,13 @@ impl Scope {
     }
 }
 
+/// Builds all binaries as the tests have them, so that nothing is built twice.
+pub(crate) fn build_binaries() -> anyhow::Result<()> {
+    let with_kernel = ebpf::can_load().is_ok() && ebpf::built_object().is_some();
+    let features: &[&str] = if with_kernel { &["--features", KERNEL_FEATURES] } else { &[] };
+    sh::run(&[&["cargo", "build", "--locked", "--workspace", "--bins"], features].concat())
+}
+
 /// How many tests there are that only run where there is BPF.
 fn kernel_tests() -> anyhow::Result<usize> {
     let mut count = 0;
