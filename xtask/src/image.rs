@@ -90,3 +90,17 @@ fn lay_out(binaries: &Path) -> anyhow::Result<PathBuf> {
 fn directory() -> PathBuf {
     sh::target_dir("image")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_images_have_the_places_of_volumes() {
+        let file = fs::read_to_string(sh::root().join("deploy/Dockerfile.multistage")).expect("it is there");
+        let words: Vec<_> = file.split([' ', ';', '\n']).collect();
+        for place in PLACES {
+            assert!(words.contains(place), "deploy/Dockerfile.multistage makes no {place}");
+        }
+    }
+}
