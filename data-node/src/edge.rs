@@ -178,9 +178,12 @@ impl PreparedEdge {
         announce(&plane.report(), config.xdp);
         tracing::info!(address = %bound, advertised, "relaying to data nodes");
         let (tables, latest) = watch::channel(table);
-        if let Some((health, config)) = &mut health {
-            let (latest, silent_max) = (latest.clone(), config.leader_silent_max);
-            health.follow(move || latest.borrow().told().made.elapsed() <= silent_max);
+        let silent_max =
+            health.as_ref().map_or(health::LEADER_SILENT_MAX, |(_, told)| told.leader_silent_max);
+        let metrics = Arc::new(EdgeMetrics::new(&plane, Arc::clone(&counters), latest.clone(), silent_max));
+        if let Some((health, _)) = &mut health {
+            let edge = Arc::clone(&metrics);
+            health.follow(move || edge.is_serving());
         }
         let relay = Relay::new(listener, latest.clone(), &config, Arc::clone(&counters));
         let stop = CancellationToken::new();
@@ -193,7 +196,6 @@ impl PreparedEdge {
             ("trace", tokio::spawn(trace(Arc::clone(&plane), Arc::clone(&tap), stop.clone()))),
         ];
         if let Some(observer) = observer {
-            let metrics = Arc::new(EdgeMetrics::new(&plane, Arc::clone(&counters), latest.clone()));
             let version = env!("CARGO_PKG_VERSION");
             tasks.push(("metrics", tokio::spawn(observer.serve(version, "edge", metrics, stop.clone()))));
         }

@@ -19,7 +19,7 @@ use tonic_health::{
 };
 
 /// A leader is replaced within two seconds; one that is missed for longer than this is no matter of a failover.
-const LEADER_SILENT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const LEADER_SILENT_MAX: Duration = Duration::from_secs(10);
 /// How often it is judged anew.
 const JUDGED_EVERY: Duration = Duration::from_millis(250);
 /// Questions of one connection that are answered at a time.

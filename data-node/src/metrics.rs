@@ -1,6 +1,6 @@
 //! What a node and an edge tell of themselves when they are scraped.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use xdpfs_observe::{Scrape, Source, catalogue as names};
 use xdpfs_wire::Reject;
@@ -11,11 +11,20 @@ use crate::{
     xdp::{PlaneCounts, XdpMode},
 };
 
-/// A node, as whoever scrapes it sees it.
-#[derive(Debug)]
+/// A node, as whoever watches it sees it.
+#[derive(Clone, Debug)]
 pub(crate) struct NodeMetrics {
     pub(crate) state: Arc<NodeState>,
     pub(crate) store: Store,
+    /// A node that has not heard from a leader for this long does not serve.
+    pub(crate) leader_silent_max: Duration,
+}
+
+impl NodeMetrics {
+    /// Whether the node, which has registered, can do what it is there for.
+    pub(crate) fn is_serving(&self) -> bool {
+        !self.store.is_fenced() && self.state.silence() <= self.leader_silent_max
+    }
 }
 
 impl Source for NodeMetrics {
@@ -32,9 +41,8 @@ impl Source for NodeMetrics {
         collect_plane(plane.mode, &plane.counts, scrape);
     }
 
-    /// A node is looked at only after it has registered.
     fn is_ready(&self) -> bool {
-        !self.store.is_fenced()
+        self.is_serving()
     }
 }
 

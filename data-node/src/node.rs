@@ -153,15 +153,17 @@ impl DataNode {
         let data_path =
             DataPath::new(socket, store.clone(), Arc::clone(&state)).map_err(StartError::System)?;
         tracing::info!(node = %node_id, %address, "serving chunks");
-        if let (Some(health), Some(config)) = (&mut health, config.health) {
-            let (state, store) = (Arc::clone(&state), store.clone());
-            health.follow(move || !store.is_fenced() && state.silence() <= config.leader_silent_max);
+        let leader_silent_max =
+            config.health.map_or(health::LEADER_SILENT_MAX, |health| health.leader_silent_max);
+        let metrics = NodeMetrics { state: Arc::clone(&state), store: store.clone(), leader_silent_max };
+        if let Some(health) = &mut health {
+            let node = metrics.clone();
+            health.follow(move || node.is_serving());
         }
         let stop = CancellationToken::new();
         let (failed, failure) = watch::channel(None);
         let data_path = tokio::spawn(serve(data_path, stop.clone(), failed.clone()));
         let control = tokio::spawn(obey(control, stop.clone(), failed));
-        let metrics = NodeMetrics { state: Arc::clone(&state), store: store.clone() };
         let filter = tokio::spawn(filter.run(state, stop.clone()));
         let admin = admin.map(|socket| tokio::spawn(admin::serve(socket, view, stop.clone())));
         let observe = |observer: Observer| {

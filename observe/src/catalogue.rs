@@ -145,7 +145,8 @@ catalogue! {
     RESIDENT = Gauge "process_resident_memory" [Bytes] of Meta, Node, Edge;
     /// Descriptors that the process has open.
     DESCRIPTORS = Gauge "process_open_descriptors" of Meta, Node, Edge;
-    /// One if the process can serve: a meta server that knows a leader, a node or an edge that the leader knows.
+    /// One if the process can serve: a meta server that knows a leader, a node or an edge that has heard from one within
+    /// ten seconds, a node whose disk has not failed.
     READY = Gauge "ready" of Meta, Node, Edge;
 
     /// One on the server that leads, zero elsewhere. The sum over a healthy cluster is one.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: like [`EdgeView`](super::view::EdgeView), it holds no part of the kernel program.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use xdpfs_observe::{Scrape, Source, catalogue as names};
@@ -13,11 +13,13 @@ use crate::{
     xdp::{EdgePlane, EdgeReport},
 };
 
-/// An edge, as whoever scrapes it sees it.
+/// An edge, as whoever watches it sees it.
 pub(super) struct EdgeMetrics {
     report: Box<dyn Fn() -> EdgeReport + Send + Sync>,
     counters: Arc<RelayCounters>,
     table: watch::Receiver<Arc<Table>>,
+    /// An edge that has not heard from a leader for this long does not serve.
+    leader_silent_max: Duration,
 }
 
 impl EdgeMetrics {
@@ -25,8 +27,14 @@ impl EdgeMetrics {
         plane: &EdgePlane,
         counters: Arc<RelayCounters>,
         table: watch::Receiver<Arc<Table>>,
+        leader_silent_max: Duration,
     ) -> Self {
-        Self { report: Box::new(plane.reporter()), counters, table }
+        Self { report: Box::new(plane.reporter()), counters, table, leader_silent_max }
+    }
+
+    /// Whether the edge, which has been told of its nodes, still knows who they are.
+    pub(super) fn is_serving(&self) -> bool {
+        self.table.borrow().told().made.elapsed() <= self.leader_silent_max
     }
 }
 
@@ -43,9 +51,8 @@ impl Source for EdgeMetrics {
         scrape.counters(&names::EDGE_REJECTS, rejects.iter().map(|(reason, count)| ([reason], *count)));
     }
 
-    /// An edge is looked at only after the leader has told it of its nodes, and needs no leader to go on.
     fn is_ready(&self) -> bool {
-        true
+        self.is_serving()
     }
 }
 

@@ -112,7 +112,7 @@ fn has_all(text: &str, of: &str) {
 }
 
 #[test]
-fn server_without_a_majority_is_alive_and_not_ready() {
+fn without_a_majority_members_are_alive_and_not_ready() {
     let mut cluster = observed();
     for index in [0, 1] {
         cluster.kill(Member::MetaServer(index));
@@ -126,4 +126,13 @@ fn server_without_a_majority_is_alive_and_not_ready() {
     assert_eq!(get(&cluster, member, "/healthz"), "ok\n");
     let text = get(&cluster, member, "/metrics");
     assert!(sum(&text, "xdpfs_meta_term", &[]) > 0.0);
+    // Nodes and edges miss a leader a little later.
+    for member in [Member::DataNode(0), Member::Edge(0)] {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while ask(&cluster, member, "/readyz").0 != 503 {
+            assert!(Instant::now() < deadline, "{member} still says that it is ready");
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert!(sum(&get(&cluster, member, "/metrics"), "xdpfs_ready", &[]) < 0.5);
+    }
 }
