@@ -25,6 +25,11 @@ pub(crate) const ALERT: &[u8] = &[TLS_ALERT, 3, 3, 0, 2, 2, 10];
 /// For one that speaks TLS to a server that does not.
 pub(crate) const NO_TLS: &[u8] = b"this server does not speak TLS\n";
 
+/// For one that does not speak TLS to a server of browsers that does: `http://` was written in place of `https://`.
+pub(crate) const TLS_ONLY: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+    this server speaks TLS: write https:// in place of http://\n";
+
 /// How a server answers to the first words of a client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Answer {
@@ -58,6 +63,13 @@ impl Answer {
             _ if *a == TLS_ALERT && *b == 3 => Self::TlsAlert,
             _ => Self::Unknown,
         }
+    }
+}
+
+impl<S> Greeted<S> {
+    /// A stream on which nobody has to greet.
+    pub(crate) const fn without_words(stream: S) -> Self {
+        Self { stream, heard: Vec::new(), heard_at: 0, unsaid: 0 }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a process is and whom it trusts, as its trust directory said when it was last read: checked, and ready for
 //! handshakes.
 //!
-//! Invariant: it is whole or it is not there. TLS 1.3 and HTTP/2 are all that is spoken, and no session is resumed: who
-//! was trusted once is asked again.
+//! Invariant: it is whole or it is not there. TLS 1.3 is all that is spoken, HTTP/2 within it but to browsers, and no
+//! session is resumed: who was trusted once is asked again.
 
 use std::{
     fmt,
@@ -30,6 +30,8 @@ use crate::{
 
 /// HTTP/2, as the handshake names it.
 pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
+/// HTTP/1.1, which browsers are answered in.
+const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// Authorities that are trusted at once.
 const AUTHORITIES_MAX: usize = 16;
 /// Certificates between a member's own and its authority.
@@ -44,7 +46,9 @@ pub(crate) struct Identity {
     members: Arc<dyn ClientCertVerifier>,
     for_anyone: Arc<ServerConfig>,
     for_meta_servers: Arc<ServerConfig>,
+    for_browsers: Arc<ServerConfig>,
     dialing: Arc<ClientConfig>,
+    dialing_as_client: Arc<ClientConfig>,
 }
 
 impl Identity {
@@ -94,21 +98,28 @@ impl Identity {
             let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
                 .with_protocol_versions(&[&TLS13])?
                 .with_client_cert_verifier(Arc::new(verifier));
-            let mut config = config.with_cert_resolver(Arc::clone(&key) as _);
-            config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
-            Ok(Arc::new(config))
+            let config = config.with_cert_resolver(Arc::clone(&key) as _);
+            Ok(finish_server(config, ALPN_HTTP2))
         };
-        let verifier =
-            ServerVerifier::new(&roots, &provider, Some(principal.cluster.clone())).map_err(tls)?;
-        let dialing = client_builder(&provider, verifier).map_err(tls)?;
-        let mut dialing = dialing.with_client_cert_resolver(Arc::clone(&key) as _);
+        let for_browsers = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(tls)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&key) as _);
+        let dialing = || {
+            let verifier = ServerVerifier::new(&roots, &provider, Some(principal.cluster.clone()))?;
+            client_builder(&provider, verifier)
+        };
+        let mut dialing_as_client = dialing().map_err(tls)?.with_no_client_auth();
+        let mut dialing = dialing().map_err(tls)?.with_client_cert_resolver(Arc::clone(&key) as _);
         finish_client(&mut dialing);
+        finish_client(&mut dialing_as_client);
         Ok(Self {
             for_anyone: server(Audience::Anyone).map_err(tls)?,
             for_meta_servers: server(Audience::MetaServers).map_err(tls)?,
+            for_browsers: finish_server(for_browsers, ALPN_HTTP1),
             dialing: Arc::new(dialing),
+            dialing_as_client: Arc::new(dialing_as_client),
             not_after: Duration::from_secs(read.not_after),
             members,
             principal,
@@ -129,9 +140,19 @@ impl Identity {
         }
     }
 
+    /// How to answer browsers, which are asked for no certificate.
+    pub(crate) const fn for_browsers(&self) -> &Arc<ServerConfig> {
+        &self.for_browsers
+    }
+
     /// How to connect to metadata servers.
     pub(crate) fn dialing(&self) -> &Arc<ClientConfig> {
         &self.dialing
+    }
+
+    /// How to connect to them without showing a certificate.
+    pub(crate) const fn dialing_as_client(&self) -> &Arc<ClientConfig> {
+        &self.dialing_as_client
     }
 
     /// Whether certificates that were shown before would still be accepted.
@@ -168,6 +189,13 @@ fn client_builder(
     let builder =
         ClientConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(&[&TLS13])?;
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
+}
+
+fn finish_server(mut config: ServerConfig, alpn: &[u8]) -> Arc<ServerConfig> {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
 }
 
 fn finish_client(config: &mut ClientConfig) {

@@ -1,7 +1,8 @@
 //! Lets callers in: TCP, TLS if that is spoken, and the greeting, each within a time; and ends connections that have to
 //! go.
 //!
-//! Invariant: what is handed on has said the preface of HTTP/2, and is counted until it is gone.
+//! Invariant: what is handed on has said the preface of HTTP/2, unless it is a browser's, and is counted until it is
+//! gone.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,7 @@ use tonic::transport::server::Connected;
 use crate::{
     certificate::Certificate,
     doors::{Doors, Entry, GuestId, Limits},
-    greeting::{ALERT, Greeted, NO_TLS, TLS_HANDSHAKE},
+    greeting::{ALERT, Greeted, NO_TLS, TLS_HANDSHAKE, TLS_ONLY},
     principal::Principal,
     trust::Trust,
     verify::Audience,
@@ -50,6 +51,15 @@ pub enum Security {
     Plaintext,
     /// TLS, for those who are let in.
     Tls(Arc<Trust>, Audience),
+}
+
+/// What is spoken at a listener, and by whom.
+#[derive(Clone, Debug)]
+enum Terms {
+    /// HTTP/1.1, by browsers, which show no certificates; within TLS if there is somebody to be.
+    Browsers(Option<Arc<Trust>>),
+    /// HTTP/2, by members and clients.
+    Grpc(Security),
 }
 
 /// Who is at the other end of a connection; found among the extensions of its requests.
@@ -110,14 +120,28 @@ pub fn listen(
     security: Security,
     limits: Limits,
 ) -> ReceiverStream<io::Result<Connection>> {
+    listen_on(listener, Terms::Grpc(security), limits)
+}
+
+/// The same for browsers: HTTP/1.1 is to be spoken, nobody is asked for a certificate, and TLS has that of `trust`.
+/// Without one it is plaintext.
+pub fn listen_to_browsers(
+    listener: TcpListener,
+    trust: Option<Arc<Trust>>,
+    limits: Limits,
+) -> ReceiverStream<io::Result<Connection>> {
+    listen_on(listener, Terms::Browsers(trust), limits)
+}
+
+fn listen_on(listener: TcpListener, terms: Terms, limits: Limits) -> ReceiverStream<io::Result<Connection>> {
     let (accepted, connections) = mpsc::channel(BACKLOG_MAX);
     tokio::spawn(async move {
         let inside = Inside { doors: Doors::new(limits), guests: BTreeMap::new() };
         let house = Arc::new(House(Mutex::new(inside)));
         tokio::select! {
             () = accepted.closed() => {}
-            () = accept(&listener, &security, &house, &accepted) => {}
-            () = review(&security, &house) => {}
+            () = accept(&listener, &terms, &house, &accepted) => {}
+            () = review(&terms, &house) => {}
         }
     });
     ReceiverStream::new(connections)
@@ -125,7 +149,7 @@ pub fn listen(
 
 async fn accept(
     listener: &TcpListener,
-    security: &Security,
+    terms: &Terms,
     house: &Arc<House>,
     accepted: &mpsc::Sender<io::Result<Connection>>,
 ) {
@@ -136,7 +160,7 @@ async fn accept(
                     tracing::debug!(%address, "every connection is busy: one more is refused");
                     continue;
                 };
-                tokio::spawn(receive(tcp, address, security.clone(), visit, end, accepted.clone()));
+                tokio::spawn(receive(tcp, address, terms.clone(), visit, end, accepted.clone()));
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
@@ -153,8 +177,8 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// Ends the connections of those who are no longer trusted.
-async fn review(security: &Security, house: &House) {
-    let Security::Tls(trust, _) = security else { return std::future::pending().await };
+async fn review(terms: &Terms, house: &House) {
+    let Terms::Grpc(Security::Tls(trust, _)) = terms else { return std::future::pending().await };
     let mut changes = trust.changes();
     while changes.changed().await.is_ok() {
         let identity = trust.identity();
@@ -165,12 +189,12 @@ async fn review(security: &Security, house: &House) {
 async fn receive(
     tcp: TcpStream,
     address: SocketAddr,
-    security: Security,
+    terms: Terms,
     visit: Visit,
     end: CancellationToken,
     accepted: mpsc::Sender<io::Result<Connection>>,
 ) {
-    let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(tcp, &security));
+    let greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(tcp, &terms));
     let greeted = tokio::select! {
         greeted = greeted => greeted,
         () = end.cancelled() => return,
@@ -195,20 +219,29 @@ async fn receive(
 type Greeting = (Stream, Vec<CertificateDer<'static>>);
 
 /// `None`: it speaks something else, and has been told so as far as it can understand.
-async fn greet(mut tcp: TcpStream, security: &Security) -> io::Result<Option<Greeting>> {
+async fn greet(mut tcp: TcpStream, terms: &Terms) -> io::Result<Option<Greeting>> {
     tcp.set_nodelay(true)?;
     let mut first = [0];
     if tcp.peek(&mut first).await? == 0 {
         return Ok(None);
     }
     let speaks_tls = first[0] == TLS_HANDSHAKE;
-    match security {
-        Security::Plaintext if speaks_tls => tell(&mut tcp, NO_TLS).await.map(|()| None),
-        Security::Plaintext => {
+    match terms {
+        Terms::Browsers(None) | Terms::Grpc(Security::Plaintext) if speaks_tls => {
+            tell(&mut tcp, NO_TLS).await.map(|()| None)
+        }
+        Terms::Browsers(None) => Ok(Some((Stream::Plain(Greeted::without_words(tcp)), Vec::new()))),
+        Terms::Browsers(Some(_)) if !speaks_tls => tell(&mut tcp, TLS_ONLY).await.map(|()| None),
+        Terms::Browsers(Some(trust)) => {
+            let config = Arc::clone(trust.identity().for_browsers());
+            let stream = Greeted::without_words(TlsAcceptor::from(config).accept(tcp).await?);
+            Ok(Some((Stream::Tls(Box::new(stream)), Vec::new())))
+        }
+        Terms::Grpc(Security::Plaintext) => {
             Ok(Greeted::by_server(tcp).await?.map(|stream| (Stream::Plain(stream), Vec::new())))
         }
-        Security::Tls(..) if !speaks_tls => tell(&mut tcp, ALERT).await.map(|()| None),
-        Security::Tls(trust, audience) => {
+        Terms::Grpc(Security::Tls(..)) if !speaks_tls => tell(&mut tcp, ALERT).await.map(|()| None),
+        Terms::Grpc(Security::Tls(trust, audience)) => {
             let config = Arc::clone(trust.identity().server(*audience));
             let tls = TlsAcceptor::from(config).accept(tcp).await?;
             let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
@@ -311,6 +344,12 @@ impl Connected for Connection {
 }
 
 impl Connection {
+    /// Who is at its other end.
+    #[must_use]
+    pub const fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Fails once the connection has to go.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.ended.as_mut().poll(cx) {

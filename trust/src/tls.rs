@@ -16,6 +16,8 @@ enum Source {
     Fixed(Arc<ClientConfig>),
     /// Whatever is in force.
     Following(Arc<Trust>),
+    /// The authorities that are in force.
+    FollowingAsClient(Arc<Trust>),
 }
 
 impl TlsTrust {
@@ -37,11 +39,16 @@ impl TlsTrust {
         Self(Source::Following(trust))
     }
 
+    pub(crate) const fn following_as_client(trust: Arc<Trust>) -> Self {
+        Self(Source::FollowingAsClient(trust))
+    }
+
     /// For the next handshake.
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         match &self.0 {
             Source::Fixed(config) => Arc::clone(config),
             Source::Following(trust) => Arc::clone(trust.identity().dialing()),
+            Source::FollowingAsClient(trust) => Arc::clone(trust.identity().dialing_as_client()),
         }
     }
 }

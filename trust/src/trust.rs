@@ -79,6 +79,13 @@ impl Trust {
         TlsTrust::following(Arc::clone(self))
     }
 
+    /// How to connect to the cluster's metadata servers on behalf of a client: without showing a certificate, so that
+    /// nothing is granted that a client would not get.
+    #[must_use]
+    pub fn dialing_as_client(self: &Arc<Self>) -> TlsTrust {
+        TlsTrust::following_as_client(Arc::clone(self))
+    }
+
     /// Follows what is written to the directory, until `stop`.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         stop.run_until_cancelled(self.look_for_ever()).await;

@@ -3,6 +3,7 @@
 //! Invariant: every wait has an end that fails the test.
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod browsers;
 mod crowd;
 mod refused;
 mod rotation;
