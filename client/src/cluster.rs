@@ -39,6 +39,31 @@ pub struct ClusterStatus {
     pub edges: Vec<Edge>,
     /// Milliseconds since the Unix epoch on the clock of the server that answered; zero if it didn't say.
     pub server_time_ms: u64,
+    /// Requests that this server has served; `None` if it didn't say.
+    pub requests: Option<RequestCounts>,
+}
+
+/// Places of [`RequestCounts::took`].
+pub const TOOK_PLACES: usize = 18;
+
+/// Requests of clients that a metadata server has served since its start, but for those that only look at the cluster.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct RequestCounts {
+    /// Those that failed by no fault of the caller.
+    pub failed: u64,
+    /// How many took at most 64 µs; in each place behind, at most twice as long as in the one before; in the last, longer.
+    pub took: [u64; TOOK_PLACES],
+}
+
+impl From<proto::RequestCounts> for RequestCounts {
+    fn from(counts: proto::RequestCounts) -> Self {
+        let mut took = [0; TOOK_PLACES];
+        // A later server may have more places than this client knows.
+        took.iter_mut().zip(&counts.took).for_each(|(place, count)| *place = *count);
+        let rest = counts.took.iter().skip(TOOK_PLACES);
+        took[TOOK_PLACES - 1] = rest.fold(took[TOOK_PLACES - 1], |sum, count| sum.saturating_add(*count));
+        Self { failed: counts.failed, took }
+    }
 }
 
 /// One metadata server.
@@ -182,6 +207,7 @@ impl From<proto::GetClusterStatusResponse> for ClusterStatus {
             pending_deletes: status.pending_deletes,
             edges: status.edges.into_iter().map(Edge::from).collect(),
             server_time_ms: status.server_time_ms,
+            requests: status.requests.map(RequestCounts::from),
         }
     }
 }

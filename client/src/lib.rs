@@ -57,7 +57,9 @@ pub use access_control::{
 pub use access_key::{AccessKey, ParseAccessKeyError};
 pub use bucket::{Bucket, BucketOptions, BucketPage};
 pub use client::Client;
-pub use cluster::{ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaServer};
+pub use cluster::{
+    ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaServer, RequestCounts, TOOK_PLACES,
+};
 pub use config::{ClientConfig, Endpoints, EndpointsError, Scheme};
 pub use error::{Error, ErrorKind, Result};
 pub use get::{ByteRange, GetOptions, GetStream, ParseByteRangeError};

@@ -209,7 +209,7 @@ impl Server {
         let health = Health::new();
         let follower = health.clone().follow(gateway.consensus().watch_status());
         let stop_clients = CancellationToken::new();
-        let requests = Arc::new(RequestMetrics::default());
+        let requests = Arc::clone(gateway.requests());
         let serving = (Arc::clone(&gateway), Arc::clone(&requests));
         let clients = serve_clients(serving, health.clone(), client, security, stop_clients.clone());
         let metrics = MetaMetrics { gateway: Arc::clone(&gateway), latencies, requests };

@@ -265,6 +265,7 @@ pub(crate) mod tests {
             replica_debt: 4,
             pending_deletes: 1,
             server_time_ms: 0,
+            requests: None,
         }
     }
 

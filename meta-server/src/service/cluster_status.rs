@@ -33,6 +33,7 @@ impl Gateway {
             applied_index: raft.applied_index,
             edges: self.edge_statuses(&state, &raft),
             server_time_ms: self.now_ms(),
+            requests: Some(self.requests().record()),
             ..totals(&state)
         }
     }

@@ -1,7 +1,7 @@
 //! Between requests and consensus: asks it, and says what its answers mean for the sender.
 
 use std::{
-    sync::RwLockReadGuard,
+    sync::{Arc, RwLockReadGuard},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use xdpfs_proto::state::v1::{self as pb, command, outcome};
 use super::{
     Refusal,
     access::{Access, Caller},
-    layers::Deadline,
+    layers::{Deadline, RequestMetrics},
     rights::Asks,
 };
 use crate::{
@@ -39,6 +39,7 @@ pub(crate) struct Gateway {
     clock: LeaderClock,
     audit: Audit,
     strangers: Semaphore,
+    requests: Arc<RequestMetrics>,
 }
 
 /// A request of a client that is being served. Of what a data node says, `A` is nothing.
@@ -74,7 +75,8 @@ impl Gateway {
         let liveness = Liveness::new(config.times.node_silent_after);
         let edges = Edges::new(config.times.edge_forgotten_after);
         let strangers = Semaphore::new(STRANGERS_MAX);
-        Self { config, consensus, liveness, edges, clock: LeaderClock::new(), audit, strangers }
+        let (clock, requests) = (LeaderClock::new(), Arc::default());
+        Self { config, consensus, liveness, edges, clock, audit, strangers, requests }
     }
 
     pub(crate) const fn config(&self) -> &Config {
@@ -100,6 +102,11 @@ impl Gateway {
     /// Turns for callers whose key this server has not heard of.
     pub(super) const fn strangers(&self) -> &Semaphore {
         &self.strangers
+    }
+
+    /// What is counted of requests.
+    pub(crate) const fn requests(&self) -> &Arc<RequestMetrics> {
+        &self.requests
     }
 
     /// The state as it is now.

@@ -5,6 +5,7 @@
 mod admission;
 mod deadline;
 mod membership;
+mod request_counts;
 mod request_metrics;
 mod trace;
 
@@ -32,7 +33,10 @@ enum Kind {
 
 impl Kind {
     fn of<B>(request: &Request<B>) -> Self {
-        let path = request.uri().path();
+        Self::of_path(request.uri().path())
+    }
+
+    fn of_path(path: &str) -> Self {
         if path.starts_with("/xdpfs.node.v1.") {
             Self::Node
         } else if path.starts_with("/xdpfs.access.v1.")

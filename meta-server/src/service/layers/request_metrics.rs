@@ -15,6 +15,9 @@ use xdpfs_observe::{
     Latency, Scrape,
     catalogue::{META_REQUEST, META_REQUESTS},
 };
+use xdpfs_proto::meta::v1 as proto;
+
+use super::{Kind, request_counts::RequestCounts};
 
 /// All codes, in the order of their numbers.
 const CODES: [(Code, &str); 17] = [
@@ -44,6 +47,8 @@ pub(crate) struct RequestMetrics {
     methods: BTreeMap<String, Counts>,
     /// Of no method that there is.
     others: Counts,
+    /// Of all methods of clients.
+    of_clients: RequestCounts,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +68,14 @@ impl RequestMetrics {
         let counts = self.methods.get(path).unwrap_or(&self.others);
         counts.codes[code as usize].fetch_add(1, Ordering::Relaxed);
         counts.latency.observe(took);
+        if Kind::of_path(path) == Kind::Client {
+            self.of_clients.note(code, took);
+        }
+    }
+
+    /// Those of clients, for the cluster's status.
+    pub(in crate::service) fn record(&self) -> proto::RequestCounts {
+        self.of_clients.record()
     }
 
     pub(crate) fn collect(&self, scrape: &mut Scrape<'_>) {
@@ -82,7 +95,7 @@ impl Default for RequestMetrics {
     fn default() -> Self {
         let files = [xdpfs_proto::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
         let methods = files.into_iter().flat_map(paths).map(|path| (path, Counts::default()));
-        Self { methods: methods.collect(), others: Counts::default() }
+        Self { methods: methods.collect(), others: Counts::default(), of_clients: RequestCounts::default() }
     }
 }
 
@@ -123,5 +136,20 @@ mod tests {
         assert_eq!(metrics.others.codes[Code::Unimplemented as usize].load(Ordering::Relaxed), 1000);
         assert!(metrics.methods["/xdpfs.meta.v1.MetaService/BeginPut"].is_used());
         assert!(metrics.methods.contains_key("/grpc.health.v1.Health/Check"));
+    }
+
+    #[test]
+    fn status_has_the_requests_of_clients_alone() {
+        let metrics = RequestMetrics::default();
+        for path in [
+            "/xdpfs.meta.v1.MetaService/BeginPut",
+            "/xdpfs.meta.v1.MetaService/GetClusterStatus",
+            "/xdpfs.node.v1.NodeService/Heartbeat",
+            "/grpc.health.v1.Health/Check",
+        ] {
+            metrics.note(path, Code::Unavailable, Duration::ZERO);
+        }
+        let record = metrics.record();
+        assert_eq!((record.failed, record.took.iter().sum::<u64>()), (1, 1));
     }
 }
