@@ -8,13 +8,10 @@ use std::{
 use serde::Serialize;
 use xdpfs_client::{
     AccessKeyInfo, Bucket, ChunkPlacement, ClusterStatus, DataNode, Edge, Grant, MetaServer, Object,
-    PutResult, Rotation,
+    PutResult, Rotation, Warning, warnings,
 };
 
-use crate::{
-    commands::status::{Warning, warnings},
-    failure::Failure,
-};
+use crate::failure::Failure;
 
 /// A line on standard error.
 #[derive(Debug, Serialize)]
@@ -204,7 +201,20 @@ pub(crate) struct StatusRecord<'a> {
     meta_servers: Vec<MetaServerRecord<'a>>,
     data_nodes: Vec<DataNodeRecord<'a>>,
     edges: Vec<EdgeRecord<'a>>,
-    warnings: Vec<Warning>,
+    warnings: Vec<WarningRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct WarningRecord {
+    code: &'static str,
+    what: String,
+    action: String,
+}
+
+impl From<Warning> for WarningRecord {
+    fn from(Warning { code, what, action }: Warning) -> Self {
+        Self { code, what, action }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -381,7 +391,7 @@ impl<'a> From<&'a ClusterStatus> for StatusRecord<'a> {
             meta_servers: status.meta_servers.iter().map(MetaServerRecord::from).collect(),
             data_nodes: status.data_nodes.iter().map(DataNodeRecord::from).collect(),
             edges: status.edges.iter().map(EdgeRecord::from).collect(),
-            warnings: warnings(status),
+            warnings: warnings(status).into_iter().map(WarningRecord::from).collect(),
         }
     }
 }

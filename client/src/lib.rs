@@ -48,6 +48,7 @@ mod object_client;
 mod put;
 mod session;
 mod suspects;
+mod warnings;
 mod writer;
 
 pub use access_control::{
@@ -69,6 +70,7 @@ pub use name::check_key;
 pub use object::{ChunkPlacement, Object, ParsePreconditionError, Precondition};
 pub use object_client::ObjectClient;
 pub use put::{PutOptions, PutResult};
+pub use warnings::{Warning, warnings};
 pub use writer::ObjectWriter;
 pub use xdpfs_transport::Counters;
 pub use xdpfs_trust::{Mismatch, TlsTrust};

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-use xdpfs_client::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer};
-
-use crate::units::count;
+use crate::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer};
 
 /// A node is nearly full when this share of its capacity is used, in percent, or ...
 const USED_PERCENT_MAX: u64 = 85;
@@ -17,18 +14,19 @@ const LAG_ENTRIES_MAX: u64 = 10_000;
 const USUAL_MIN_REPLICAS: usize = 2;
 
 /// Something that somebody should look at.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub(crate) struct Warning {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Warning {
     /// A stable name for scripts.
-    pub(crate) code: &'static str,
+    pub code: &'static str,
     /// What it is, and what follows from it.
-    pub(crate) what: String,
+    pub what: String,
     /// What to do first.
-    pub(crate) action: String,
+    pub action: String,
 }
 
 /// All of them, the worst first.
-pub(crate) fn warnings(status: &ClusterStatus) -> Vec<Warning> {
+#[must_use]
+pub fn warnings(status: &ClusterStatus) -> Vec<Warning> {
     let mut warnings = Vec::new();
     warnings.extend(unreachable_servers(status));
     warnings.extend(too_few_domains(status));
@@ -130,10 +128,15 @@ fn replica_debt(status: &ClusterStatus) -> Option<Warning> {
     })
 }
 
+/// A count with its noun, such as `1 replica` and `2 replicas`.
+fn count(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::status::tests::status;
 
     fn codes(status: &ClusterStatus) -> Vec<&'static str> {
         warnings(status).iter().map(|warning| warning.code).collect()
@@ -141,11 +144,34 @@ mod tests {
 
     /// Nothing to complain about.
     fn healthy() -> ClusterStatus {
-        let mut status = ClusterStatus { replica_debt: 0, ..status(Some(2)) };
-        status.meta_servers[0].role = MetaRole::Follower;
-        let node = DataNode { state: DataNodeState::Alive, ..status.data_nodes[0].clone() };
-        status.data_nodes = vec![node.clone(), DataNode { id: 8, failure_domain: "rack-2".into(), ..node }];
-        status
+        let server = |id, role| MetaServer { id, endpoint: format!("m{id}:1"), role, matched_index: id };
+        let node = |id: u32| DataNode {
+            id,
+            epoch: 1,
+            address: format!("n{id}:1"),
+            direct_address: format!("n{id}:1"),
+            state: DataNodeState::Alive,
+            capacity_bytes: 3 << 20,
+            used_bytes: 1 << 20,
+            free_bytes: 2 << 20,
+            chunks: 5,
+            rejects: Default::default(),
+            failure_domain: format!("rack-{id}"),
+            last_heartbeat_age: Default::default(),
+            xdp_mode: "off".into(),
+            xdp_reason: "not asked for".into(),
+            xdp_packets: Default::default(),
+            written_bytes: 0,
+            read_bytes: 0,
+        };
+        ClusterStatus {
+            cluster_id: "c".into(),
+            meta_servers: vec![server(1, MetaRole::Follower), server(2, MetaRole::Leader)],
+            data_nodes: vec![node(1), node(2)],
+            server_id: 2,
+            leader_id: Some(2),
+            ..ClusterStatus::default()
+        }
     }
 
     #[test]

@@ -1,14 +1,11 @@
 //! `status`: the cluster as its leader sees it, or as the server sees it that could be reached.
 
-mod warnings;
-
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use xdpfs_client::{ClusterStatus, DataNodeState, Edge, ObjectClient};
+use xdpfs_client::{ClusterStatus, DataNodeState, Edge, ObjectClient, Warning, warnings};
 
-pub(crate) use self::warnings::{Warning, warnings};
 use crate::{
     console::Console,
     failure::{Exit, Failure},

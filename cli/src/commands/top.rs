@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
-use xdpfs_client::{ClusterStatus, DataNode, ObjectClient};
+use xdpfs_client::{ClusterStatus, DataNode, ObjectClient, warnings};
 
-use super::status::{lay_out, table, trimmed, warnings};
+use super::status::{lay_out, table, trimmed};
 use crate::{
     console::Console,
     failure::{Exit, Failure},
