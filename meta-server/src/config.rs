@@ -53,6 +53,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Where metrics and readiness are told over HTTP. None: nowhere.
     pub listen_http: Option<SocketAddr>,
+    /// Where browsers are shown the cluster. None: nowhere.
+    pub listen_console: Option<SocketAddr>,
     /// A key that may do everything, the same on every server. With it nobody is served without a key.
     pub root_key: Option<RootKey>,
     /// Whether to serve on an address that is not loopback without a root key: until the first access key is made,
@@ -226,6 +228,7 @@ impl Config {
             deadline: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
             listen_http: None,
+            listen_console: None,
             root_key: None,
             open: false,
             audit_log: None,
@@ -399,6 +402,10 @@ pub struct Arguments {
     /// Tell metrics and readiness over HTTP here. By default nowhere.
     #[arg(long, env = "XDPFS_META_HTTP_LISTEN", value_name = "ADDRESS")]
     http_listen: Option<SocketAddr>,
+    /// Show the cluster to browsers here: its state, charts, buckets and objects, by the visitor's own access key. By
+    /// default nowhere. With --tls it is https://, by this server's certificate.
+    #[arg(long, env = "XDPFS_META_CONSOLE_LISTEN", value_name = "ADDRESS")]
+    console_listen: Option<SocketAddr>,
     /// A file with a key that may do everything, as `xdpfs-cli key generate` prints it; the same on every server. With it
     /// nobody is served without a key, from the start.
     #[arg(long, env = "XDPFS_META_ROOT_KEY_FILE", value_name = "FILE")]
@@ -452,6 +459,7 @@ impl Arguments {
         config.listen_peer = self.listen_peer;
         config.listen_client = self.listen_client;
         config.listen_http = self.http_listen;
+        config.listen_console = self.console_listen;
         config.times.node_silent_after = Duration::from_secs(self.node_silent_after_s);
         config.times.upload_lease = Duration::from_secs(self.upload_lease_s);
         config.times.write_capability = Duration::from_secs(self.capability_s);

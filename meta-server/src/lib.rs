@@ -8,6 +8,7 @@ mod audit;
 mod clock;
 mod config;
 pub mod consensus;
+mod console;
 mod credential;
 mod directory_lock;
 mod duties;

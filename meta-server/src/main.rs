@@ -39,8 +39,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let work = async {
         server.ready().await;
         let http = server.http_address().map(|address| format!(" http={address}")).unwrap_or_default();
+        let console =
+            server.console_address().map(|address| format!(" console={address}")).unwrap_or_default();
         let (client, peer) = (server.client_address(), server.peer_address());
-        let ready = format!("ready id={id} client={client} peer={peer}{http}\n");
+        let ready = format!("ready id={id} client={client} peer={peer}{http}{console}\n");
         // Whoever has closed the other end does not want to know.
         let _ = io::stdout().write_all(ready.as_bytes());
         std::future::pending::<()>().await;

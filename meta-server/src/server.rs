@@ -14,6 +14,8 @@ use std::{
 
 use tokio::{runtime::Runtime, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use xdpfs_client::EndpointsError;
+use xdpfs_console::{Console, ConsoleError};
 use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_trust::{Audience, Dialer, Limits, PresenceLayer, Security, Trust, TrustError};
 
@@ -21,6 +23,7 @@ use crate::{
     audit::Audit,
     config::{Config, ConfigError, Member},
     consensus::{self, Bootstrap, Consensus, RaftStatus, Role, StageLatencies, StartError, Threads},
+    console,
     directory_lock::DirectoryLock,
     duties, identity,
     identity::IdentityError,
@@ -96,6 +99,12 @@ pub enum ServerError {
     /// Metrics can't be told where they should be.
     #[error(transparent)]
     Observer(#[from] ObserverError),
+    /// Browsers can't be listened to where they should be.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// The status page could not reach the members.
+    #[error("the status page cannot use the members' addresses for clients")]
+    ConsoleEndpoints(#[from] EndpointsError),
     /// The certificates cannot be used.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -131,6 +140,7 @@ pub struct Server {
     client_address: SocketAddr,
     peer_address: SocketAddr,
     http_address: Option<SocketAddr>,
+    console_address: Option<SocketAddr>,
     health: Health,
     /// Ends what serves clients.
     stop_clients: CancellationToken,
@@ -138,6 +148,7 @@ pub struct Server {
     stop_peers: CancellationToken,
     clients: JoinHandle<()>,
     observer: Option<JoinHandle<()>>,
+    console: Option<JoinHandle<()>>,
     /// Follows consensus into health.
     health_follower: AbortOnDropHandle<()>,
     _duties: AbortOnDropHandle<()>,
@@ -180,9 +191,17 @@ impl Server {
         config.check()?;
         let (client_address, client) = prepare(listeners.client)?;
         let (peer_address, peer) = prepare(listeners.peer)?;
-        [client_address, peer_address].into_iter().try_for_each(|address| config.check_address(address))?;
-        if config.root_key.is_none() && !config.open && !client_address.ip().is_loopback() {
-            return Err(ServerError::Open { address: client_address });
+        let console = config.listen_console.map(Console::bind).transpose()?;
+        let console_address = console.as_ref().map(Console::address);
+        for address in [client_address, peer_address].into_iter().chain(console_address) {
+            config.check_address(address)?;
+        }
+        let mut open = [client_address].into_iter().chain(console_address);
+        if let Some(address) = open.find(|address| !address.ip().is_loopback())
+            && config.root_key.is_none()
+            && !config.open
+        {
+            return Err(ServerError::Open { address });
         }
         let audit = open_audit(&config)?;
         let client = tokio::net::TcpListener::from_std(client)?;
@@ -209,6 +228,11 @@ impl Server {
         let health = Health::new();
         let follower = health.clone().follow(gateway.consensus().watch_status());
         let stop_clients = CancellationToken::new();
+        let show = |console| {
+            let (config, trust) = (gateway.config(), trust.as_ref());
+            console::serve(console, config, client_address, trust, stop_clients.clone()).map(tokio::spawn)
+        };
+        let console = console.map(show).transpose()?;
         let requests = Arc::clone(gateway.requests());
         let serving = (Arc::clone(&gateway), Arc::clone(&requests));
         let clients = serve_clients(serving, health.clone(), client, security, stop_clients.clone());
@@ -222,11 +246,13 @@ impl Server {
             client_address,
             peer_address,
             http_address,
+            console_address,
             health,
             stop_clients,
             stop_peers,
             clients: tokio::spawn(clients),
             observer,
+            console,
             health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
             _duties: AbortOnDropHandle::new(tokio::spawn(duties::run(Arc::clone(&gateway)))),
             _trust: trust.map(follow),
@@ -251,6 +277,12 @@ impl Server {
     #[must_use]
     pub const fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Where this server shows the cluster to browsers, if it does.
+    #[must_use]
+    pub const fn console_address(&self) -> Option<SocketAddr> {
+        self.console_address
     }
 
     /// Resolves once a leader is known, and this server knows that the cluster can serve: it has an id, and a secret
@@ -286,9 +318,9 @@ impl Server {
             if (&mut self.clients).await.is_err() {
                 tracing::warn!("serving clients has ended before its time");
             }
-            if let Some(observer) = self.observer.take() {
+            for task in [self.observer.take(), self.console.take()].into_iter().flatten() {
                 // It answers nobody who would notice.
-                let _ = observer.await;
+                let _ = task.await;
             }
         });
         if stopped.await.is_err() {

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, net::TcpListener};
 
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
-use xdpfs_meta_server::{Config, Credential, Listeners, RootKey, Server, ServerError};
+use xdpfs_meta_server::{Config, ConfigError, Credential, Listeners, RootKey, Server, ServerError};
 use xdpfs_proto::{
     access::v1::{
         AccessKey, CreateAccessKeyRequest, CreateAccessKeyResponse, Grant, ListAccessKeysRequest,
@@ -523,4 +523,14 @@ async fn address_that_others_can_reach_needs_a_root_key_or_a_word() {
     let words = error.to_string();
     assert!(words.contains("--root-key-file") && words.contains("--open"), "{words}");
     start(true).await.unwrap().shutdown().await;
+
+    // The status page is one more way in.
+    let directory = cluster.data_dir(9).join("shown");
+    let listen_console = Some("0.0.0.0:0".parse().unwrap());
+    let config = Config { bootstrap: true, data_dir: directory, listen_console, ..cluster.config(1) };
+    let listeners = || Listeners { client: bind("127.0.0.1"), peer: bind("127.0.0.1") };
+    let error = Server::start_on(Config { insecure: true, ..config.clone() }, listeners()).await;
+    assert!(matches!(error, Err(ServerError::Open { .. })), "{error:?}");
+    let error = Server::start_on(config, listeners()).await;
+    assert!(matches!(error, Err(ServerError::Config(ConfigError::Insecure(_)))), "{error:?}");
 }
