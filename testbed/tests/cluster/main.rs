@@ -5,6 +5,7 @@
 
 mod access;
 mod bad_input;
+mod console;
 mod debug_bundle;
 mod edge;
 mod formats;
