@@ -25,6 +25,8 @@ enum Need {
     KernelProgram,
     /// Tests in network namespaces.
     Networks,
+    /// The test of the status page.
+    Browser,
     /// Comparing the kernel program with others' work.
     References,
     /// Nothing; it is only convenient.
@@ -93,6 +95,14 @@ const TOOLS: &[Tool] = &[
         need: Need::Networks,
     },
     Tool {
+        name: "Chromium",
+        is_there: || env::var_os("XDPFS_CHROMIUM").is_some() || BROWSERS.iter().any(|name| has_program(name)),
+        // Without a font there would be nothing to see on its pictures.
+        bring: Some(|| apt::install(&["chromium-headless-shell", "fonts-dejavu-core"])),
+        hint: "on Debian, as root: apt-get install --no-install-recommends chromium-headless-shell; or set XDPFS_CHROMIUM",
+        need: Need::Browser,
+    },
+    Tool {
         name: "iptables, nft and ethtool",
         is_there: || REFERENCES.iter().all(|(program, _)| has_program(program)),
         bring: Some(bring_references),
@@ -104,6 +114,9 @@ const TOOLS: &[Tool] = &[
 /// Programs that the kernel program is measured against or set up with, each with Debian's package.
 const REFERENCES: &[(&str, &str)] =
     &[("iptables", "iptables"), ("nft", "nftables"), ("ethtool", "ethtool"), ("ip", "iproute2")];
+
+/// What Chromium may be called; the same as in testbed/tests/console.
+const BROWSERS: &[&str] = &["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
 
 /// Brings everything, what is only convenient too.
 pub(crate) fn complete() -> anyhow::Result<()> {
@@ -124,6 +137,11 @@ pub(crate) fn for_kernel_program() -> anyhow::Result<()> {
 /// Brings what the tests of the kernel program cannot do without either.
 pub(crate) fn for_kernel_tests() -> anyhow::Result<()> {
     bring_for(&[Need::Everything, Need::KernelProgram, Need::Networks])
+}
+
+/// Brings what the test of the status page cannot do without.
+pub(crate) fn for_browser_test() -> anyhow::Result<()> {
+    bring_for(&[Need::Browser])
 }
 
 /// Brings what the kernel program is compared with, where that can be; what is missing is left out there.

@@ -17,13 +17,18 @@ type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
 struct Scope {
     /// Why the tests of the kernel program can't run, if that is so.
     obstacle: Option<String>,
+    /// Why there is no browser to see the status page in, if that is so.
+    no_browser: Option<String>,
     /// Why there is no container engine to deploy on, if that is so.
     no_engine: Option<String>,
 }
 
 /// What builds the tests that only run where there is BPF.
 const KERNEL_FEATURES: &str = "xdpfs-testrun/kernel,xdpfs-data-node/kernel,xdpfs-testbed/kernel";
-/// Where those tests are.
+/// What builds the test that only runs where there is a browser, and where that is.
+const BROWSER_FEATURE: &str = "xdpfs-testbed/browser";
+const BROWSER_TESTS: &[&str] = &["testbed/tests/console"];
+/// Where the tests of the kernel program are.
 const KERNEL_TESTS: &[&str] =
     &["testrun/tests/kernel", "data-node/src/xdp/edge_thread", "data-node/tests/xdp", "testbed/tests/edge"];
 
@@ -36,9 +41,10 @@ const STEPS: &[Step] = &[
     ("pure cores alone", |_| cores()),
     ("kernel program", |scope| if scope.has_kernel() { ebpf::build() } else { Ok(()) }),
     ("lints", |_| {
-        // Lints see the tests that only run where there is BPF everywhere.
+        // Lints see the tests that only run where there is BPF, or a browser, everywhere.
         let words = ["cargo", "clippy", "--locked", "--workspace", "--all-targets"];
-        sh::run(&[&words[..], &["--features", KERNEL_FEATURES, "--", "-D", "warnings"]].concat())
+        let features = ["--features", KERNEL_FEATURES, "--features", BROWSER_FEATURE];
+        sh::run(&[&words[..], &features, &["--", "-D", "warnings"]].concat())
     }),
     ("data node without XDP", |_| {
         let words =
@@ -69,12 +75,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (name, took) in times {
         eprintln!("{name:<28}{:>7.1} s", took.as_secs_f64());
     }
-    let Scope { obstacle, no_engine } = &scope;
-    let is_all = obstacle.is_none() && no_engine.is_none();
+    let Scope { obstacle, no_browser, no_engine } = &scope;
+    let is_all = [obstacle, no_browser, no_engine].into_iter().all(Option::is_none);
     eprintln!("{}", if is_all { "all is well" } else { "all that ran is well" });
     if let Some(obstacle) = obstacle {
-        let count = kernel_tests()?;
+        let count = tests_in(KERNEL_TESTS)?;
         eprintln!("SKIPPED {count} tests of the kernel program and of networks with it: {obstacle}");
+    }
+    if let Some(obstacle) = no_browser {
+        eprintln!("SKIPPED {} test of the status page in a browser: {obstacle}", tests_in(BROWSER_TESTS)?);
     }
     if let Some(obstacle) = no_engine {
         eprintln!("SKIPPED 1 test of the deployment (`cargo xtask test-deploy`): {obstacle}");
@@ -93,6 +102,14 @@ impl Scope {
             );
             eprintln!("SKIPPED: the tests of the kernel program: {obstacle}");
         }
+        let no_browser = setup::for_browser_test().err().map(|error| format!("{error:#}"));
+        if let Some(obstacle) = &no_browser {
+            ensure!(
+                env::var_os("CI").is_none(),
+                "the status page can't be tested, and CI skips nothing: {obstacle}"
+            );
+            eprintln!("SKIPPED: the test of the status page: {obstacle}");
+        }
         let no_engine = deploy::bring_engine().err().map(|error| format!("{error:#}"));
         if let Some(obstacle) = &no_engine {
             ensure!(
@@ -101,17 +118,23 @@ impl Scope {
             );
             eprintln!("SKIPPED: the test of the deployment: {obstacle}");
         }
-        Ok(Self { obstacle, no_engine })
+        Ok(Self { obstacle, no_browser, no_engine })
     }
 
     const fn has_kernel(&self) -> bool {
         self.obstacle.is_none()
     }
 
-    /// Runs cargo with the features that this host has use for, always the same so that nothing is built twice.
+    /// The features that this host has use for.
+    fn features(&self) -> Vec<&'static str> {
+        let kernel = self.has_kernel().then_some(KERNEL_FEATURES);
+        let browser = self.no_browser.is_none().then_some(BROWSER_FEATURE);
+        kernel.into_iter().chain(browser).flat_map(|features| ["--features", features]).collect()
+    }
+
+    /// Runs cargo with these features, always the same so that nothing is built twice.
     fn run(&self, words: &[&str]) -> anyhow::Result<()> {
-        let features: &[&str] = if self.has_kernel() { &["--features", KERNEL_FEATURES] } else { &[] };
-        sh::run(&[words, features].concat())
+        sh::run(&[words, &self.features()].concat())
     }
 }
 
@@ -122,10 +145,10 @@ pub(crate) fn build_binaries() -> anyhow::Result<()> {
     sh::run(&[&["cargo", "build", "--locked", "--workspace", "--bins"], features].concat())
 }
 
-/// How many tests there are that only run where there is BPF.
-fn kernel_tests() -> anyhow::Result<usize> {
+/// How many tests there are in these directories.
+fn tests_in(directories: &[&str]) -> anyhow::Result<usize> {
     let mut count = 0;
-    for directory in KERNEL_TESTS {
+    for directory in directories {
         for entry in fs::read_dir(sh::root().join(directory))? {
             let path = entry?.path();
             let text = if path.is_file() { fs::read_to_string(path)? } else { continue };
@@ -197,7 +220,6 @@ fn tests(scope: &Scope) -> anyhow::Result<()> {
     }
     eprintln!("cargo-nextest is not there (`cargo xtask setup` brings it); `cargo test` runs the same tests");
     // One at a time, clusters or kernel programs: several at once would measure each other.
-    let features: &[&str] = if scope.has_kernel() { &["--features", KERNEL_FEATURES] } else { &[] };
     let words = ["cargo", "test", "--locked", "--workspace", "--all-targets"];
-    sh::run(&[&words[..], features, &["--", "--test-threads=1"]].concat())
+    sh::run(&[&words[..], &scope.features(), &["--", "--test-threads=1"]].concat())
 }
