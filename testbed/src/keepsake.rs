@@ -4,12 +4,12 @@
 //! Invariant: an archive is never made again. It stands for the programs that wrote its formats.
 
 use std::{
-    io,
+    fs, io,
     path::Path,
     process::{Command, Stdio},
 };
 
-use crate::{CliOutput, Cluster, ClusterOptions, Content, Member};
+use crate::{Cli, CliOutput, Cluster, ClusterOptions, Content, Member};
 
 /// Few, so that there is a snapshot, and a log behind it.
 const SNAPSHOT_COUNT: u32 = 12;
@@ -22,8 +22,20 @@ const OBJECTS: &[(&str, u64)] = &[
     ("photos/written-twice", 9_999),
     ("small-chunks/many", 70_000),
 ];
+/// In an archive with access keys no object is longer, so that it stays small.
+const KEYED_LEN_MAX: u64 = 10_000;
 /// Objects that are not there any more.
 const DELETED: &str = "photos/deleted";
+/// In an archive, the directory with access keys; they are good for nothing but this. The first archives have none.
+const KEYS: &str = "access-keys";
+/// May do everything.
+const ROOT: &str = "root";
+/// May read one bucket.
+const READER: &str = "reader";
+/// May do nothing any more.
+const REVOKED: &str = "revoked";
+/// How the tool ends when it is told that it may not.
+const REFUSED: Option<i32> = Some(6);
 
 /// What such a cluster is made of.
 #[must_use]
@@ -32,19 +44,28 @@ pub fn options() -> ClusterOptions {
     ClusterOptions { env, ..ClusterOptions::default() }
 }
 
-/// Puts into a new cluster what [`check`] finds.
+/// Puts into a new cluster what [`check`] finds, with access keys, of which one is revoked, and a key epoch that was
+/// ended before its time.
 ///
 /// # Errors
 /// The command that failed.
-pub fn fill(cluster: &Cluster) -> io::Result<()> {
+pub fn fill(cluster: &mut Cluster) -> io::Result<()> {
+    fs::create_dir(cluster.dir().join(KEYS))?;
+    make_key(cluster, ROOT, &["--admin", "*", "--read", "*", "--write", "*", "--list", "*"])?;
+    cluster.show_access_key(kept_key(cluster, ROOT)?);
+    make_key(cluster, READER, &["--read", "photos", "--label", "kept"])?;
+    make_key(cluster, REVOKED, &["--read", "photos"])?;
+    let revoked = kept_key(cluster, REVOKED)?;
+    run(cluster, &["key", "revoke", revoked.split('.').next().unwrap_or_default()])?;
     run(cluster, &["mb", "photos"])?;
     run(cluster, &["mb", "small-chunks", "--chunk-size", "64KiB"])?;
     put(cluster, "photos/written-twice", 5)?;
     put(cluster, DELETED, 7)?;
-    for (address, len) in OBJECTS {
+    for (address, len) in objects(cluster) {
         put(cluster, address, *len)?;
     }
-    run(cluster, &["rm", DELETED]).map(drop)
+    run(cluster, &["rm", DELETED])?;
+    run(cluster, &["capabilities", "revoke"]).map(drop)
 }
 
 /// Whether all of it is there, and nothing else.
@@ -52,7 +73,7 @@ pub fn fill(cluster: &Cluster) -> io::Result<()> {
 /// # Errors
 /// What is not so.
 pub fn check(cluster: &Cluster) -> io::Result<()> {
-    for (address, len) in OBJECTS {
+    for (address, len) in objects(cluster) {
         let check = Content::new(*len, *len).shared_check();
         let got = cluster.cli().invoke(["get", address, "-"]).stdout(check.clone()).run();
         succeeded(&got, address)?;
@@ -63,11 +84,36 @@ pub fn check(cluster: &Cluster) -> io::Result<()> {
         let output = run(cluster, &["--json", "ls", "-r", bucket])?.text();
         listed += output.matches("\"key\"").count();
     }
-    if listed == OBJECTS.len() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("{listed} objects are listed, not {}", OBJECTS.len())))
+    let count = objects(cluster).count();
+    if listed != count {
+        return Err(io::Error::other(format!("{listed} objects are listed, not {count}")));
     }
+    if has_keys(cluster) { check_keys(cluster) } else { Ok(()) }
+}
+
+/// Whether each key may do what it could, and no more.
+fn check_keys(cluster: &Cluster) -> io::Result<()> {
+    let reader = with_key(cluster, Some(kept_key(cluster, READER)?));
+    let revoked = with_key(cluster, Some(kept_key(cluster, REVOKED)?));
+    let nobody = with_key(cluster, None);
+    let read = &["cat", "photos/one"][..];
+    for (who, cli, args, code) in [
+        (READER, &reader, read, Some(0)),
+        (READER, &reader, &["rm", "photos/one"], REFUSED),
+        (READER, &reader, &["key", "list"], REFUSED),
+        (REVOKED, &revoked, read, REFUSED),
+        ("nobody", &nobody, read, REFUSED),
+        ("nobody", &nobody, &["key", "create", "--admin", "*"], REFUSED),
+    ] {
+        let output = cli.run(args);
+        if output.code != code {
+            let words = format!("{who}: {args:?}: exit code {:?}, not {code:?}: ", output.code);
+            return Err(io::Error::other(words + &output.stderr));
+        }
+    }
+    let listed = run(cluster, &["key", "list"])?.text();
+    let is_kept = listed.lines().count() == 3 && listed.contains("kept") && listed.contains("revoked");
+    if is_kept { Ok(()) } else { Err(io::Error::other(format!("other keys are listed: {listed}"))) }
 }
 
 /// Stops the cluster and writes what it has on disk into an archive.
@@ -83,7 +129,7 @@ pub fn pack(mut cluster: Cluster, archive: &Path) -> io::Result<()> {
     let mut tar = Command::new("tar");
     tar.args(["--sparse", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "-czf"]);
     tar.arg(archive).arg("-C").arg(&directory);
-    done(tar.args(members.iter().map(Member::to_string)))
+    done(tar.args(members.iter().map(Member::to_string)).arg(KEYS))
 }
 
 /// Starts a cluster with what is in an archive, in an empty directory.
@@ -93,7 +139,34 @@ pub fn pack(mut cluster: Cluster, archive: &Path) -> io::Result<()> {
 pub fn start(archive: &Path, directory: &Path) -> io::Result<Cluster> {
     done(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(directory))?;
     let options = ClusterOptions { dir: Some(directory.to_owned()), is_found: true, ..options() };
-    Cluster::start(options).map_err(io::Error::other)
+    let mut cluster = Cluster::start(options).map_err(io::Error::other)?;
+    if has_keys(&cluster) {
+        cluster.show_access_key(kept_key(&cluster, ROOT)?);
+    }
+    Ok(cluster)
+}
+
+fn has_keys(cluster: &Cluster) -> bool {
+    cluster.dir().join(KEYS).is_dir()
+}
+
+/// What must be there, with its length.
+fn objects(cluster: &Cluster) -> impl Iterator<Item = &'static (&'static str, u64)> {
+    let is_keyed = has_keys(cluster);
+    OBJECTS.iter().filter(move |(_, len)| !is_keyed || *len <= KEYED_LEN_MAX)
+}
+
+fn make_key(cluster: &Cluster, name: &str, rights: &[&str]) -> io::Result<()> {
+    let file = cluster.dir().join(KEYS).join(name).display().to_string();
+    run(cluster, &[&["key", "create", "--save", &file], rights].concat()).map(drop)
+}
+
+fn kept_key(cluster: &Cluster, name: &str) -> io::Result<String> {
+    fs::read_to_string(cluster.dir().join(KEYS).join(name)).map(|key| key.trim().to_owned())
+}
+
+fn with_key(cluster: &Cluster, access_key: Option<String>) -> Cli {
+    Cli { access_key, ..cluster.cli().clone() }
 }
 
 fn put(cluster: &Cluster, address: &str, len: u64) -> io::Result<()> {
