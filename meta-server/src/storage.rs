@@ -135,6 +135,17 @@ pub enum StoreError {
         /// What was found.
         what: String,
     },
+    /// A record was written by a later release.
+    #[error(
+        "a record has format version {version}, and this program knows version {known}: start the later release that \
+         wrote it; if there was none, the store is damaged"
+    )]
+    Version {
+        /// The record's.
+        version: u8,
+        /// This program's.
+        known: u8,
+    },
 }
 
 /// Durable storage of one server; one thread writes it.

@@ -22,7 +22,9 @@ pub enum SnapshotError {
     #[error("a record of the snapshot is malformed")]
     Record(#[from] prost::DecodeError),
     /// It comes from a later release.
-    #[error("the snapshot has the format {0}, this server reads format 1")]
+    #[error(
+        "the snapshot has the format {0}, this server reads format {FORMAT}: start the later release that wrote it"
+    )]
     Format(u32),
     /// A record holds something that no server writes.
     #[error("a record of the snapshot makes no sense: {0}")]
@@ -204,4 +206,35 @@ fn pending_delete(record: &pb::PendingDelete) -> Option<(NodeId, ChunkId)> {
 fn key_epoch(record: &pb::KeyEpoch) -> Option<KeyEpoch> {
     let secret = EpochSecret(SipKey::from_bytes(record.secret[..].try_into().ok()?));
     Some(KeyEpoch { number: record.number, secret, create_time_ms: record.create_time_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(records: &[Kind]) -> SnapshotError {
+        let mut bytes = Vec::new();
+        for kind in records {
+            let record = pb::SnapshotRecord { kind: Some(kind.clone()) };
+            record.encode_length_delimited(&mut bytes).unwrap();
+        }
+        State::decode(&bytes[..]).unwrap_err()
+    }
+
+    #[test]
+    fn snapshot_of_a_later_format_is_refused_as_such() {
+        let header = pb::SnapshotHeader { format: FORMAT + 1, ..State::default().header() };
+        let error = refusal(&[Kind::Header(header)]);
+        assert!(matches!(error, SnapshotError::Format(2)), "{error}");
+        assert!(error.to_string().contains("start the later release"), "{error}");
+    }
+
+    #[test]
+    fn record_of_an_unknown_kind_is_not_passed_over() {
+        let mut bytes = State::default().encode(usize::MAX).concat();
+        // One record: an empty message in field 31.
+        bytes.extend([3, 0xfa, 0x01, 0]);
+        let error = State::decode(&bytes[..]).unwrap_err();
+        assert!(matches!(error, SnapshotError::Content("a record of an unknown kind")), "{error}");
+    }
 }

@@ -59,7 +59,7 @@ pub(super) fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreErr
         value.split_at_checked(HEADER_LEN).ok_or_else(|| damaged(format!("a short record {}", name())))?;
     let version = header.get_u8();
     if version != VERSION {
-        return Err(damaged(format!("record {} of unknown version {version}", name())));
+        return Err(StoreError::Version { version, known: VERSION });
     }
     if header.get_u32_le() != checksum(key, payload) {
         return Err(damaged(format!("record {} with a wrong checksum", name())));
@@ -275,6 +275,15 @@ mod tests {
         let mut joiner = EntryJoiner::default();
         joiner.push(9, 0, &parts[0]).unwrap();
         assert!(joiner.finish().is_err());
+    }
+
+    #[test]
+    fn record_of_a_later_version_is_named_so() {
+        let mut value = seal(HARD_STATE, &[1, 2, 3]);
+        value[0] = VERSION + 1;
+        let error = open(HARD_STATE, &value).unwrap_err();
+        assert!(matches!(error, StoreError::Version { version: 2, known: 1 }), "{error}");
+        assert!(error.to_string().contains("start the later release"), "{error}");
     }
 
     proptest! {

@@ -485,6 +485,21 @@ mod tests {
     }
 
     #[test]
+    fn store_of_a_later_release_is_refused_as_such() {
+        for key in [record::HARD_STATE.to_vec(), record::IDENTITY.to_vec(), record::log_key(2, 1)] {
+            let directory = TempDir::new().unwrap();
+            let store = filled(&directory);
+            let mut value = store.snapshots.db.get(&key).unwrap().unwrap().to_vec();
+            value[0] += 1;
+            store.snapshots.db.insert(&key, value).unwrap();
+            store.snapshots.db.flush().unwrap();
+            drop(store);
+            let error = SledStore::open(directory.path()).expect_err("it knows one version only");
+            assert!(matches!(error, StoreError::Version { .. }), "{key:?}: {error}");
+        }
+    }
+
+    #[test]
     fn steady_appending_and_compaction_never_spill_into_separate_files() {
         let directory = TempDir::new().unwrap();
         let (mut store, _) = open(&directory);
