@@ -10,6 +10,7 @@ mod content;
 pub mod history;
 pub mod keepsake;
 mod lan;
+pub mod load;
 pub mod namespace;
 pub mod packet_socket;
 pub mod ports;
