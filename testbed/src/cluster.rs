@@ -326,6 +326,14 @@ impl Cluster {
         self.restart_all(&[member])
     }
 
+    /// From its next start on, a member is run from the binaries in this directory.
+    pub fn use_binaries(&mut self, member: Member, directory: &Path) {
+        let spec = &mut self.seat(member).spec;
+        if let Some(name) = spec.program.file_name() {
+            spec.program = directory.join(name);
+        }
+    }
+
     /// Starts an edge anew with other arguments, after the running one has ended as asked.
     ///
     /// # Errors

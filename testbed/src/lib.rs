@@ -17,6 +17,7 @@ pub mod ports;
 mod process;
 mod rng;
 pub mod udp_shim;
+pub mod upgrade;
 
 pub use cli::{Cli, CliOutput, Invocation};
 pub use cluster::{Cluster, ClusterOptions, ClusterStatus, EdgeOptions, Member, ShimOptions};

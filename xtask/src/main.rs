@@ -16,6 +16,7 @@ mod setup;
 mod sh;
 mod test;
 mod tidy;
+mod upgrade;
 
 use std::path::PathBuf;
 
@@ -55,11 +56,22 @@ enum Task {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,
     },
-    /// Keep what the present programs write to disk, as testbed/tests/formats/NAME.tar.gz. Do it before a commit that
-    /// changes a format: the tests go on with every archive there.
+    /// Keep what the present programs write to disk, as testbed/tests/formats/NAME.tar.gz, and what they say to each other,
+    /// as proto/tests/releases/NAME. Do it before a commit that changes a format, and with each release: the tests go on
+    /// with every archive, and hold the interfaces against all that are kept.
     KeepFormats {
         /// Such as the date.
         name: String,
+    },
+    /// Upgrade a cluster of the previous release's programs, built from history, to the present ones, one process at a
+    /// time, while clients of both work on it: no operation may fail.
+    UpgradeTest {
+        /// The commit whose programs come first; by default the one in testbed/tests/previous-release.
+        #[arg(long, value_name = "COMMIT")]
+        from: Option<String>,
+        /// Decides what clients do; by default a new one, which is printed.
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Build the container image of deploy/Dockerfile from static binaries, with the kernel program if that was built.
     Image {
@@ -121,6 +133,7 @@ fn main() -> anyhow::Result<()> {
         Task::Demo { dir } => demo::run(dir),
         Task::Bench { group, json, runs } => bench::run(group.as_deref(), json.as_deref(), runs),
         Task::KeepFormats { name } => formats::keep(&name),
+        Task::UpgradeTest { from, seed } => upgrade::test(from.as_deref(), seed),
         Task::Image { tag } => image::build(&tag),
         Task::TestDeploy => deploy::test(),
         Task::Chaos { seconds, seed, project, address, bucket } => {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{deploy, ebpf, setup, sh, tidy};
+use crate::{deploy, ebpf, setup, sh, tidy, upgrade};
 
 /// One check.
 type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
@@ -21,6 +21,8 @@ struct Scope {
     no_browser: Option<String>,
     /// Why there is no container engine to deploy on, if that is so.
     no_engine: Option<String>,
+    /// Why there are no programs of the previous release, if that is so.
+    no_previous: Option<String>,
 }
 
 /// What builds the tests that only run where there is BPF.
@@ -53,6 +55,7 @@ const STEPS: &[Step] = &[
     }),
     ("binaries", |scope| scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
     ("tests", tests),
+    ("rolling upgrade", |scope| if scope.no_previous.is_none() { upgrade::test(None, None) } else { Ok(()) }),
     ("examples in documentation", |scope| scope.run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
     ("documentation", |_| {
         let words = ["cargo", "doc", "--locked", "--workspace", "--no-deps"];
@@ -75,8 +78,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (name, took) in times {
         eprintln!("{name:<28}{:>7.1} s", took.as_secs_f64());
     }
-    let Scope { obstacle, no_browser, no_engine } = &scope;
-    let is_all = [obstacle, no_browser, no_engine].into_iter().all(Option::is_none);
+    let Scope { obstacle, no_browser, no_engine, no_previous } = &scope;
+    let is_all = [obstacle, no_browser, no_engine, no_previous].into_iter().all(Option::is_none);
     eprintln!("{}", if is_all { "all is well" } else { "all that ran is well" });
     if let Some(obstacle) = obstacle {
         let count = tests_in(KERNEL_TESTS)?;
@@ -87,6 +90,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     if let Some(obstacle) = no_engine {
         eprintln!("SKIPPED 1 test of the deployment (`cargo xtask test-deploy`): {obstacle}");
+    }
+    if let Some(obstacle) = no_previous {
+        eprintln!("SKIPPED 1 test of a rolling upgrade (`cargo xtask upgrade-test`): {obstacle}");
     }
     Ok(())
 }
@@ -118,7 +124,15 @@ impl Scope {
             );
             eprintln!("SKIPPED: the test of the deployment: {obstacle}");
         }
-        Ok(Self { obstacle, no_browser, no_engine })
+        let no_previous = upgrade::known().err().map(|error| format!("{error:#}"));
+        if let Some(obstacle) = &no_previous {
+            ensure!(
+                env::var_os("CI").is_none(),
+                "a rolling upgrade can't be tested, and CI skips nothing: {obstacle}"
+            );
+            eprintln!("SKIPPED: the test of a rolling upgrade: {obstacle}");
+        }
+        Ok(Self { obstacle, no_browser, no_engine, no_previous })
     }
 
     const fn has_kernel(&self) -> bool {
@@ -140,9 +154,13 @@ impl Scope {
 
 /// Builds all binaries as the tests have them, so that nothing is built twice.
 pub(crate) fn build_binaries() -> anyhow::Result<()> {
+    sh::run(&[&["cargo", "build", "--locked", "--workspace", "--bins"], host_features()].concat())
+}
+
+/// The features that this host has use for.
+pub(crate) fn host_features() -> &'static [&'static str] {
     let with_kernel = ebpf::can_load().is_ok() && ebpf::built_object().is_some();
-    let features: &[&str] = if with_kernel { &["--features", KERNEL_FEATURES] } else { &[] };
-    sh::run(&[&["cargo", "build", "--locked", "--workspace", "--bins"], features].concat())
+    if with_kernel { &["--features", KERNEL_FEATURES] } else { &[] }
 }
 
 /// How many tests there are in these directories.
