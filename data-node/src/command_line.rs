@@ -7,11 +7,13 @@ use std::{
 };
 
 use clap::{ArgMatches, CommandFactory as _, Error, FromArgMatches as _, error::ErrorKind};
-use xdpfs_settings::Settings;
+use xdpfs_settings::{Reloader, Settings, mark_reloaded};
 
 use crate::{config::Arguments, edge::EdgeArguments};
 
 const EDGE: &str = "edge";
+/// The options of nodes and edges that are read again while they run. Certificates are followed all the time.
+const RELOADED: &[&str] = &["log"];
 
 /// The parsed command line.
 #[derive(Clone, Debug)]
@@ -23,10 +25,10 @@ pub enum CommandLine {
 }
 
 impl CommandLine {
-    /// The program's own, with what its environment and its file say. Ends the process with a word about it if it makes
-    /// no sense, and if it was only to be shown.
+    /// The program's own, with what its environment and its file say, and what reads them again. Ends the process with a
+    /// word about it if it makes no sense, and if it was only to be shown.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn of_process() -> (Self, Reloader) {
         let command = command();
         let settings = Settings::read(&command, env::args_os())
             .unwrap_or_else(|error| command.clone().error(ErrorKind::InvalidValue, error).exit());
@@ -41,7 +43,8 @@ impl CommandLine {
             let _ = io::stdout().write_all(shown.as_bytes());
             process::exit(0);
         }
-        line
+        let reloader = Reloader::new(command, env::args_os(), &matches, RELOADED);
+        (line, reloader)
     }
 
     /// Whether somebody only wants to know what it comes to.
@@ -52,7 +55,11 @@ impl CommandLine {
         }
     }
 
-    fn from_matches(matches: &ArgMatches) -> Result<Self, Error> {
+    /// What was parsed already.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn from_matches(matches: &ArgMatches) -> Result<Self, Error> {
         match matches.subcommand() {
             Some((EDGE, matches)) => EdgeArguments::from_arg_matches(matches).map(Self::Edge),
             _ => Arguments::from_arg_matches(matches).map(Self::Node),
@@ -63,8 +70,8 @@ impl CommandLine {
 /// The node's arguments, as they are without any subcommand. They are looked at only if there is none, so that an
 /// environment made for a node doesn't get in an edge's way.
 fn command() -> clap::Command {
-    Arguments::command()
-        .subcommand(EdgeArguments::command().name(EDGE))
+    mark_reloaded(Arguments::command(), RELOADED)
+        .subcommand(mark_reloaded(EdgeArguments::command().name(EDGE), RELOADED))
         .args_conflicts_with_subcommands(true)
         .subcommand_negates_reqs(true)
         .disable_help_subcommand(true)

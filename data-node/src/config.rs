@@ -10,6 +10,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::Parser;
 use thiserror::Error;
+use xdpfs_observe::LogFilter;
 
 use crate::{
     health::HealthConfig,
@@ -20,7 +21,7 @@ use crate::{
 };
 
 const AFTER_HELP: &str = "Prints one line `ready id=N address=HOST:PORT` once a metadata leader has registered the node. \
-    Logs go to stderr; XDPFS_LOG sets what is logged (default: info). SIGINT and SIGTERM stop the node: chunks under \
+    Logs go to stderr; SIGHUP has the configuration read again. SIGINT and SIGTERM stop the node: chunks under \
     way are finished first. Exit codes: 0 stopped as told, 1 failed, 2 wrong usage.";
 
 /// Serves chunks from one data directory.
@@ -87,6 +88,9 @@ pub struct Arguments {
     /// has the kernel program in its care.
     #[arg(long, value_name = "USER", env = "XDPFS_NODE_USER")]
     user: Option<RunAs>,
+    /// Which messages are logged: a level, such as `debug`, or MODULE=LEVEL, separated by commas.
+    #[arg(long, env = "XDPFS_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: LogFilter,
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,

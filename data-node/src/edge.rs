@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_proto::node::v1::RouteRequest;
 use xdpfs_transport::shell::Socket;
-use xdpfs_trust::{Role, TrustError};
+use xdpfs_trust::{Role, Trust, TrustError};
 use xdpfs_wire::Reject;
 
 pub use self::{
@@ -116,6 +116,7 @@ pub struct Edge {
     failure: watch::Receiver<Option<EdgeFailure>>,
     tasks: Vec<(&'static str, JoinHandle<()>)>,
     health: Option<Health>,
+    trust: Option<Arc<Trust>>,
     stop: DropGuard,
 }
 
@@ -154,6 +155,7 @@ impl PreparedEdge {
         // Privileges bring large buffers.
         let listener = plane.privileged(move || Socket::new(listener)).await?.map_err(error)?;
         let link = config.link.open(&[Role::Edge, Role::Node]).await?;
+        let trust = link.trust();
         let admin = admin_place(&config, bound).map_or(Ok(None), |place| AdminSocket::offered(&place))?;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
         let http_address = observer.as_ref().map(Observer::address);
@@ -212,6 +214,7 @@ impl PreparedEdge {
             failure,
             tasks,
             health: health.map(|(health, _)| health),
+            trust,
             stop: stop.drop_guard(),
         }))
     }
@@ -252,6 +255,13 @@ impl Edge {
     #[must_use]
     pub fn flows(&self) -> u64 {
         self.counters.flows()
+    }
+
+    /// Looks for new certificates at once.
+    pub fn look_at_certificates(&self) {
+        if let Some(trust) = &self.trust {
+            trust.look_now();
+        }
     }
 
     /// Resolves only if the edge can't go on; it should then be shut down.

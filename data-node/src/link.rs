@@ -41,6 +41,7 @@ pub enum LinkError {
 #[derive(Debug, Default)]
 pub(crate) struct OpenLink {
     tls: Option<TlsTrust>,
+    trust: Option<Arc<Trust>>,
     _follower: Option<AbortOnDropHandle<()>>,
 }
 
@@ -67,19 +68,25 @@ impl Link {
     /// # Errors
     /// They cannot be used.
     pub(crate) async fn open(&self, roles: &'static [Role]) -> Result<OpenLink, TrustError> {
-        let Some(directory) = self.tls.clone() else { return Ok(OpenLink { tls: None, _follower: None }) };
+        let Some(directory) = self.tls.clone() else { return Ok(OpenLink::default()) };
         let path = directory.clone();
         let opened = tokio::task::spawn_blocking(move || Trust::open(&directory, roles)).await;
         let trust = opened.unwrap_or_else(|error| Err(interrupted(&path, error)))?;
         let tls = Some(trust.dialing());
         let follow = Arc::clone(&trust).follow(CancellationToken::new());
-        Ok(OpenLink { tls, _follower: Some(AbortOnDropHandle::new(tokio::spawn(follow))) })
+        let follower = Some(AbortOnDropHandle::new(tokio::spawn(follow)));
+        Ok(OpenLink { tls, trust: Some(trust), _follower: follower })
     }
 }
 
 impl OpenLink {
     pub(crate) fn tls(&self) -> Option<TlsTrust> {
         self.tls.clone()
+    }
+
+    /// The certificates, if there are any.
+    pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
+        self.trust.clone()
     }
 }
 

@@ -1,64 +1,58 @@
 //! The data node program: arguments, logs, signals and exit codes around [`DataNode`] and
 //! [`Edge`](xdpfs_data_node::Edge).
 
-use std::{
-    io::{self, IsTerminal as _},
-    net::SocketAddr,
-    process::ExitCode,
-};
+use std::{io, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use xdpfs_data_node::{CommandLine, Config, DataNode, EdgeConfig, PlaneThread, PreparedEdge};
+use xdpfs_observe::{Log, LogFilter};
+use xdpfs_settings::Reloader;
 
-/// The log filter's variable.
-const LOG_VARIABLE: &str = "XDPFS_LOG";
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match CommandLine::of_process() {
-        CommandLine::Edge(arguments) => start(arguments.log_json, EdgeConfig::try_from(arguments), run_edge),
-        CommandLine::Node(arguments) => start(arguments.log_json, Config::try_from(arguments), run_node),
+    let (line, reloader) = CommandLine::of_process();
+    match line {
+        CommandLine::Edge(arguments) => {
+            let log = (arguments.log.clone(), arguments.log_json);
+            start(log, reloader, EdgeConfig::try_from(arguments), run_edge)
+        }
+        CommandLine::Node(arguments) => {
+            let log = (arguments.log.clone(), arguments.log_json);
+            start(log, reloader, Config::try_from(arguments), run_node)
+        }
     }
 }
 
 fn start<C, E: Into<anyhow::Error>>(
-    log_json: bool,
+    (filter, json): (LogFilter, bool),
+    reloader: Reloader,
     config: Result<C, E>,
-    run: fn(C) -> anyhow::Result<()>,
+    run: fn(C, Reloading) -> anyhow::Result<()>,
 ) -> ExitCode {
     let config = match config {
         Ok(config) => config,
         Err(error) => return end(EXIT_USAGE, &error.into()),
     };
-    start_logging(log_json);
-    match run(config) {
+    let log = Log::start(&filter, json, Vec::new());
+    match run(config, Reloading { log, reloader }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => end(EXIT_FAILURE, &error),
     }
 }
 
-fn start_logging(json: bool) {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var(LOG_VARIABLE)
-        .from_env_lossy();
-    let ansi = io::stderr().is_terminal();
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr);
-    if json { logs.json().init() } else { logs.init() }
-}
-
 /// What needs privileges is left to one thread before there are others.
-fn run_node(config: Config) -> anyhow::Result<()> {
+fn run_node(config: Config, reloading: Reloading) -> anyhow::Result<()> {
     let thread = PlaneThread::start_alone(&config.xdp, config.user);
-    serve_node(thread.context("privileges can't be given up")?, config)
+    serve_node(thread.context("privileges can't be given up")?, config, reloading)
 }
 
 #[tokio::main]
-async fn serve_node(thread: PlaneThread, config: Config) -> anyhow::Result<()> {
+async fn serve_node(thread: PlaneThread, config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let node = tokio::select! {
         started = DataNode::start_by(thread, config) => started?,
         () = stop.received() => return Ok(()),
@@ -67,6 +61,7 @@ async fn serve_node(thread: PlaneThread, config: Config) -> anyhow::Result<()> {
     announce(&format!("ready id={id} address={address}{http}"))?;
     let failure = tokio::select! {
         failure = node.failed() => Some(failure),
+        () = reloading.at_each(&mut hangup, || node.look_at_certificates()) => None,
         () = stop.received() => None,
     };
     node.shutdown().await;
@@ -74,13 +69,14 @@ async fn serve_node(thread: PlaneThread, config: Config) -> anyhow::Result<()> {
 }
 
 /// What needs privileges is done before there is a second thread.
-fn run_edge(config: EdgeConfig) -> anyhow::Result<()> {
-    serve_edge(PreparedEdge::new(config)?)
+fn run_edge(config: EdgeConfig, reloading: Reloading) -> anyhow::Result<()> {
+    serve_edge(PreparedEdge::new(config)?, reloading)
 }
 
 #[tokio::main]
-async fn serve_edge(prepared: PreparedEdge) -> anyhow::Result<()> {
+async fn serve_edge(prepared: PreparedEdge, mut reloading: Reloading) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let Some(edge) = prepared.start(stop.received()).await? else { return Ok(()) };
     announce(&format!(
         "ready address={} xdp={} replies={}{}",
@@ -91,6 +87,7 @@ async fn serve_edge(prepared: PreparedEdge) -> anyhow::Result<()> {
     ))?;
     let failure = tokio::select! {
         failure = edge.failed() => Some(failure),
+        () = reloading.at_each(&mut hangup, || edge.look_at_certificates()) => None,
         () = stop.received() => None,
     };
     edge.shutdown().await;
@@ -107,6 +104,49 @@ fn announce(line: &str) -> anyhow::Result<()> {
     use io::Write as _;
     let mut out = io::stdout();
     writeln!(out, "{line}").and_then(|()| out.flush()).context("nobody reads the output")
+}
+
+/// What is needed to read the configuration again.
+struct Reloading {
+    log: Log,
+    reloader: Reloader,
+}
+
+impl Reloading {
+    /// Reads the configuration again at each of these signals, and then looks for new certificates.
+    async fn at_each(&mut self, signal: &mut Signal, look_at_certificates: impl Fn()) {
+        while signal.recv().await.is_some() {
+            // The files are small, and nothing else runs on this thread.
+            match self.reload() {
+                Ok(()) => {
+                    look_at_certificates();
+                    tracing::info!("the configuration was read again");
+                }
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    tracing::error!(error, "the configuration can't be used: all goes on as it was");
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    fn reload(&mut self) -> anyhow::Result<()> {
+        let reread = self.reloader.read()?;
+        let filter = match CommandLine::from_matches(&reread.matches)? {
+            CommandLine::Edge(arguments) => {
+                let filter = arguments.log.clone();
+                EdgeConfig::try_from(arguments).map(|_| filter)?
+            }
+            CommandLine::Node(arguments) => {
+                let filter = arguments.log.clone();
+                Config::try_from(arguments).map(|_| filter)?
+            }
+        };
+        self.log.set_filter(&filter);
+        self.reloader.accept(reread);
+        Ok(())
+    }
 }
 
 struct StopSignals {

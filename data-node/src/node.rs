@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_transport::shell::Socket;
-use xdpfs_trust::{Role, TrustError};
+use xdpfs_trust::{Role, Trust, TrustError};
 use xdpfs_wire::NodeId;
 
 use crate::{
@@ -97,6 +97,7 @@ pub struct DataNode {
     admin: Option<JoinHandle<()>>,
     observer: Option<JoinHandle<()>>,
     health: Option<Health>,
+    trust: Option<Arc<Trust>>,
     stop: DropGuard,
 }
 
@@ -119,6 +120,7 @@ impl DataNode {
         // First of all, so that whoever asks is told that the node is not there yet.
         let mut health = start_health(config.health).await?;
         let link = config.link.open(&[Role::Node]).await?;
+        let trust = link.trust();
         let (directory, store) = open(config.data.clone(), config.capacity_bytes).await?;
         // Privileges bring large buffers and low ports.
         let (socket, address) = thread.run(move || bind(config.listen)).await??;
@@ -184,6 +186,7 @@ impl DataNode {
             admin,
             observer,
             health,
+            trust,
             stop,
         })
     }
@@ -204,6 +207,13 @@ impl DataNode {
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
+    }
+
+    /// Looks for new certificates at once.
+    pub fn look_at_certificates(&self) {
+        if let Some(trust) = &self.trust {
+            trust.look_now();
+        }
     }
 
     /// Resolves only if the node can't go on; it should then be shut down.

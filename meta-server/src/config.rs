@@ -12,7 +12,8 @@ use std::{
 };
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
-use xdpfs_settings::Settings;
+use xdpfs_observe::LogFilter;
+use xdpfs_settings::{Reloader, Settings, mark_reloaded};
 
 use crate::credential::{Credential, KeyId, MalformedCredential, SecretHash};
 
@@ -338,6 +339,9 @@ impl std::str::FromStr for Member {
     }
 }
 
+/// The options that are read again while the server runs. Certificates are followed all the time.
+const RELOADED: &[&str] = &["connections-max", "log", "requests-max", "root-key-file"];
+
 /// The command line of `xdpfs-meta-server`.
 #[derive(Debug, Parser)]
 #[command(name = "xdpfs-meta-server", version, about = "A metadata server of xdpfs")]
@@ -417,6 +421,11 @@ pub struct Arguments {
     /// Note administrative acts here as well as in the log: one JSON object on each line, appended.
     #[arg(long, env = "XDPFS_META_AUDIT_LOG", value_name = "FILE")]
     audit_log: Option<PathBuf>,
+    /// Which messages are logged: a level, such as `debug`, or MODULE=LEVEL, separated by commas.
+    ///
+    /// raft-rs, whose words come by slog, speaks at length; what matters of it is logged by this program itself.
+    #[arg(long, env = "XDPFS_LOG", value_name = "FILTER", default_value = "info,slog=warn")]
+    pub log: LogFilter,
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,
@@ -430,11 +439,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Those of this process, from its command line, its environment and its file. Ends the process if they make no
-    /// sense, or if they were only to be shown.
+    /// Those of this process, from its command line, its environment and its file, and what reads them again. Ends the
+    /// process if they make no sense, or if they were only to be shown.
     #[must_use]
-    pub fn of_process() -> Self {
-        let command = Self::command();
+    pub fn of_process() -> (Self, Reloader) {
+        let command = mark_reloaded(Self::command(), RELOADED);
         let settings = Settings::read(&command, env::args_os()).unwrap_or_else(|error| {
             command.clone().error(ErrorKind::InvalidValue, error).exit();
         });
@@ -445,7 +454,8 @@ impl Arguments {
             let _ = io::stdout().write_all(settings.show(&command, &matches).as_bytes());
             process::exit(0);
         }
-        arguments
+        let reloader = Reloader::new(command, env::args_os(), &matches, RELOADED);
+        (arguments, reloader)
     }
 
     /// The configuration that these arguments stand for.

@@ -72,7 +72,7 @@ fn due(gateway: &Gateway) -> Option<Duty> {
     let now_ms = gateway.now_ms();
     let config = gateway.config();
     let state = gateway.state();
-    if config.root_key.is_some() && !state.access_keys().is_closed() {
+    if gateway.live().root_key().is_some() && !state.access_keys().is_closed() {
         return Some(Duty::CloseAccess);
     }
     next_duty(&state, &config.times, now_ms)

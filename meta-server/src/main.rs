@@ -1,28 +1,25 @@
 //! The process around a metadata server: arguments, logs, signals and exit codes.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
+use clap::FromArgMatches as _;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 use xdpfs_meta_server::{Arguments, Config, Server, ServerError};
-
-/// Which messages are logged, as `tracing_subscriber` reads it.
-const LOG_FILTER: &str = "XDPFS_LOG";
-/// raft-rs, whose words come by slog, speaks at length; what matters of it is logged by consensus itself.
-const LOG_FILTER_DEFAULT: &str = "info,slog=warn";
+use xdpfs_observe::Log;
+use xdpfs_settings::Reloader;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::of_process();
-    start_logging(arguments.log_json);
+    let (arguments, reloader) = Arguments::of_process();
+    let log = Log::start(&arguments.log, arguments.log_json, Vec::new());
     let config = match arguments.into_config() {
         Ok(config) => config,
         Err(error) => return fail(2, &error.into()),
     };
-    match run(config) {
+    match run(config, Reloading { log, reloader }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if matches!(error.downcast_ref(), Some(ServerError::Config(_))) => fail(2, &error),
         Err(error) => fail(1, &error),
@@ -30,13 +27,14 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be received")?;
+    let mut hangup = signal(SignalKind::hangup()).context("signals cannot be received")?;
     let id = config.id;
     xdpfs_trust::allow_connections(config.connections_max);
     let server = Server::start(config).await?;
-    let work = async {
+    let announce = async {
         server.ready().await;
         let http = server.http_address().map(|address| format!(" http={address}")).unwrap_or_default();
         let console =
@@ -47,8 +45,15 @@ async fn run(config: Config) -> anyhow::Result<()> {
         let _ = io::stdout().write_all(ready.as_bytes());
         std::future::pending::<()>().await;
     };
+    let reload = async {
+        while hangup.recv().await.is_some() {
+            reloading.reload(&server);
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
-        () = work => {}
+        () = announce => {}
+        () = reload => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
@@ -56,13 +61,34 @@ async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_logging(json: bool) {
-    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(LOG_FILTER_DEFAULT));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    if json { logs.json().init() } else { logs.init() }
+/// What is needed to read the configuration again.
+struct Reloading {
+    log: Log,
+    reloader: Reloader,
+}
+
+impl Reloading {
+    /// All that was read is in force, as far as it takes no restart, or nothing of it. The files are small, and nothing
+    /// else runs on this thread.
+    fn reload(&mut self, server: &Server) {
+        match self.try_reload(server) {
+            Ok(()) => tracing::info!("the configuration was read again"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the configuration cannot be used: the server goes on as it was");
+            }
+        }
+    }
+
+    fn try_reload(&mut self, server: &Server) -> anyhow::Result<()> {
+        let reread = self.reloader.read()?;
+        let arguments = Arguments::from_arg_matches(&reread.matches)?;
+        let filter = arguments.log.clone();
+        server.reload(&arguments.into_config()?)?;
+        self.log.set_filter(&filter);
+        self.reloader.accept(reread);
+        Ok(())
+    }
 }
 
 fn fail(code: u8, error: &anyhow::Error) -> ExitCode {

@@ -152,8 +152,8 @@ pub struct Server {
     /// Follows consensus into health.
     health_follower: AbortOnDropHandle<()>,
     _duties: AbortOnDropHandle<()>,
-    /// Follows what is written to the trust directory.
-    _trust: Option<AbortOnDropHandle<()>>,
+    /// The certificates, and what follows their directory.
+    trust: Option<(Arc<Trust>, AbortOnDropHandle<()>)>,
     /// Gone once the server has stopped.
     engine: Option<Engine>,
 }
@@ -220,8 +220,10 @@ impl Server {
             start.await.map_err(io::Error::other)??
         };
         let security = security(trust.as_ref(), Audience::Anyone);
-        let follow =
-            |trust: Arc<Trust>| AbortOnDropHandle::new(tokio::spawn(trust.follow(CancellationToken::new())));
+        let follow = |trust: Arc<Trust>| {
+            let following = tokio::spawn(Arc::clone(&trust).follow(CancellationToken::new()));
+            (trust, AbortOnDropHandle::new(following))
+        };
         tracing::info!(id = config.id, %client_address, %peer_address, "the server has started");
 
         let gateway = Arc::new(Gateway::new(config, consensus, audit));
@@ -255,7 +257,7 @@ impl Server {
             console,
             health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
             _duties: AbortOnDropHandle::new(tokio::spawn(duties::run(Arc::clone(&gateway)))),
-            _trust: trust.map(follow),
+            trust: trust.map(follow),
             gateway,
             engine: Some(engine),
         })
@@ -283,6 +285,21 @@ impl Server {
     #[must_use]
     pub const fn console_address(&self) -> Option<SocketAddr> {
         self.console_address
+    }
+
+    /// Goes by this configuration from here on, as far as that takes no restart: the bounds on connections and requests, and
+    /// the root key. New certificates are looked for at once.
+    ///
+    /// # Errors
+    ///
+    /// The parts of the configuration contradict each other; nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
+        config.check()?;
+        self.gateway.live().follow(config);
+        if let Some((trust, _)) = &self.trust {
+            trust.look_now();
+        }
+        Ok(())
     }
 
     /// Resolves once a leader is known, and this server knows that the cluster can serve: it has an id, and a secret

@@ -13,6 +13,7 @@ mod gateway;
 mod health;
 mod layers;
 mod listing;
+mod live;
 mod meta;
 mod name;
 mod node;
@@ -32,7 +33,7 @@ use xdpfs_proto::{
     access::v1::access_service_server::AccessServiceServer, meta::v1::meta_service_server::MetaServiceServer,
     node::v1::node_service_server::NodeServiceServer,
 };
-use xdpfs_trust::{Limits, PresenceLayer, Security};
+use xdpfs_trust::{PresenceLayer, Security};
 
 use self::{
     access_keys::AccessFrontend,
@@ -102,17 +103,13 @@ pub(crate) async fn serve(
         .layer(PresenceLayer)
         .layer(TraceLayer(metrics))
         .layer(MembershipLayer)
-        .layer(AdmissionLayer(Admission::new(config.requests_max)))
+        .layer(AdmissionLayer(Admission::new(gateway.live().requests_max())))
         .layer(DeadlineLayer { max: config.deadline })
         .add_service(health.service())
         .add_service(reflection)
         .add_service(access)
         .add_service(meta)
         .add_service(node);
-    let limits = Limits {
-        connections_max: config.connections_max,
-        handshakes_max: HANDSHAKES_MAX.min(config.connections_max),
-    };
-    let incoming = xdpfs_trust::listen(listener, security, limits);
+    let incoming = xdpfs_trust::listen_within(listener, security, gateway.live().connections());
     Ok(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?)
 }

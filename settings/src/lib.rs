@@ -2,9 +2,11 @@
 //!
 //! A file is TOML: each key is a long option of the server without its dashes. Invariant: a file can say nothing that the
 //! command line can't, and whatever it says passes the same checks, because its values are put among the words of the
-//! command line before that is parsed. What the command line or the environment says wins.
+//! command line before that is parsed. What the command line or the environment says wins. [`Reloader`] reads it all again
+//! while the server runs.
 
 mod file;
+mod reload;
 mod show;
 
 use std::{
@@ -15,7 +17,10 @@ use std::{
 
 use clap::{Arg, ArgMatches, Command};
 
-pub use self::file::SettingsError;
+pub use self::{
+    file::SettingsError,
+    reload::{ReloadError, Reloader, Reread, mark_reloaded},
+};
 
 /// The option that names the file.
 pub const CONFIG: &str = "config";

@@ -34,6 +34,16 @@ pub(crate) fn show<'p>(
     text
 }
 
+/// Every option that has a value, with it.
+pub(crate) fn values<'c>(
+    command: &'c Command,
+    matches: &'c ArgMatches,
+) -> impl Iterator<Item = (&'c str, Value)> {
+    let named = command.get_arguments().filter_map(|arg| Some((arg, arg.get_long()?)));
+    let named = named.filter(|(_, name)| !QUESTIONS.contains(name));
+    named.filter_map(|(arg, name)| Some((name, value(arg, matches)?)))
+}
+
 /// As TOML has it.
 fn value(arg: &Arg, matches: &ArgMatches) -> Option<Value> {
     let name = arg.get_id().as_str();

@@ -318,6 +318,22 @@ impl Cluster {
         self.running(member)?.resume()
     }
 
+    /// SIGHUP: it reads its configuration again.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn hang_up(&self, member: Member) -> Result<(), StopError> {
+        self.running(member)?.hang_up()
+    }
+
+    /// All that a member has logged, in all of its runs.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn log(&self, member: Member) -> io::Result<String> {
+        fs::read(&self.seat_of(member).spec.log).map(|log| String::from_utf8_lossy(&log).into_owned())
+    }
+
     /// Starts a member again, with the data it had, and waits until it is ready.
     ///
     /// # Errors
@@ -661,15 +677,11 @@ impl Blueprint<'_> {
         args: Vec<String>,
         namespace: Option<Arc<Namespace>>,
     ) -> Seat {
-        let mut env = self.env.to_vec();
-        if std::env::var_os("XDPFS_LOG").is_none() {
-            env.push(("XDPFS_LOG".to_owned(), "info".to_owned()));
-        }
         let spec = ProcessSpec {
             name: member.to_string(),
             program: self.bin_dir.join(program),
             args: args.into_iter().map(Into::into).collect(),
-            env,
+            env: self.env.to_vec(),
             log: self.dir.join(format!("{member}.log")),
             namespace,
         };

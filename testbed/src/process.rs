@@ -210,6 +210,14 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
+    /// SIGHUP.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn hang_up(&self) -> Result<(), StopError> {
+        self.signal(Signal::HUP)
+    }
+
     /// The last lines of its stderr.
     #[must_use]
     pub fn log_tail(&self) -> String {

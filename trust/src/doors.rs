@@ -59,6 +59,20 @@ impl Doors {
         Self { limits, guests: BTreeMap::new(), next_id: 0 }
     }
 
+    /// From now on others are the limits. Gives those who have to go: as many as are idle, longest first, down to the new
+    /// limit.
+    pub(crate) fn limit(&mut self, limits: Limits) -> Vec<GuestId> {
+        self.limits = limits;
+        let mut leaving = Vec::new();
+        while self.guests.len() > limits.connections_max {
+            let idle = |known| self.longest(|stage| stage == Stage::Inside { is_known: known, requests: 0 });
+            let Some(guest) = idle(false).or_else(|| idle(true)) else { break };
+            self.guests.remove(&guest);
+            leaving.push(guest);
+        }
+        leaving
+    }
+
     /// Somebody has connected.
     pub(crate) fn enter(&mut self, now: Instant) -> Entry {
         let greeting = self.longest(|stage| stage == Stage::ExpectGreeting);
@@ -205,6 +219,22 @@ mod tests {
         }
         assert_eq!(scene.doors.len(), 3);
         assert!(scene.doors.guests.contains_key(&client));
+    }
+
+    #[test]
+    fn when_there_may_be_fewer_idle_ones_go_and_nobody_busy() {
+        let mut scene = Scene::new(5, 5);
+        let known = scene.come_in(true);
+        let [first, second, busy] = [(); 3].map(|()| scene.come_in(false));
+        scene.doors.begin(busy);
+        let limits = |connections_max| Limits { connections_max, handshakes_max: 1 };
+        assert_eq!(scene.doors.limit(limits(4)), [], "they are as many as there may be");
+        assert_eq!(scene.doors.limit(limits(2)), [first, second], "strangers first");
+        assert_eq!(scene.doors.limit(limits(1)), [known]);
+        assert_eq!(scene.doors.limit(limits(0)), [], "the other one is busy");
+        assert_eq!(scene.enter(), Entry::Refused);
+        assert_eq!(scene.doors.limit(limits(9)), []);
+        assert!(matches!(scene.enter(), Entry::In(_)));
     }
 
     #[test]

@@ -31,7 +31,9 @@ pub use dial::{DialError, Dialed, Dialer, Mismatch};
 pub use doors::Limits;
 pub use error::TrustError;
 pub use files::{CA_FILE, CERTIFICATE_FILE, KEY_FILE, first_certificate};
-pub use listener::{Caller, Connection, HANDSHAKE_TIMEOUT, Security, listen, listen_to_browsers};
+pub use listener::{
+    Caller, Connection, HANDSHAKE_TIMEOUT, Security, listen, listen_to_browsers, listen_within,
+};
 pub use presence::{Attended, PresenceLayer, Present};
 pub use principal::{ClusterName, NameError, Principal, Role};
 pub use tls::TlsTrust;

@@ -18,7 +18,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -120,6 +120,15 @@ pub fn listen(
     security: Security,
     limits: Limits,
 ) -> ReceiverStream<io::Result<Connection>> {
+    listen_within(listener, security, watch::Sender::new(limits).subscribe())
+}
+
+/// The same with limits that may change.
+pub fn listen_within(
+    listener: TcpListener,
+    security: Security,
+    limits: watch::Receiver<Limits>,
+) -> ReceiverStream<io::Result<Connection>> {
     listen_on(listener, Terms::Grpc(security), limits)
 }
 
@@ -130,18 +139,23 @@ pub fn listen_to_browsers(
     trust: Option<Arc<Trust>>,
     limits: Limits,
 ) -> ReceiverStream<io::Result<Connection>> {
-    listen_on(listener, Terms::Browsers(trust), limits)
+    listen_on(listener, Terms::Browsers(trust), watch::Sender::new(limits).subscribe())
 }
 
-fn listen_on(listener: TcpListener, terms: Terms, limits: Limits) -> ReceiverStream<io::Result<Connection>> {
+fn listen_on(
+    listener: TcpListener,
+    terms: Terms,
+    limits: watch::Receiver<Limits>,
+) -> ReceiverStream<io::Result<Connection>> {
     let (accepted, connections) = mpsc::channel(BACKLOG_MAX);
     tokio::spawn(async move {
-        let inside = Inside { doors: Doors::new(limits), guests: BTreeMap::new() };
+        let inside = Inside { doors: Doors::new(*limits.borrow()), guests: BTreeMap::new() };
         let house = Arc::new(House(Mutex::new(inside)));
         tokio::select! {
             () = accepted.closed() => {}
             () = accept(&listener, &terms, &house, &accepted) => {}
             () = review(&terms, &house) => {}
+            () = follow(limits, &house) => {}
         }
     });
     ReceiverStream::new(connections)
@@ -174,6 +188,14 @@ async fn accept(
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Ends idle connections when there may be fewer.
+async fn follow(mut limits: watch::Receiver<Limits>, house: &House) {
+    while limits.changed().await.is_ok() {
+        house.limit(*limits.borrow_and_update());
+    }
+    std::future::pending().await
 }
 
 /// Ends the connections of those who are no longer trusted.
@@ -281,6 +303,14 @@ impl House {
         inside.guests.insert(id, Guest { end: end.clone(), chain: Vec::new() });
         drop(inside);
         Some((Visit { id, house: Arc::clone(house) }, end))
+    }
+
+    fn limit(&self, limits: Limits) {
+        let mut inside = self.lock();
+        let leaving = inside.doors.limit(limits);
+        for guest in leaving.iter().filter_map(|id| inside.guests.remove(id)).collect::<Vec<_>>() {
+            guest.end.cancel();
+        }
     }
 
     fn greeted(&self, id: GuestId, chain: Vec<CertificateDer<'static>>) {

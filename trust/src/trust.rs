@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +34,8 @@ pub struct Trust {
     current: RwLock<Arc<Identity>>,
     /// Raised with every change.
     changes: watch::Sender<u64>,
+    /// Somebody does not want to wait for the next look.
+    wanted: Notify,
 }
 
 /// What is remembered between two looks.
@@ -64,6 +66,7 @@ impl Trust {
             roles,
             current: RwLock::new(Arc::new(identity)),
             changes: watch::Sender::new(0),
+            wanted: Notify::new(),
         }))
     }
 
@@ -86,6 +89,11 @@ impl Trust {
         TlsTrust::following_as_client(Arc::clone(self))
     }
 
+    /// Has whoever follows the directory look at it at once.
+    pub fn look_now(&self) {
+        self.wanted.notify_one();
+    }
+
     /// Follows what is written to the directory, until `stop`.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
         stop.run_until_cancelled(self.look_for_ever()).await;
@@ -96,7 +104,10 @@ impl Trust {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.wanted.notified() => {}
+            }
             self.look(&mut looked).await;
             self.warn_of_expiry(&mut looked);
         }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, value_parser};
 use thiserror::Error;
+use xdpfs_observe::LogFilter;
 
 use crate::{
     config::{MetaEndpoint, is_host_and_port},
@@ -17,7 +18,7 @@ use crate::{
 const AFTER_HELP: &str = "Nodes behind the edge advertise its address (--advertise) and listen on their own, or name another \
     one where the edge reaches them (--direct).\n\n\
     Prints one line `ready address=HOST:PORT xdp=MODE replies=HOW` once a metadata leader has said which nodes there are. \
-    Logs go to stderr; XDPFS_LOG sets what is logged (default: info). SIGINT and SIGTERM stop the edge. Exit codes: 0 \
+    Logs go to stderr; SIGHUP has the configuration read again. SIGINT and SIGTERM stop the edge. Exit codes: 0 \
     stopped as told, 1 failed, 2 wrong usage.";
 
 /// Where pinned state of the kernel program lies, for each uplink.
@@ -93,6 +94,9 @@ pub struct EdgeArguments {
     /// has the kernel program in its care.
     #[arg(long, value_name = "USER", env = "XDPFS_EDGE_USER")]
     user: Option<RunAs>,
+    /// Which messages are logged: a level, such as `debug`, or MODULE=LEVEL, separated by commas.
+    #[arg(long, env = "XDPFS_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: LogFilter,
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,

@@ -138,7 +138,7 @@ async fn receipts_never_mix_two_registrations() {
     }
     // A node that never finds its registration in place would take itself for one of two.
     let in_place = |heard: &Heard| {
-        let beaten = heard.heartbeats.last().is_some_and(|last| last.node_epoch == heard.epoch().into());
+        let beaten = heard.heartbeats.last().is_some_and(|last| last.node_epoch == u32::from(heard.epoch()));
         (beaten && !heard.register_again).then_some(())
     };
     let mut receipts = Vec::new();

@@ -215,7 +215,7 @@ impl Gateway {
 
     /// Whether the caller may have what it asks for, as the state is now.
     pub(super) fn check(&self, state: &State, access: &Access) -> Result<Caller, Refusal> {
-        access.check(state, self.config().root_key.as_ref())
+        access.check(state, self.live().root_key().as_deref())
     }
 
     /// What is to be noted of the call, if it asks for an administrative act.
@@ -223,7 +223,7 @@ impl Gateway {
         let (subject, request_id) = call.message.act()?;
         // The request may be 16 MiB, and this outlives it.
         let short = |text: &str| text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
-        let actor = identify(&call.access.presented, &self.state(), self.config().root_key.as_ref());
+        let actor = identify(&call.access.presented, &self.state(), self.live().root_key().as_deref());
         Some(Acting {
             method: T::METHOD,
             actor: actor.ok(),

@@ -14,6 +14,7 @@ use super::{
     Refusal,
     access::{Access, Caller},
     layers::{Deadline, RequestMetrics},
+    live::Live,
     rights::Asks,
 };
 use crate::{
@@ -33,6 +34,7 @@ const STRANGERS_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Gateway {
     config: Config,
+    live: Live,
     consensus: Consensus,
     liveness: Liveness,
     edges: Edges,
@@ -76,11 +78,18 @@ impl Gateway {
         let edges = Edges::new(config.times.edge_forgotten_after);
         let strangers = Semaphore::new(STRANGERS_MAX);
         let (clock, requests) = (LeaderClock::new(), Arc::default());
-        Self { config, consensus, liveness, edges, clock, audit, strangers, requests }
+        let live = Live::new(&config);
+        Self { config, live, consensus, liveness, edges, clock, audit, strangers, requests }
     }
 
+    /// As it was at the start.
     pub(crate) const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What of the configuration may have changed since the start.
+    pub(crate) const fn live(&self) -> &Live {
+        &self.live
     }
 
     pub(crate) const fn consensus(&self) -> &Consensus {

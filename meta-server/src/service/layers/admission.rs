@@ -6,12 +6,14 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use http::{Request, Response};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tower::{Layer, Service};
 
@@ -24,9 +26,41 @@ const OBSERVATIONS_MAX: usize = 64;
 /// Room for requests, shared by all connections.
 #[derive(Clone, Debug)]
 pub(in crate::service) struct Admission {
-    clients: Arc<Semaphore>,
-    nodes: Arc<Semaphore>,
-    observations: Arc<Semaphore>,
+    clients: Room,
+    nodes: Room,
+    observations: Room,
+}
+
+/// Room for requests of one kind. How much there is may change at any time; when it becomes less, nobody has to go.
+#[derive(Clone, Debug)]
+struct Room {
+    max: Arc<AtomicUsize>,
+    taken: Arc<AtomicUsize>,
+}
+
+/// A request's place, free again once this is dropped.
+#[derive(Debug)]
+struct Place {
+    taken: Arc<AtomicUsize>,
+}
+
+impl Room {
+    fn new(max: Arc<AtomicUsize>) -> Self {
+        Self { max, taken: Arc::default() }
+    }
+
+    fn take(&self) -> Option<Place> {
+        let max = self.max.load(Ordering::Relaxed);
+        let add = |taken| if taken < max { Some(taken + 1) } else { None };
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        taken.ok().map(|_| Place { taken: Arc::clone(&self.taken) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Adds [`Admission`] to a service.
@@ -42,23 +76,22 @@ pub(in crate::service) struct Admitted<S> {
 
 impl Admission {
     /// Room for `requests_max` requests of clients and as many of data nodes.
-    pub(in crate::service) fn new(requests_max: usize) -> Self {
-        let room = requests_max.min(Semaphore::MAX_PERMITS);
+    pub(in crate::service) fn new(requests_max: Arc<AtomicUsize>) -> Self {
         Self {
-            clients: Arc::new(Semaphore::new(room)),
-            nodes: Arc::new(Semaphore::new(room)),
-            observations: Arc::new(Semaphore::new(OBSERVATIONS_MAX)),
+            clients: Room::new(Arc::clone(&requests_max)),
+            nodes: Room::new(requests_max),
+            observations: Room::new(Arc::new(OBSERVATIONS_MAX.into())),
         }
     }
 
-    fn admit(&self, kind: Kind) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn admit(&self, kind: Kind) -> Result<Place, Refusal> {
         let room = match kind {
             Kind::Client => &self.clients,
             Kind::Node => &self.nodes,
             Kind::Observation => &self.observations,
         };
-        let full = |_| Refusal::new(Reason::Overloaded, "the server has as many requests as it can serve");
-        Arc::clone(room).try_acquire_owned().map_err(full)
+        let full = || Refusal::new(Reason::Overloaded, "the server has as many requests as it can serve");
+        room.take().ok_or_else(full)
     }
 }
 
@@ -119,6 +152,7 @@ mod tests {
     #[tokio::test]
     async fn request_beyond_the_limit_is_refused_until_another_ends() {
         let gate = Arc::new(Notify::new());
+        let max = Arc::new(AtomicUsize::new(1));
         let inner = tower::service_fn({
             let gate = Arc::clone(&gate);
             move |request: Request<()>| {
@@ -131,9 +165,9 @@ mod tests {
                 }
             }
         });
-        let service = AdmissionLayer(Admission::new(1)).layer(inner);
+        let service = AdmissionLayer(Admission::new(Arc::clone(&max))).layer(inner);
         let slow = tokio::spawn(service.clone().oneshot(request("/xdpfs.meta.v1.MetaService/Slow")));
-        while service.admission.clients.available_permits() > 0 {
+        while service.admission.clients.taken.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
         let ask = async |path| is_shed(&service.clone().oneshot(request(path)).await.unwrap());
@@ -141,6 +175,10 @@ mod tests {
         assert!(!ask("/xdpfs.meta.v1.MetaService/GetClusterStatus").await);
         assert!(!ask("/xdpfs.node.v1.NodeService/Heartbeat").await);
         assert!(!ask("/grpc.health.v1.Health/Check").await);
+        max.store(2, Ordering::Relaxed);
+        assert!(!ask("/xdpfs.meta.v1.MetaService/HeadObject").await, "there is more room at once");
+        max.store(1, Ordering::Relaxed);
+        assert!(ask("/xdpfs.meta.v1.MetaService/HeadObject").await, "and less, too");
         gate.notify_one();
         assert!(!is_shed(&slow.await.unwrap().unwrap()));
         assert!(!ask("/xdpfs.meta.v1.MetaService/HeadObject").await);
