@@ -13,6 +13,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use xdpfs_client::{AccessKey, ClientConfig, Endpoints, EndpointsError, Precondition, TlsTrust};
+use xdpfs_trace::{Endpoint, Ratio};
 
 use crate::{
     commands::{
@@ -87,6 +88,12 @@ pub(crate) struct Common {
         value_parser = parse_timeout
     )]
     pub(crate) timeout: Duration,
+    /// Send a trace of what is done to this OpenTelemetry collector, by OTLP over gRPC: it goes on in the metadata servers.
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
+    pub(crate) otlp_endpoint: Option<Endpoint>,
+    /// The share of runs that a trace is taken of, from 0 to 1.
+    #[arg(long, global = true, env = "XDPFS_TRACE_SAMPLE", value_name = "RATIO", default_value = "1")]
+    pub(crate) trace_sample: Ratio,
     /// Print results as JSON, one object per line; errors too, on standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -297,6 +304,8 @@ mod tests {
                 endpoint: endpoint.map(str::to_owned),
                 ca: None,
                 timeout: Duration::from_secs(1),
+                otlp_endpoint: None,
+                trace_sample: "1".parse().unwrap(),
                 json: false,
                 quiet: false,
                 access_key_file: None,

@@ -22,11 +22,12 @@ use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::{Parser as _, error::ErrorKind};
 use tokio::runtime::Runtime;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 use xdpfs_client::{Client, ObjectClient as _};
+use xdpfs_trace::{TraceConfig, Tracing};
 
 use crate::{
-    arguments::{Arguments, Command},
+    arguments::{Arguments, Command, Common},
     commands::{
         certify, completions, debug, dev, doctor, health, init,
         key::{self, KeyArguments, KeyCommand},
@@ -61,7 +62,20 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments, console: &mut Console) -> Result<Exit, Failure> {
-    start_log(matches!(arguments.command, Command::Dev(_)));
+    let mut tracing = tracing_of(&arguments.common);
+    start_log(matches!(arguments.command, Command::Dev(_)), tracing.as_ref());
+    if let Some(tracing) = &mut tracing {
+        tracing.start().map_err(|error| Failure::local("start threads", &error))?;
+    }
+    let outcome = run_command(arguments, console).await;
+    if let Some(tracing) = tracing {
+        // Its time is bounded, and nothing else is left to be done.
+        tracing.shutdown();
+    }
+    outcome
+}
+
+async fn run_command(arguments: &Arguments, console: &mut Console) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Certify(arguments) => certify::run(arguments, console),
         Command::Completions(arguments) => completions::run(*arguments, console),
@@ -100,13 +114,21 @@ fn start_runtime() -> Result<Runtime, Failure> {
     Runtime::new().map_err(|error| Failure::local("start threads", &error))
 }
 
+fn tracing_of(common: &Common) -> Option<Tracing> {
+    let endpoint = common.otlp_endpoint.clone()?;
+    let (service, version) = ("xdpfs-cli", env!("CARGO_PKG_VERSION"));
+    Some(Tracing::new(&TraceConfig { endpoint, ratio: common.trace_sample, service, version }))
+}
+
 /// Logs go to standard error. A cluster in this process may warn; a client's failures are told by the command.
-fn start_log(is_cluster: bool) {
+fn start_log(is_cluster: bool, tracing: Option<&Tracing>) {
     let default = if is_cluster { dev::LOG_FILTER } else { "off" };
     let filter = EnvFilter::try_from_env("XDPFS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let stderr = std::io::stderr;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal());
-    log.with_writer(stderr).init();
+    let log = tracing_subscriber::fmt::layer().with_ansi(stderr().is_terminal()).with_writer(stderr);
+    // Not a list of layers: an empty one switches the log off, too.
+    let traces = tracing.map(Tracing::layer);
+    tracing_subscriber::registry().with(traces).with(log.with_filter(filter)).init();
 }
 
 /// Tells what clap has to say, which may be the help that was asked for.

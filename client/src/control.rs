@@ -20,7 +20,7 @@ use tonic::{
     metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
-use tracing::debug;
+use tracing::{Instrument as _, Span, debug};
 use xdpfs_proto::{
     access::v1::access_service_client::AccessServiceClient, meta::v1::meta_service_client::MetaServiceClient,
 };
@@ -36,6 +36,7 @@ use crate::{
     access_key::{AccessKey, may_send_key},
     config::{ClientConfig, ENDPOINTS_MAX, parse_endpoint},
     error::{Error, Result},
+    traces,
 };
 
 /// Objects and buckets, at one metadata server.
@@ -162,6 +163,22 @@ impl Control {
         Send: Fn(Api, Request<Req>) -> Sent,
         Sent: Future<Output = Result<Response<Res>, Status>>,
     {
+        let span = traces::call(operation.label());
+        self.repeat(operation, request, send).instrument(span).await
+    }
+
+    async fn repeat<Api, Req, Res, Send, Sent>(
+        &self,
+        operation: Operation,
+        request: Req,
+        send: Send,
+    ) -> Result<Res, Refusal>
+    where
+        Api: Service,
+        Req: Clone,
+        Send: Fn(Api, Request<Req>) -> Sent,
+        Sent: Future<Output = Result<Response<Res>, Status>>,
+    {
         let mut attempts = Attempts::new(operation);
         loop {
             let endpoint = self.with_route(|route| route.current().to_owned());
@@ -169,6 +186,7 @@ impl Control {
                 return Err(attempts.refuse(Error::KeyInPlainText { endpoint }));
             }
             attempts.count += 1;
+            Span::current().record("attempts", attempts.count);
             match self.attempt(&endpoint, request.clone(), &send).await {
                 Ok(response) => {
                     self.with_route(|route| route.answered(&endpoint));
@@ -197,6 +215,7 @@ impl Control {
         if let Some(authorization) = &self.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
+        traces::inject(request.metadata_mut());
         request.set_timeout(self.attempt_timeout);
         let timed_out = |_| Err(Status::deadline_exceeded("no answer in time"));
         tokio::time::timeout(self.attempt_timeout, send(service, request)).await.unwrap_or_else(timed_out)

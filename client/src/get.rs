@@ -12,7 +12,7 @@ mod version;
 
 use std::{ops::Range, sync::Arc};
 
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use self::{
     manifest::{Part, bad_reply},
@@ -28,6 +28,7 @@ use crate::{
     client::Shared,
     error::{Error, Result},
     name::ObjectName,
+    traces,
 };
 
 /// How often a get begins anew because the object changes under it.
@@ -52,6 +53,15 @@ pub(crate) async fn get(
     options: GetOptions,
 ) -> Result<GetStream> {
     let name = ObjectName::new(bucket, key)?;
+    let span = traces::get();
+    let get = begin(shared, name, options).instrument(span.clone()).await;
+    if let Ok(stream) = &get {
+        span.record("size", stream.object().size);
+    }
+    get
+}
+
+async fn begin(shared: &Arc<Shared>, name: ObjectName, options: GetOptions) -> Result<GetStream> {
     for _ in 0..STARTS_MAX {
         let (part, range) = open(shared, &name, &options).await?;
         let Part { object, chunks, introduction } = part;

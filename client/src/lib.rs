@@ -48,6 +48,7 @@ mod object_client;
 mod put;
 mod session;
 mod suspects;
+mod traces;
 mod warnings;
 mod writer;
 

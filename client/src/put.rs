@@ -12,6 +12,7 @@ mod upload;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::io::AsyncRead;
+use tracing::Instrument as _;
 
 use self::{
     chunker::Chunker,
@@ -24,6 +25,7 @@ use crate::{
     client::Shared,
     error::{Error, Result},
     name::ObjectName,
+    traces,
 };
 
 /// Bytes read before a put begins: the smallest chunk size, so that most small objects are known in full.
@@ -95,6 +97,23 @@ where
 {
     let name = ObjectName::new(bucket, key)?;
     options.check()?;
+    let span = traces::put();
+    let put = put_checked(shared, name, input, options).instrument(span.clone()).await;
+    if let Ok(put) = &put {
+        span.record("size", put.object.size);
+    }
+    put
+}
+
+async fn put_checked<R>(
+    shared: &Arc<Shared>,
+    name: ObjectName,
+    input: R,
+    options: PutOptions,
+) -> Result<PutResult>
+where
+    R: AsyncRead + Send + Unpin,
+{
     let mut chunker = Chunker::new(input);
     let peeked = chunker.fill(PEEK_BYTES).await.map_err(Error::Input)?;
     let first = if chunker.has_ended() { u32::from(peeked > 0) } else { first_grants(options.size_hint) };

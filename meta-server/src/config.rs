@@ -14,6 +14,7 @@ use std::{
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
 use xdpfs_observe::LogFilter;
 use xdpfs_settings::{Reloader, Settings, mark_reloaded};
+use xdpfs_trace::{Endpoint, Ratio};
 
 use crate::credential::{Credential, KeyId, MalformedCredential, SecretHash};
 
@@ -340,7 +341,7 @@ impl std::str::FromStr for Member {
 }
 
 /// The options that are read again while the server runs. Certificates are followed all the time.
-const RELOADED: &[&str] = &["connections-max", "log", "requests-max", "root-key-file"];
+const RELOADED: &[&str] = &["connections-max", "log", "requests-max", "root-key-file", "trace-sample"];
 
 /// The command line of `xdpfs-meta-server`.
 #[derive(Debug, Parser)]
@@ -426,6 +427,13 @@ pub struct Arguments {
     /// raft-rs, whose words come by slog, speaks at length; what matters of it is logged by this program itself.
     #[arg(long, env = "XDPFS_LOG", value_name = "FILTER", default_value = "info,slog=warn")]
     pub log: LogFilter,
+    /// Send traces of clients' requests to this OpenTelemetry collector, by OTLP over gRPC. By default nowhere.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
+    pub otlp_endpoint: Option<Endpoint>,
+    /// The share of traces that is taken, of those that begin here, from 0 to 1; those that a client takes are taken too,
+    /// unless this is 0.
+    #[arg(long, env = "XDPFS_TRACE_SAMPLE", value_name = "RATIO", default_value = "1")]
+    pub trace_sample: Ratio,
     /// Log as JSON.
     #[arg(long, env = "XDPFS_LOG_JSON")]
     pub log_json: bool,

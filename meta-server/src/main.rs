@@ -11,15 +11,26 @@ use tokio::signal::unix::{SignalKind, signal};
 use xdpfs_meta_server::{Arguments, Config, Server, ServerError};
 use xdpfs_observe::Log;
 use xdpfs_settings::Reloader;
+use xdpfs_trace::{TraceConfig, Tracing};
 
 fn main() -> ExitCode {
     let (arguments, reloader) = Arguments::of_process();
-    let log = Log::start(&arguments.log, arguments.log_json, Vec::new());
+    let service = ("xdpfs-meta-server", env!("CARGO_PKG_VERSION"));
+    let tracing = arguments.otlp_endpoint.clone().map(|endpoint| {
+        Tracing::new(&TraceConfig {
+            endpoint,
+            ratio: arguments.trace_sample,
+            service: service.0,
+            version: service.1,
+        })
+    });
+    let layers = tracing.iter().map(Tracing::layer).collect();
+    let log = Log::start(&arguments.log, arguments.log_json, layers);
     let config = match arguments.into_config() {
         Ok(config) => config,
         Err(error) => return fail(2, &error.into()),
     };
-    match run(config, Reloading { log, reloader }) {
+    match run(config, Reloading { log, reloader, tracing }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if matches!(error.downcast_ref(), Some(ServerError::Config(_))) => fail(2, &error),
         Err(error) => fail(1, &error),
@@ -33,6 +44,9 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("signals cannot be received")?;
     let id = config.id;
     xdpfs_trust::allow_connections(config.connections_max);
+    if let Some(tracing) = &mut reloading.tracing {
+        tracing.start().context("traces cannot be sent")?;
+    }
     let server = Server::start(config).await?;
     let announce = async {
         server.ready().await;
@@ -58,6 +72,9 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
     }
     server.shutdown().await;
+    if let Some(tracing) = reloading.tracing {
+        tracing.shutdown();
+    }
     Ok(())
 }
 
@@ -65,6 +82,7 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
 struct Reloading {
     log: Log,
     reloader: Reloader,
+    tracing: Option<Tracing>,
 }
 
 impl Reloading {
@@ -83,9 +101,12 @@ impl Reloading {
     fn try_reload(&mut self, server: &Server) -> anyhow::Result<()> {
         let reread = self.reloader.read()?;
         let arguments = Arguments::from_arg_matches(&reread.matches)?;
-        let filter = arguments.log.clone();
+        let (filter, ratio) = (arguments.log.clone(), arguments.trace_sample);
         server.reload(&arguments.into_config()?)?;
         self.log.set_filter(&filter);
+        if let Some(tracing) = &self.tracing {
+            tracing.set_ratio(ratio);
+        }
         self.reloader.accept(reread);
         Ok(())
     }

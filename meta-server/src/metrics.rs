@@ -26,6 +26,8 @@ impl Source for MetaMetrics {
         scrape.latencies(&names::META_COMMIT, [(["replicate"], replicate), (["apply"], apply)]);
         scrape.latency(&names::META_LOG_SYNC, log_sync);
         self.requests.collect(scrape);
+        let spans = xdpfs_trace::counts();
+        scrape.counters(&names::TRACE_SPANS, [(["sent"], spans.sent), (["lost"], spans.lost)]);
         let key_epoch = self.gateway.state().key_epochs().last_number();
         scrape.gauge(&names::META_KEY_EPOCH, key_epoch.into());
         let status = self.gateway.cluster_status();

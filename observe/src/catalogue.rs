@@ -148,6 +148,9 @@ catalogue! {
     /// One if the process can serve: a meta server that knows a leader, a node or an edge that has heard from one within
     /// ten seconds, a node whose disk has not failed.
     READY = Gauge "ready" of Meta, Node, Edge;
+    /// Spans of traces (`--otlp-endpoint`), by what became of them: the collector has taken them (`sent`), or they are gone
+    /// because it is slow or down (`lost`).
+    TRACE_SPANS = Counter "trace_spans" {"outcome"} of Meta;
 
     /// One on the server that leads, zero elsewhere. The sum over a healthy cluster is one.
     META_LEADS = Gauge "meta_leads" of Meta;

@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, ops::Range};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 use xdpfs_transport::{TransferError, crc32c};
 use xdpfs_wire::{Advice, NodeId, Status};
 
 use super::version::{Lost, Version};
-use crate::{ChunkPlacement, control::Backoff, error::Error, suspects::Suspects};
+use crate::{ChunkPlacement, control::Backoff, error::Error, suspects::Suspects, traces};
 
 /// What to read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -126,7 +126,8 @@ impl Piece {
         let Some(access) = version.session.access(node) else { return (node, Err(Failure::NoAddress)) };
         let read =
             version.shared.transport.read(access.target, access.key, self.chunk.chunk, self.range.clone());
-        let bytes = match read.await {
+        let span = traces::read_chunk(node.0, self.range.end - self.range.start);
+        let bytes = match read.instrument(span).await {
             Ok(bytes) => bytes,
             Err(error) => return (node, Err(Failure::Transfer(error))),
         };

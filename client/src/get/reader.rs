@@ -8,7 +8,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 use bytes::Bytes;
 use tokio::{sync::OwnedSemaphorePermit, task::JoinError};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 use xdpfs_transport::crc32c_combine;
 use xdpfs_wire::ChunkId;
 
@@ -111,7 +111,7 @@ impl Reader {
         let read = async move { piece::read(&version, Piece { chunk, range }).await };
         self.in_flight.push_back(Flight {
             chunk: id,
-            read: AbortOnDropHandle::new(tokio::spawn(read)),
+            read: AbortOnDropHandle::new(tokio::spawn(read.in_current_span())),
             memory,
         });
         Ok(())
@@ -144,6 +144,6 @@ impl Reader {
                 debug!(?lost, "capability not renewed");
             }
         };
-        self.renewal = Some(AbortOnDropHandle::new(tokio::spawn(renewal)));
+        self.renewal = Some(AbortOnDropHandle::new(tokio::spawn(renewal.in_current_span())));
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{io::AsyncRead, sync::OwnedSemaphorePermit};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::{
     chunker::Chunker,
@@ -70,7 +71,7 @@ impl InFlight {
             let _memory = memory;
             (index, replicas::write_chunk(&upload, grant, data).await)
         };
-        self.writes.push(AbortOnDropHandle::new(tokio::spawn(write)));
+        self.writes.push(AbortOnDropHandle::new(tokio::spawn(write.in_current_span())));
         self.begun += 1;
     }
 

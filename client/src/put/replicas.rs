@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 use xdpfs_transport::{TransferError, crc32c};
 use xdpfs_wire::{Advice, ChunkId, NodeId, Receipt, Status};
 
@@ -17,6 +17,7 @@ use crate::{
     chunk_transport::ChunkSum,
     control::Backoff,
     error::{Error, Result},
+    traces,
 };
 
 /// How often one node is asked again within a round, after a renewal or a pause.
@@ -194,7 +195,8 @@ impl ChunkWrite<'_> {
         let (chunk, data) = (self.grant.chunk, self.data.clone());
         let write =
             self.upload.shared.transport.write(access.target, access.key, chunk, data, self.sum.crc32c);
-        let receipt = write.await.map_err(Some)?;
+        let span = traces::write_chunk(node.0, self.data.len());
+        let receipt = write.instrument(span).await.map_err(Some)?;
         let is_ours = receipt.chunk == chunk
             && receipt.node == node
             && (receipt.length, receipt.crc) == (self.sum.length, self.sum.crc32c);

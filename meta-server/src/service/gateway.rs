@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tracing::{Instrument as _, field::Empty};
 use uuid::Uuid;
 use xdpfs_proto::state::v1::{self as pb, command, outcome};
 
@@ -146,7 +147,8 @@ impl Gateway {
     /// Waits until the state includes everything that was committed when the call was made. Gives the term in which
     /// this server leads.
     pub(crate) async fn read_barrier(&self, deadline: Instant) -> Result<u64, Refusal> {
-        self.consensus.read_barrier(deadline).await.map_err(|error| match error {
+        let span = tracing::trace_span!(target: xdpfs_trace::TARGET, "read barrier");
+        self.consensus.read_barrier(deadline).instrument(span).await.map_err(|error| match error {
             // Nothing was asked for that could have happened.
             ConsensusError::OutcomeUnknown | ConsensusError::Stopped => self.not_leading(),
             ConsensusError::DeadlineExceeded
@@ -194,8 +196,11 @@ impl Gateway {
             kind: Some(kind),
             deletion_grace_ms: millis(self.config.times.deletion_grace),
         };
-        let applied =
-            self.consensus.propose(&command, deadline).await.map_err(|error| self.refusal(error))?;
+        // From the queue of the raft loop through the log and a majority to the state; the stages have histograms.
+        let span = tracing::trace_span!(target: xdpfs_trace::TARGET, "propose", index = Empty);
+        let applied = self.consensus.propose(&command, deadline).instrument(span.clone()).await;
+        let applied = applied.map_err(|error| self.refusal(error))?;
+        span.record("index", applied.index);
         match applied.outcome.kind {
             Some(outcome::Kind::Rejected(rejected)) => Err(rejected.into()),
             Some(kind) => Ok(kind),

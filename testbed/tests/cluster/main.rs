@@ -18,4 +18,5 @@ mod restart;
 mod round_trip;
 mod settings;
 mod support;
+mod traces;
 mod trust;

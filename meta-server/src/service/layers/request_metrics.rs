@@ -57,6 +57,14 @@ struct Counts {
     latency: Latency,
 }
 
+impl RequestMetrics {
+    /// The method of this path, without its service, if there is such a method.
+    pub(super) fn method(&self, path: &str) -> Option<&str> {
+        let (path, _) = self.methods.get_key_value(path)?;
+        path.rsplit('/').next()
+    }
+}
+
 impl Counts {
     fn is_used(&self) -> bool {
         self.codes.iter().any(|count| count.load(Ordering::Relaxed) > 0)

@@ -11,11 +11,11 @@ use std::{
 use http::{Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
-use super::RequestMetrics;
+use super::{Kind, RequestMetrics};
 
-/// Opens a span for every request.
+/// Opens a span for every request, and for each of a client one in the trace that it belongs to.
 #[derive(Clone, Debug)]
 pub(in crate::service) struct TraceLayer(pub(in crate::service) Arc<RequestMetrics>);
 
@@ -31,6 +31,17 @@ impl<S> Layer<S> for TraceLayer {
 
     fn layer(&self, inner: S) -> Traced<S> {
         Traced { inner, metrics: Arc::clone(&self.0) }
+    }
+}
+
+impl<S> Traced<S> {
+    /// Nodes and edges speak all the time: they are in no trace.
+    fn span_of<B>(&self, request: &Request<B>) -> Span {
+        let method = self.metrics.method(request.uri().path());
+        let Some(method) = method.filter(|_| Kind::of(request) == Kind::Client) else { return Span::none() };
+        let span = tracing::trace_span!(target: xdpfs_trace::TARGET, "serve", otel.name = method, otel.kind = "server");
+        xdpfs_trace::adopt(&span, request.headers());
+        span
     }
 }
 
@@ -51,7 +62,8 @@ where
         let path = request.uri().path().to_owned();
         let span = tracing::debug_span!("request", method = path);
         let (started, metrics) = (Instant::now(), Arc::clone(&self.metrics));
-        let answer = span.in_scope(|| self.inner.call(request));
+        let served = self.span_of(&request);
+        let answer = span.in_scope(|| served.in_scope(|| self.inner.call(request)));
         let traced = async move {
             let answer = answer.await;
             let took = started.elapsed();
@@ -71,6 +83,6 @@ where
             }
             answer
         };
-        Box::pin(traced.instrument(span))
+        Box::pin(traced.instrument(served).instrument(span))
     }
 }
