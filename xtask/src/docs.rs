@@ -25,8 +25,8 @@ A server also takes a TOML file (`--config FILE`): each key is a long option wit
 options that can be given several times are lists. The command line and the environment win over it, and an unknown key is an
 error. `--show-config` prints what it all comes to, and where each value came from.
 
-Besides these, every server reads `XDPFS_LOG`, a filter of what is logged: `info` (the default), `debug`, or by
-module, such as `info,xdpfs_meta_server::consensus=debug`.
+Options that are marked \"Read again on SIGHUP\" change while a server runs, when it gets that signal (`systemctl reload`); for all others it
+says in its log that they take a restart. The files with certificates and with the root key are read again then, too.
 ";
 
 /// Writes all pages anew.
@@ -87,13 +87,17 @@ fn help(binary: &str, subcommand: &[&str]) -> anyhow::Result<String> {
     let program: PathBuf = sh::target_dir("debug").join(binary);
     let program = program.to_str().context("the path of the target directory is not text")?;
     let mut command = sh::command(&[&[program], subcommand, &["--help"]].concat());
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("XDPFS_")) {
+    for (name, _) in env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     let output = command.env("COLUMNS", "100").env_remove("CLICOLOR_FORCE").output();
     let output = output.with_context(|| format!("cannot run `{binary} --help`"))?;
     ensure!(output.status.success(), "`{binary} --help` failed ({})", output.status);
     String::from_utf8(output.stdout).with_context(|| format!("the help of {binary} is not text"))
+}
+
+fn is_ours(variable: &str) -> bool {
+    ["XDPFS_", "OTEL_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 /// The names in the section `Commands:`.
