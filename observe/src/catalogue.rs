@@ -230,6 +230,9 @@ catalogue! {
     /// Bytes of live chunks that compaction has moved.
     STORE_MOVED_BYTES = Counter "store_compaction_moved" [Bytes] of Node;
 
+    /// The last second, since the Unix epoch, in which the process's own certificate holds; missing without one.
+    CERTIFICATE_EXPIRES = Gauge "certificate_expires" [Seconds] of Meta, Node, Edge;
+
     /// Always one; the label says where the kernel program runs: `native`, `generic` or `off`.
     XDP_MODE = Gauge "xdp_mode_info" {"mode"} of Node, Edge;
     /// Packets by how they ended in the kernel program (docs/xdp.md), since it was loaded.

@@ -54,6 +54,11 @@ impl Scrape<'_> {
         self.write(metric, Kind::Gauge, |mut out| out.encode_gauge(&value));
     }
 
+    /// A number that there need not be: without one, only what it would mean is told.
+    pub fn optional_gauge(&mut self, metric: &Metric, value: Option<f64>) {
+        self.write(metric, Kind::Gauge, |mut out| value.map_or(Ok(()), |value| out.encode_gauge(&value)));
+    }
+
     /// Numbers, each with the values of its labels in the catalogue's order.
     pub fn gauges<const N: usize>(
         &mut self,

@@ -76,6 +76,12 @@ impl Trust {
         self.identity().principal.clone()
     }
 
+    /// Until when its certificate holds, since the Unix epoch.
+    #[must_use]
+    pub fn expiry(&self) -> Duration {
+        self.identity().not_after
+    }
+
     /// How to connect to the cluster's metadata servers, as this process.
     #[must_use]
     pub fn dialing(self: &Arc<Self>) -> TlsTrust {
