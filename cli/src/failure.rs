@@ -245,6 +245,7 @@ fn hint_for(error: &Error) -> Option<String> {
             format!("remove its objects first: xdpfs-cli rm -r {bucket}/, or all at once: xdpfs-cli rb --force {bucket}")
         }
         Error::Mismatch { mismatch, .. } => hint_for_mismatch(mismatch),
+        Error::NodeNotFound => "see those that exist with: xdpfs-cli node list".into(),
         Error::ObjectNotFound { bucket, .. } => format!("see what is there: xdpfs-cli ls -r {bucket}"),
         Error::PreconditionFailed { .. } => format!("see what the key holds with: xdpfs-cli stat {PLACE}"),
         Error::RangeNotSatisfiable { size: 0, .. } => "it is empty: get it without --range".into(),
@@ -302,6 +303,7 @@ fn address_in(error: &Error) -> Option<Address> {
         | Error::Mismatch { .. }
         | Error::KeyInPlainText { .. }
         | Error::LastAdminKey
+        | Error::NodeNotFound
         | Error::SecretLost { .. }
         | Error::Unauthenticated { .. }
         | Error::PreconditionFailed { .. }

@@ -7,8 +7,8 @@ use std::{
 
 use serde::Serialize;
 use xdpfs_client::{
-    AccessKeyInfo, Bucket, ChunkPlacement, ClusterStatus, DataNode, Edge, Grant, MetaServer, Object,
-    PutResult, Rotation, Warning, warnings,
+    AccessKeyInfo, Bucket, ChunkPlacement, ClusterStatus, DataNode, Edge, Grant, MetaServer, NodeLabel,
+    Object, PutResult, Rotation, Warning, warnings,
 };
 
 use crate::failure::Failure;
@@ -223,10 +223,13 @@ struct MetaServerRecord<'a> {
     endpoint: &'a str,
     role: &'static str,
     matched_index: u64,
+    /// Null: the server that answered doesn't know.
+    certificate_expires: Option<String>,
 }
 
+/// A data node.
 #[derive(Debug, Serialize)]
-struct DataNodeRecord<'a> {
+pub(crate) struct DataNodeRecord<'a> {
     id: u32,
     epoch: u32,
     address: &'a str,
@@ -244,6 +247,11 @@ struct DataNodeRecord<'a> {
     direct_address: &'a str,
     written_bytes: u64,
     read_bytes: u64,
+    labels: BTreeMap<&'a str, &'a str>,
+    version: &'a str,
+    /// Null: it was not noted.
+    registered: Option<String>,
+    certificate_expires: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -256,6 +264,7 @@ struct EdgeRecord<'a> {
     packets: &'a BTreeMap<String, u64>,
     rejects: &'a BTreeMap<String, u64>,
     last_heard_age_ms: u64,
+    certificate_expires: Option<String>,
 }
 
 /// RFC 3339 in UTC with milliseconds.
@@ -403,6 +412,7 @@ impl<'a> From<&'a MetaServer> for MetaServerRecord<'a> {
             endpoint: &server.endpoint,
             role: server.role.label(),
             matched_index: server.matched_index,
+            certificate_expires: server.certificate_expires.map(timestamp),
         }
     }
 }
@@ -427,6 +437,10 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             direct_address: &node.direct_address,
             written_bytes: node.written_bytes,
             read_bytes: node.read_bytes,
+            labels: labels_by_key(&node.labels),
+            version: &node.version,
+            registered: node.registered.map(timestamp),
+            certificate_expires: node.certificate_expires.map(timestamp),
         }
     }
 }
@@ -442,8 +456,14 @@ impl<'a> From<&'a Edge> for EdgeRecord<'a> {
             packets: &edge.packets,
             rejects: &edge.rejects,
             last_heard_age_ms: milliseconds(edge.last_heard_age),
+            certificate_expires: edge.certificate_expires.map(timestamp),
         }
     }
+}
+
+/// The values of labels by their keys.
+pub(crate) fn labels_by_key(labels: &[NodeLabel]) -> BTreeMap<&str, &str> {
+    labels.iter().map(|label| (label.key.as_str(), label.value.as_str())).collect()
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -13,14 +13,15 @@ use xdpfs_proto::meta::v1 as proto;
 use xdpfs_transport::{ChunkClient, Counters};
 
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClientConfig, ClusterStatus, GetOptions, GetStream,
-    ListOptions, ListPage, Object, ObjectClient, Precondition, PutOptions, PutResult,
+    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClientConfig, ClusterStatus, DrainPlan, GetOptions,
+    GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery,
+    PlacementReport, Precondition, PutOptions, PutResult,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     error::{Error, Result},
     get,
     name::{ObjectName, bucket_name},
-    put,
+    placement, put,
     suspects::Suspects,
 };
 
@@ -259,6 +260,23 @@ impl ObjectClient for Client {
             }
             _ => Ok(status),
         }
+    }
+
+    async fn label_node(&self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {
+        placement::label_node(self, node, change).await
+    }
+
+    async fn explain_placement(
+        &self,
+        bucket: &str,
+        key: &str,
+        query: PlacementQuery,
+    ) -> Result<PlacementReport> {
+        placement::explain(self, bucket, key, query).await
+    }
+
+    async fn drain_plan(&self, nodes: &[u32]) -> Result<DrainPlan> {
+        placement::plan_drain(self, nodes).await
     }
 
     async fn close(&self) {

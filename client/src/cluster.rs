@@ -1,8 +1,13 @@
 //! The cluster as its leader sees it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use xdpfs_proto::meta::v1::{self as proto, data_node_status::State, meta_server_status::Role};
+
+use crate::NodeLabel;
 
 /// The state of the whole cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -77,6 +82,8 @@ pub struct MetaServer {
     pub role: MetaRole,
     /// Entries that the leader knows it to hold.
     pub matched_index: u64,
+    /// When its certificate ends, if the answering server knows: each knows its own.
+    pub certificate_expires: Option<SystemTime>,
 }
 
 /// What a metadata server does at present.
@@ -129,6 +136,14 @@ pub struct DataNode {
     pub written_bytes: u64,
     /// Bytes that were read from it since its start.
     pub read_bytes: u64,
+    /// The labels that hold, by key.
+    pub labels: Vec<NodeLabel>,
+    /// The release that it runs; empty until it has said.
+    pub version: String,
+    /// When it registered, if that was noted.
+    pub registered: Option<SystemTime>,
+    /// When its certificate ends, if it has one and has said so.
+    pub certificate_expires: Option<SystemTime>,
 }
 
 /// A host that stands before data nodes.
@@ -150,6 +165,8 @@ pub struct Edge {
     pub rejects: BTreeMap<String, u64>,
     /// Time since it was last heard of.
     pub last_heard_age: Duration,
+    /// When its certificate ends, if it has one and has said so.
+    pub certificate_expires: Option<SystemTime>,
 }
 
 /// Whether a data node is heard of.
@@ -220,7 +237,13 @@ impl From<proto::MetaServerStatus> for MetaServer {
             Role::Follower => MetaRole::Follower,
             Role::Unreachable => MetaRole::Unreachable,
         };
-        Self { id: server.id, role, matched_index: server.matched_index, endpoint: server.endpoint }
+        Self {
+            id: server.id,
+            role,
+            matched_index: server.matched_index,
+            endpoint: server.endpoint,
+            certificate_expires: time(server.certificate_expiry_s.checked_mul(1000)),
+        }
     }
 }
 
@@ -249,6 +272,10 @@ impl From<proto::DataNodeStatus> for DataNode {
             xdp_packets: node.xdp_packets,
             written_bytes: node.written_bytes,
             read_bytes: node.read_bytes,
+            labels: node.labels.into_iter().map(NodeLabel::from).collect(),
+            version: node.version,
+            registered: time(Some(node.register_time_ms)),
+            certificate_expires: time(node.certificate_expiry_s.checked_mul(1000)),
         }
     }
 }
@@ -264,6 +291,13 @@ impl From<proto::EdgeStatus> for Edge {
             packets: edge.packets,
             rejects: edge.rejects,
             last_heard_age: Duration::from_millis(edge.last_heard_age_ms),
+            certificate_expires: time(edge.certificate_expiry_s.checked_mul(1000)),
         }
     }
+}
+
+/// Milliseconds since the Unix epoch; zero is nothing, and so is what no clock shows.
+fn time(unix_ms: Option<u64>) -> Option<SystemTime> {
+    let since_epoch = unix_ms.filter(|unix_ms| *unix_ms != 0).map(Duration::from_millis)?;
+    SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }

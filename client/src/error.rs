@@ -54,6 +54,9 @@ pub enum Error {
     /// Nobody could make access keys any more.
     #[error("no other access key can make keys")]
     LastAdminKey,
+    /// No data node of this number has ever registered.
+    #[error("there is no data node of this number")]
+    NodeNotFound,
     /// The bucket has no such key.
     #[error("there is no object {key:?} in bucket {bucket:?}")]
     ObjectNotFound {
@@ -255,9 +258,10 @@ impl Error {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::BucketExists { .. } => ErrorKind::AlreadyExists,
-            Self::AccessKeyNotFound { .. } | Self::BucketNotFound { .. } | Self::ObjectNotFound { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::AccessKeyNotFound { .. }
+            | Self::BucketNotFound { .. }
+            | Self::NodeNotFound
+            | Self::ObjectNotFound { .. } => ErrorKind::NotFound,
             Self::BucketNotEmpty { .. } => ErrorKind::NotEmpty,
             Self::Input(_) | Self::Socket(_) => ErrorKind::Io,
             Self::InvalidArgument { .. } | Self::KeyInPlainText { .. } | Self::RangeNotSatisfiable { .. } => {

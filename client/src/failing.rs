@@ -13,8 +13,9 @@ use tokio::io::AsyncRead;
 
 pub use self::plan::{Fault, Method, Plan};
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, GetOptions, GetStream, ListOptions,
-    ListPage, Object, ObjectClient, Precondition, PutOptions, PutResult,
+    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DrainPlan, GetOptions, GetStream,
+    LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport,
+    Precondition, PutOptions, PutResult,
     error::{Error, Result},
 };
 
@@ -136,6 +137,24 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
 
     async fn cluster_status(&self) -> Result<ClusterStatus> {
         call(self.next_fault(Method::ClusterStatus), self.inner.cluster_status()).await
+    }
+
+    async fn label_node(&self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {
+        call(self.next_fault(Method::LabelNode), self.inner.label_node(node, change)).await
+    }
+
+    async fn explain_placement(
+        &self,
+        bucket: &str,
+        key: &str,
+        query: PlacementQuery,
+    ) -> Result<PlacementReport> {
+        let explained = self.inner.explain_placement(bucket, key, query);
+        call(self.next_fault(Method::ExplainPlacement), explained).await
+    }
+
+    async fn drain_plan(&self, nodes: &[u32]) -> Result<DrainPlan> {
+        call(self.next_fault(Method::DrainPlan), self.inner.drain_plan(nodes)).await
     }
 
     async fn close(&self) {

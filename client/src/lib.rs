@@ -45,6 +45,7 @@ pub mod mock;
 mod name;
 mod object;
 mod object_client;
+mod placement;
 mod put;
 mod session;
 mod suspects;
@@ -70,6 +71,10 @@ pub use list::{ListOptions, ListPage, objects};
 pub use name::check_key;
 pub use object::{ChunkPlacement, Object, ParsePreconditionError, Precondition};
 pub use object_client::ObjectClient;
+pub use placement::{
+    DrainPlan, DrainTarget, LabelChange, NodeLabel, PlacedChunk, PlacedNode, PlacementChoice, PlacementQuery,
+    PlacementReport, Spread,
+};
 pub use put::{PutOptions, PutResult};
 pub use warnings::{Warning, warnings};
 pub use writer::ObjectWriter;

@@ -6,6 +6,7 @@
 
 mod access;
 mod listing;
+mod placement;
 mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +18,9 @@ use xdpfs_wire::NodeId;
 
 use self::store::{NODES, Store};
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DataNode, DataNodeState, GetOptions,
-    GetStream, ListOptions, ListPage, MetaRole, MetaServer, Object, ObjectClient, Precondition, PutOptions,
-    PutResult,
+    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DataNode, DataNodeState, DrainPlan,
+    GetOptions, GetStream, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object,
+    ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
 };
@@ -139,12 +140,19 @@ impl ObjectClient for MockClient {
 
     async fn cluster_status(&self) -> Result<ClusterStatus> {
         let buckets: Vec<_> = self.with_store(|store| store.buckets_after("").collect());
-        let server =
-            MetaServer { id: 1, endpoint: "mock:1".into(), role: MetaRole::Leader, matched_index: 0 };
+        let server = MetaServer {
+            id: 1,
+            endpoint: "mock:1".into(),
+            role: MetaRole::Leader,
+            matched_index: 0,
+            certificate_expires: None,
+        };
         Ok(ClusterStatus {
             cluster_id: "mock".into(),
             meta_servers: vec![server],
-            data_nodes: (1..=NODES).map(|id| data_node(NodeId(id))).collect(),
+            data_nodes: self.with_store(|store| {
+                (1..=NODES).map(|id| data_node(NodeId(id), store.labels_of(id.into()))).collect()
+            }),
             server_id: 1,
             leader_id: Some(1),
             term: 1,
@@ -155,11 +163,33 @@ impl ObjectClient for MockClient {
         })
     }
 
+    async fn label_node(&self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {
+        self.with_store(|store| store.label(node, change))
+    }
+
+    async fn explain_placement(
+        &self,
+        bucket: &str,
+        key: &str,
+        query: PlacementQuery,
+    ) -> Result<PlacementReport> {
+        ObjectName::new(bucket, key)?;
+        self.with_store(|store| store.explain(bucket, key, query))
+    }
+
+    async fn drain_plan(&self, nodes: &[u32]) -> Result<DrainPlan> {
+        self.with_store(|store| store.plan_drain(nodes))
+    }
+
     async fn close(&self) {}
 }
 
-fn data_node(id: NodeId) -> DataNode {
+fn data_node(id: NodeId, labels: Vec<NodeLabel>) -> DataNode {
     DataNode {
+        labels,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        registered: None,
+        certificate_expires: None,
         id: id.0.into(),
         epoch: 1,
         address: format!("mock-node-{id}:1"),

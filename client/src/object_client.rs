@@ -6,8 +6,9 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, GetOptions, GetStream, ListOptions,
-    ListPage, Object, ObjectWriter, Precondition, PutOptions, PutResult, error::Result,
+    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DrainPlan, GetOptions, GetStream,
+    LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport,
+    Precondition, PutOptions, PutResult, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -94,6 +95,25 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
 
     /// The cluster as its leader sees it.
     fn cluster_status(&self) -> impl Future<Output = Result<ClusterStatus>> + Send;
+
+    /// Sets labels of a data node, or takes back what was set before; gives the labels that hold then.
+    fn label_node(
+        &self,
+        node: u32,
+        change: LabelChange,
+    ) -> impl Future<Output = Result<Vec<NodeLabel>>> + Send;
+
+    /// Where the chunks of an object lie and how well they are spread; of a key that holds nothing, where its chunks
+    /// would go now, and why.
+    fn explain_placement(
+        &self,
+        bucket: &str,
+        key: &str,
+        query: PlacementQuery,
+    ) -> impl Future<Output = Result<PlacementReport>> + Send;
+
+    /// What it would take to free data nodes of their chunks. It moves nothing.
+    fn drain_plan(&self, nodes: &[u32]) -> impl Future<Output = Result<DrainPlan>> + Send;
 
     /// Waits, for a few seconds at most, until puts that were given up are cleaned away.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -144,7 +144,13 @@ mod tests {
 
     /// Nothing to complain about.
     fn healthy() -> ClusterStatus {
-        let server = |id, role| MetaServer { id, endpoint: format!("m{id}:1"), role, matched_index: id };
+        let server = |id, role| MetaServer {
+            id,
+            endpoint: format!("m{id}:1"),
+            role,
+            matched_index: id,
+            certificate_expires: None,
+        };
         let node = |id: u32| DataNode {
             id,
             epoch: 1,
@@ -163,6 +169,10 @@ mod tests {
             xdp_packets: Default::default(),
             written_bytes: 0,
             read_bytes: 0,
+            labels: Vec::new(),
+            version: "1".into(),
+            registered: None,
+            certificate_expires: None,
         };
         ClusterStatus {
             cluster_id: "c".into(),

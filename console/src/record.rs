@@ -303,6 +303,10 @@ pub(crate) mod tests {
             xdp_packets: [("local".to_owned(), 9)].into(),
             written_bytes: 11,
             read_bytes: 12,
+            labels: Vec::new(),
+            version: "1.2.3".into(),
+            registered: None,
+            certificate_expires: None,
         }
     }
 
@@ -317,6 +321,7 @@ pub(crate) mod tests {
             packets: [("routed".to_owned(), 9)].into(),
             rejects: [("wrong_node".to_owned(), 2)].into(),
             last_heard_age: Duration::from_millis(123),
+            certificate_expires: None,
         };
         ClusterStatus {
             cluster_id: "c".into(),
@@ -325,6 +330,7 @@ pub(crate) mod tests {
                 endpoint: "m1:1".into(),
                 role: MetaRole::Leader,
                 matched_index: 9,
+                certificate_expires: None,
             }],
             data_nodes: vec![node(7)],
             edges: vec![edge],

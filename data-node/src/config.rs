@@ -1,6 +1,7 @@
 //! What the node is told at its start: as typed on the command line, and as checked.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use xdpfs_observe::LogFilter;
 use crate::{
     health::HealthConfig,
     link::{Link, LinkError},
+    node_label::{NodeLabel, NodeLabelError, by_key},
     own_address::OwnAddress,
     run_as::RunAs,
     xdp::{XdpConfig, XdpMode},
@@ -63,6 +65,11 @@ pub struct Arguments {
     /// Replicas are spread over distinct failure domains. By default each node is one of its own.
     #[arg(long, value_name = "NAME", env = "XDPFS_NODE_FAILURE_DOMAIN")]
     failure_domain: Option<String>,
+    /// What the node says of itself, such as zone=a; several times, or separated by commas. Replicas are spread over
+    /// distinct zones first, then racks, hosts and disks: the labels `zone`, `rack`, `host` and `disk`. Others mean what
+    /// you want. What an operator sets by `xdpfs-cli node label` wins.
+    #[arg(long = "label", value_name = "KEY=VALUE", env = "XDPFS_NODE_LABELS", value_delimiter = ',')]
+    labels: Vec<NodeLabel>,
     /// How much disk space chunks may take, such as 10GiB. By default all of the file system but a reserve.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CAPACITY")]
     capacity: Option<ByteSize>,
@@ -121,6 +128,9 @@ pub enum ConfigError {
     /// The metadata servers can't be spoken to so.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// A label is none.
+    #[error(transparent)]
+    Label(#[from] NodeLabelError),
     /// There is no metadata server.
     #[error("at least one metadata server is needed")]
     NoEndpoint,
@@ -212,6 +222,8 @@ pub struct Config {
     pub direct: Option<OwnAddress>,
     /// Nodes of one failure domain never hold two replicas of a chunk. Empty: this node alone.
     pub failure_domain: String,
+    /// What the node says of itself, by key.
+    pub labels: BTreeMap<String, String>,
     /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
     pub capacity_bytes: Option<u64>,
     /// Whether and where the kernel judges datagrams first.
@@ -239,6 +251,7 @@ impl Config {
             advertise: None,
             direct: None,
             failure_domain: String::new(),
+            labels: BTreeMap::new(),
             capacity_bytes: None,
             xdp: XdpConfig::default(),
             admin_socket: None,
@@ -295,6 +308,7 @@ impl TryFrom<Arguments> for Config {
             advertise: args.advertise,
             direct: args.direct,
             failure_domain: args.failure_domain.unwrap_or_default(),
+            labels: by_key(args.labels)?,
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
             xdp,
             admin_socket: args.admin_socket,
@@ -344,8 +358,18 @@ mod tests {
         assert_eq!(config.meta.iter().map(MetaEndpoint::as_str).collect::<Vec<_>>(), ["a:1", "b:2"]);
         assert_eq!(config.capacity_bytes, Some(10 << 30));
         assert_eq!(config.failure_domain, "rack-1");
+        assert!(config.labels.is_empty());
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
         assert_eq!((config.data, config.health), (DataPlace::Directory("/d".into()), None));
+
+        let line = "node --data-dir /d --meta localhost:1 --label zone=a,rack=r1 --label disk=sda";
+        let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
+        let labels: Vec<_> =
+            config.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(labels, [("disk", "sda"), ("rack", "r1"), ("zone", "a")]);
+        let twice =
+            Arguments::parse_from("node --data-dir /d --meta localhost:1 --label zone=a,zone=b".split(' '));
+        assert_eq!(Config::try_from(twice).unwrap_err(), NodeLabelError::Twice("zone".into()).into());
 
         let line = "node --data-root /r --insecure --meta a:1 --listen 0.0.0.0:1 --advertise auto --direct auto --health-listen [::]:2";
         let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();

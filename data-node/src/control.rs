@@ -53,6 +53,7 @@ impl Control {
         directory: Arc<DataDirectory>,
         store: Store,
     ) -> Result<Self, NodeFailure> {
+        let certificate = link.certificate();
         let leader = Arc::new(Leader::new(endpoints, link));
         let registrar = Registrar::new(Arc::clone(&leader), identity, Arc::clone(&directory));
         let registered = registrar.register().await?;
@@ -63,7 +64,12 @@ impl Control {
         let heartbeats = Heartbeats::new(
             Arc::clone(&leader),
             registrar,
-            Vitals { cluster_id: cluster_id.clone(), store: store.clone(), state: Arc::clone(&state) },
+            Vitals {
+                cluster_id: cluster_id.clone(),
+                store: store.clone(),
+                state: Arc::clone(&state),
+                certificate,
+            },
             registered.heartbeat_interval,
         );
         let reports = ChunkReports::new(leader, cluster_id, store, Arc::clone(&state));

@@ -156,6 +156,7 @@ impl PreparedEdge {
         let listener = plane.privileged(move || Socket::new(listener)).await?.map_err(error)?;
         let link = config.link.open(&[Role::Edge, Role::Node]).await?;
         let trust = link.trust();
+        let certificate = link.certificate();
         let admin = admin_place(&config, bound).map_or(Ok(None), |place| AdminSocket::offered(&place))?;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
         let http_address = observer.as_ref().map(Observer::address);
@@ -163,7 +164,9 @@ impl PreparedEdge {
         let (plane, counters) = (Arc::new(plane), Arc::new(RelayCounters::default()));
         let word = {
             let (plane, counters) = (Arc::clone(&plane), Arc::clone(&counters));
-            move || word(&plane.report(), &counters)
+            let certificate = certificate.clone();
+            let expiry_s = move || certificate.expiry_s().unwrap_or_default();
+            move || RouteRequest { certificate_expiry_s: expiry_s(), ..word(&plane.report(), &counters) }
         };
         let place = Place { advertised: advertised.clone(), bound };
         let mut control = Control::new(&config.meta, link, place, word);
@@ -182,7 +185,9 @@ impl PreparedEdge {
         let (tables, latest) = watch::channel(table);
         let silent_max =
             health.as_ref().map_or(health::LEADER_SILENT_MAX, |(_, told)| told.leader_silent_max);
-        let metrics = Arc::new(EdgeMetrics::new(&plane, Arc::clone(&counters), latest.clone(), silent_max));
+        let metrics =
+            EdgeMetrics::new(&plane, Arc::clone(&counters), latest.clone(), silent_max, certificate);
+        let metrics = Arc::new(metrics);
         if let Some((health, _)) = &mut health {
             let edge = Arc::clone(&metrics);
             health.follow(move || edge.is_serving());

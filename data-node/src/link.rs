@@ -10,6 +10,7 @@ use std::{
 
 use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use xdpfs_observe::{Scrape, catalogue as names};
 use xdpfs_trust::{Role, TlsTrust, Trust, TrustError};
 
 use crate::config::MetaEndpoint;
@@ -41,7 +42,7 @@ pub enum LinkError {
 #[derive(Debug, Default)]
 pub(crate) struct OpenLink {
     tls: Option<TlsTrust>,
-    trust: Option<Arc<Trust>>,
+    certificate: OwnCertificate,
     _follower: Option<AbortOnDropHandle<()>>,
 }
 
@@ -74,8 +75,8 @@ impl Link {
         let trust = opened.unwrap_or_else(|error| Err(interrupted(&path, error)))?;
         let tls = Some(trust.dialing());
         let follow = Arc::clone(&trust).follow(CancellationToken::new());
-        let follower = Some(AbortOnDropHandle::new(tokio::spawn(follow)));
-        Ok(OpenLink { tls, trust: Some(trust), _follower: follower })
+        let certificate = OwnCertificate(Some(trust));
+        Ok(OpenLink { tls, certificate, _follower: Some(AbortOnDropHandle::new(tokio::spawn(follow))) })
     }
 }
 
@@ -86,7 +87,27 @@ impl OpenLink {
 
     /// The certificates, if there are any.
     pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
-        self.trust.clone()
+        self.certificate.0.clone()
+    }
+
+    pub(crate) fn certificate(&self) -> OwnCertificate {
+        self.certificate.clone()
+    }
+}
+
+/// This process's own certificate as it is at present, if it has one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnCertificate(Option<Arc<Trust>>);
+
+impl OwnCertificate {
+    /// The last second, since the Unix epoch, in which it holds.
+    pub(crate) fn expiry_s(&self) -> Option<u64> {
+        self.0.as_ref().map(|trust| trust.expiry().as_secs())
+    }
+
+    pub(crate) fn collect(&self, scrape: &mut Scrape<'_>) {
+        let expiry_s = self.expiry_s().map(|expiry_s| expiry_s as f64);
+        scrape.optional_gauge(&names::CERTIFICATE_EXPIRES, expiry_s);
     }
 }
 

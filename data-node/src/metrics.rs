@@ -6,6 +6,7 @@ use xdpfs_observe::{Scrape, Source, catalogue as names};
 use xdpfs_wire::Reject;
 
 use crate::{
+    link::OwnCertificate,
     node_state::NodeState,
     store::{Store, Usage},
     xdp::{PlaneCounts, XdpMode},
@@ -18,6 +19,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) store: Store,
     /// A node that has not heard from a leader for this long does not serve.
     pub(crate) leader_silent_max: Duration,
+    pub(crate) certificate: OwnCertificate,
 }
 
 impl NodeMetrics {
@@ -37,6 +39,7 @@ impl Source for NodeMetrics {
         scrape.counter(&names::NODE_DUPLICATES, counters.duplicates());
         scrape.counter(&names::NODE_UPLOADS_EXPIRED, counters.uploads_expired());
         collect_store(&self.store, scrape);
+        self.certificate.collect(scrape);
         let plane = self.state.plane();
         collect_plane(plane.mode, &plane.counts, scrape);
     }

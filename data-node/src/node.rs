@@ -142,8 +142,10 @@ impl DataNode {
             },
             address: clients_address,
             failure_domain: config.failure_domain,
+            labels: config.labels,
             capacity_bytes: store.usage().capacity_bytes,
         };
+        let certificate = link.certificate();
         let control = Control::register(&config.meta, link, identity, directory, store.clone()).await?;
         let state = Arc::clone(control.state());
         let node_id = state.registration().target.node;
@@ -157,7 +159,8 @@ impl DataNode {
         tracing::info!(node = %node_id, %address, "serving chunks");
         let leader_silent_max =
             config.health.map_or(health::LEADER_SILENT_MAX, |health| health.leader_silent_max);
-        let metrics = NodeMetrics { state: Arc::clone(&state), store: store.clone(), leader_silent_max };
+        let metrics =
+            NodeMetrics { state: Arc::clone(&state), store: store.clone(), leader_silent_max, certificate };
         if let Some(health) = &mut health {
             let node = metrics.clone();
             health.follow(move || node.is_serving());

@@ -26,6 +26,8 @@ pub struct EdgeWord {
     pub packets: BTreeMap<String, u64>,
     /// Datagrams that it refused, by reason.
     pub rejects: BTreeMap<String, u64>,
+    /// The last second, since the Unix epoch, in which its certificate holds. Zero: it has none.
+    pub certificate_expiry_s: u64,
 }
 
 /// An edge as the leader sees it.
@@ -160,6 +162,7 @@ mod tests {
             replies: "r".repeat(9999),
             packets: many("p"),
             rejects: many("r"),
+            certificate_expiry_s: 0,
         };
         edges.heard(1, "e:1".into(), word, now);
         let kept = &edges.list(1, now)[0].word;

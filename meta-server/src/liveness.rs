@@ -35,6 +35,10 @@ pub struct Usage {
     pub written_bytes: u64,
     /// Bytes that were read from it since its start.
     pub read_bytes: u64,
+    /// The last second, since the Unix epoch, in which its certificate holds. Zero: it has none.
+    pub certificate_expiry_s: u64,
+    /// The release that it runs.
+    pub version: String,
 }
 
 /// A node as the leader sees it.
@@ -74,7 +78,7 @@ impl Liveness {
     /// Notes a heartbeat that the leader of `term` got. Only registered nodes may be noted.
     pub fn heartbeat(&self, term: u64, node: NodeId, mut usage: Usage, now: Instant) {
         [&mut usage.rejects, &mut usage.xdp_packets].into_iter().for_each(bound_counters);
-        [&mut usage.xdp_mode, &mut usage.xdp_reason].into_iter().for_each(bound_text);
+        [&mut usage.xdp_mode, &mut usage.xdp_reason, &mut usage.version].into_iter().for_each(bound_text);
         self.at_term(term, now, |heard| heard.nodes.insert(node, (now, Some(usage))));
     }
 

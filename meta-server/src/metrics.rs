@@ -28,6 +28,8 @@ impl Source for MetaMetrics {
         self.requests.collect(scrape);
         let spans = xdpfs_trace::counts();
         scrape.counters(&names::TRACE_SPANS, [(["sent"], spans.sent), (["lost"], spans.lost)]);
+        let expiry_s = self.gateway.certificate_expiry_s().map(|expiry_s| expiry_s as f64);
+        scrape.optional_gauge(&names::CERTIFICATE_EXPIRES, expiry_s);
         let key_epoch = self.gateway.state().key_epochs().last_number();
         scrape.gauge(&names::META_KEY_EPOCH, key_epoch.into());
         let status = self.gateway.cluster_status();

@@ -1,29 +1,52 @@
-//! Which nodes get the replicas of a new chunk.
+//! Which nodes get the replicas of a chunk ([design 0013](../../docs/design/0013-placement-over-failure-domains.md)).
 //!
-//! Invariant: pure. Replicas of one chunk lie in distinct failure domains; nodes are chosen in proportion to their free
-//! space; the same seed and the same nodes give the same choice.
+//! Invariant: pure; the same seed and the same nodes give the same choice. No node, no disk and no failure domain that a
+//! node named holds two replicas of one chunk. Replicas lie in as many failure domains as there are, and among these as
+//! far apart as can be: in distinct zones first, then racks, then hosts. Nodes that are as good are chosen in proportion
+//! to their free space.
+
+mod drain;
+mod explain;
+mod topology;
 
 use xdpfs_wire::{NodeId, SipKey, siphash_2_4};
+
+pub use self::{
+    drain::{Destination, DrainTally},
+    explain::{Verdict, chosen_of_thousand, explain},
+    topology::{Location, Position, Spread, Topology, domains},
+};
 
 /// A node that could get a replica.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
     /// The node.
     pub node: NodeId,
-    /// Its failure domain.
-    pub domain: String,
+    /// Where it is.
+    pub position: Position,
     /// What is left on its disk.
     pub free_bytes: u64,
+    /// Why it gets nothing at all.
+    pub barred: Option<Bar>,
     /// The client says that it cannot reach it.
     pub avoid: bool,
+}
+
+/// Why a node gets nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bar {
+    /// It is to be freed of its chunks.
+    Draining,
+    /// It has not been heard of lately.
+    Silent,
 }
 
 /// How many replicas are wanted, and how many will do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Wanted {
-    /// As many as this if there are so many domains.
+    /// As many as this if there are so many places for them.
     pub replicas: u32,
-    /// No fewer than this.
+    /// No fewer than this, each in a failure domain of its own.
     pub min_replicas: u32,
     /// A node with less free space than this is left out.
     pub free_bytes_min: u64,
@@ -48,36 +71,101 @@ pub struct NotEnoughNodes {
 ///
 /// Fewer than `min_replicas` domains have a node.
 pub fn place(seed: u64, candidates: &[Candidate], wanted: Wanted) -> Result<Vec<NodeId>, NotEnoughNodes> {
-    let mut ranked: Vec<(f64, &Candidate)> = candidates
-        .iter()
-        .filter(|candidate| candidate.free_bytes >= wanted.free_bytes_min)
-        .map(|candidate| (score(seed, candidate), candidate))
-        .collect();
-    ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.node.cmp(&b.1.node)));
-    let mut chosen: Vec<&Candidate> = Vec::new();
-    choose(&mut chosen, &ranked, wanted.replicas, |candidate| !candidate.avoid);
-    choose(&mut chosen, &ranked, wanted.min_replicas, |_| true);
-    let found = chosen.len() as u32;
-    if found < wanted.min_replicas {
-        return Err(NotEnoughNodes { found, needed: wanted.min_replicas });
-    }
-    Ok(chosen.iter().map(|candidate| candidate.node).collect())
+    let mut choice = Choice::new(seed, candidates, &[], wanted.free_bytes_min);
+    choice.run(wanted)?;
+    Ok(choice.chosen.iter().map(|at| candidates[*at].node).collect())
 }
 
-fn choose<'a>(
-    chosen: &mut Vec<&'a Candidate>,
-    ranked: &[(f64, &'a Candidate)],
-    count: u32,
-    usable: impl Fn(&Candidate) -> bool,
-) {
-    for (_, candidate) in ranked.iter().filter(|(_, candidate)| usable(candidate)) {
-        if chosen.len() as u32 >= count {
-            return;
+/// Where a replica lies already.
+pub(crate) type Held = (NodeId, Position);
+
+/// A choice under way.
+#[derive(Debug)]
+struct Choice<'a> {
+    candidates: &'a [Candidate],
+    /// Of each candidate, the least first; none if it can't be chosen.
+    scores: Vec<Option<f64>>,
+    /// Replicas that lie somewhere already, and those that were chosen.
+    taken: Vec<Held>,
+    /// Which candidates were chosen, in order.
+    chosen: Vec<usize>,
+}
+
+/// What speaks against a candidate beside what is taken; less is better, the first difference decides.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Crowding {
+    /// Its failure domain has a replica.
+    domain_is_used: bool,
+    zone: usize,
+    rack: usize,
+    host: usize,
+}
+
+impl<'a> Choice<'a> {
+    fn new(seed: u64, candidates: &'a [Candidate], held: &[Held], free_bytes_min: u64) -> Self {
+        let usable =
+            |candidate: &Candidate| candidate.barred.is_none() && candidate.free_bytes >= free_bytes_min;
+        let score = |candidate: &Candidate| usable(candidate).then(|| score(seed, candidate));
+        let scores = candidates.iter().map(score).collect();
+        Self { candidates, scores, taken: held.to_vec(), chosen: Vec::new() }
+    }
+
+    fn run(&mut self, wanted: Wanted) -> Result<(), NotEnoughNodes> {
+        let Wanted { replicas, min_replicas, .. } = wanted;
+        // Failure domains come first: they are what a put cannot do without, and debt counts.
+        self.take(replicas, |candidate, crowding| !candidate.avoid && !crowding.domain_is_used);
+        self.take(min_replicas, |_, crowding| !crowding.domain_is_used);
+        let found = self.chosen.len() as u32;
+        if found < min_replicas {
+            return Err(NotEnoughNodes { found, needed: min_replicas });
         }
-        if chosen.iter().all(|other| other.domain != candidate.domain) {
-            chosen.push(candidate);
+        // Another disk of the same host bears one failure more than no replica at all.
+        self.take(replicas, |candidate, _| !candidate.avoid);
+        Ok(())
+    }
+
+    /// Chooses the best of those that may be taken until `count` are chosen or there is none left.
+    fn take(&mut self, count: u32, may: impl Fn(&Candidate, &Crowding) -> bool) {
+        while (self.chosen.len() as u32) < count {
+            let open = self.open().filter(|(at, crowding, _)| may(&self.candidates[*at], crowding));
+            let Some((best, ..)) = open.min_by(|a, b| self.compare(*a, *b)) else { return };
+            self.chosen.push(best);
+            self.taken.push((self.candidates[best].node, self.candidates[best].position));
         }
     }
+
+    /// Candidates that can still be chosen, with what speaks against them.
+    fn open(&self) -> impl Iterator<Item = (usize, Crowding, f64)> + '_ {
+        self.candidates.iter().enumerate().filter_map(|(at, candidate)| {
+            let score = self.scores[at]?;
+            Some((at, crowding(candidate, &self.taken).ok()?, score))
+        })
+    }
+
+    fn compare(&self, a: (usize, Crowding, f64), b: (usize, Crowding, f64)) -> std::cmp::Ordering {
+        let node = |at: usize| self.candidates[at].node;
+        a.1.cmp(&b.1).then(a.2.total_cmp(&b.2)).then_with(|| node(a.0).cmp(&node(b.0)))
+    }
+}
+
+/// What speaks against a candidate; or the place, already taken, that rules it out.
+fn crowding(candidate: &Candidate, taken: &[Held]) -> Result<Crowding, NodeId> {
+    let own = &candidate.position;
+    let (mut crowding, mut is_used) = (Crowding { domain_is_used: false, zone: 0, rack: 0, host: 0 }, false);
+    for (node, other) in taken {
+        let shares_domain = own.domain == other.domain;
+        // One disk adds nothing to itself. But who named domains for its nodes knows better.
+        let is_one_disk = shares_domain && own.disk == other.disk;
+        if *node == candidate.node || is_one_disk || shares_domain && own.is_named {
+            return Err(*node);
+        }
+        is_used |= shares_domain;
+        crowding.zone += usize::from(own.zone == other.zone);
+        crowding.rack += usize::from(own.rack == other.rack);
+        crowding.host += usize::from(own.host == other.host);
+    }
+    crowding.domain_is_used = is_used;
+    Ok(crowding)
 }
 
 /// Weighted rendezvous hashing: an exponential variate with the free space as its rate; the least ones win.
@@ -89,67 +177,4 @@ fn score(seed: u64, candidate: &Candidate) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const WANTED: Wanted = Wanted { replicas: 3, min_replicas: 2, free_bytes_min: 1 };
-
-    fn candidate(node: u16, domain: &str, free_bytes: u64) -> Candidate {
-        Candidate { node: NodeId(node), domain: domain.into(), free_bytes, avoid: false }
-    }
-
-    #[test]
-    fn fewer_domains_than_replicas_will_do_down_to_the_minimum() {
-        let nodes = [candidate(1, "a", 5), candidate(2, "a", 5), candidate(3, "b", 5)];
-        assert_eq!(place(1, &nodes, WANTED).unwrap().len(), 2);
-        assert_eq!(place(1, &nodes[..2], WANTED), Err(NotEnoughNodes { found: 1, needed: 2 }));
-        assert_eq!(place(1, &[], WANTED), Err(NotEnoughNodes { found: 0, needed: 2 }));
-    }
-
-    #[test]
-    fn avoided_and_full_nodes_are_left_out_while_others_will_do() {
-        let mut nodes: Vec<_> = (1..=4).map(|n| candidate(n, &n.to_string(), 10)).collect();
-        nodes[0].avoid = true;
-        nodes[1].free_bytes = 0;
-        for seed in 0..50 {
-            let mut chosen = place(seed, &nodes, WANTED).unwrap();
-            chosen.sort();
-            assert_eq!(chosen, [NodeId(3), NodeId(4)]);
-        }
-        nodes[2].free_bytes = 0;
-        assert!(place(1, &nodes, WANTED).unwrap().contains(&NodeId(1)), "there is no other");
-    }
-
-    #[test]
-    fn nodes_are_chosen_in_proportion_to_their_free_space() {
-        let nodes = [candidate(1, "a", 300), candidate(2, "b", 100)];
-        let wanted = Wanted { replicas: 1, min_replicas: 1, ..WANTED };
-        let mut counts = BTreeMap::new();
-        for seed in 0..4000 {
-            *counts.entry(place(seed, &nodes, wanted).unwrap()[0]).or_insert(0) += 1;
-        }
-        let share = f64::from(counts[&NodeId(1)]) / 4000.0;
-        assert!((0.70..0.80).contains(&share), "{share}");
-    }
-
-    proptest! {
-        #[test]
-        fn replicas_lie_in_distinct_domains(
-            seed: u64,
-            nodes in prop::collection::vec((0u16..20, 0u8..6, 0u64..100, any::<bool>()), 0..20),
-        ) {
-            let nodes: Vec<_> = nodes
-                .into_iter()
-                .map(|(node, domain, free, avoid)| Candidate { avoid, ..candidate(node, &domain.to_string(), free) })
-                .collect();
-            if let Ok(chosen) = place(seed, &nodes, WANTED) {
-                prop_assert!((2..=3).contains(&chosen.len()));
-                prop_assert_eq!(&chosen, &place(seed, &nodes, WANTED).unwrap());
-            }
-        }
-    }
-}
+mod tests;

@@ -226,7 +226,7 @@ impl Server {
         };
         tracing::info!(id = config.id, %client_address, %peer_address, "the server has started");
 
-        let gateway = Arc::new(Gateway::new(config, consensus, audit));
+        let gateway = Arc::new(Gateway::new(config, consensus, audit, trust.clone()));
         let health = Health::new();
         let follower = health.clone().follow(gateway.consensus().watch_status());
         let stop_clients = CancellationToken::new();

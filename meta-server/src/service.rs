@@ -6,11 +6,15 @@
 mod access;
 mod access_keys;
 mod buckets;
+mod candidates;
 mod capability;
 mod cluster_status;
 mod commit;
+mod drain;
+mod explain;
 mod gateway;
 mod health;
+mod labels;
 mod layers;
 mod listing;
 mod live;

@@ -8,6 +8,7 @@ mod answered;
 mod buckets;
 mod chunks;
 mod key_epochs;
+mod labels;
 mod listing;
 mod nodes;
 mod objects;
@@ -34,6 +35,10 @@ pub use self::{
     buckets::Bucket,
     chunks::{Chunk, Owner, REPLICAS_MAX, Replicas, chunk_id_bytes, parse_chunk_id},
     key_epochs::{KeyEpoch, KeyEpochs},
+    labels::{
+        DISK, HOST, KEY_RULE, LABELS_MAX, Labels, RACK, VALUE_RULE, ZONE, are_labels, is_label_key,
+        is_label_value,
+    },
     listing::{Listing, ListingEntry, Start},
     nodes::Node,
     objects::Object,
@@ -140,6 +145,7 @@ impl State {
             Some(Kind::RevokeAccessKey(revoke)) => self.revoke_access_key(revoke),
             Some(Kind::RotateKeyEpoch(rotate)) => self.rotate_key_epoch(rotate),
             Some(Kind::CloseAccess(_)) => Ok(self.close_access()),
+            Some(Kind::LabelNode(label)) => self.label_node(label),
             None => Err(Reject::new(Reason::InvalidArgument, "the command is of an unknown kind")),
         }
     }

@@ -203,7 +203,9 @@ pub(crate) fn trimmed(table: &Table) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use xdpfs_client::{DataNode, MetaRole, MetaServer};
+    use std::time::SystemTime;
+
+    use xdpfs_client::{DataNode, MetaRole, MetaServer, NodeLabel};
 
     use super::*;
     use crate::console::{Look, tests::Printed};
@@ -214,8 +216,15 @@ pub(crate) mod tests {
             Some(_) => MetaRole::Unreachable,
             None => MetaRole::Unknown,
         };
-        let server =
-            |id: u64| MetaServer { id, endpoint: format!("m{id}:1"), role: role(id), matched_index: id - 1 };
+        let server = |id: u64| MetaServer {
+            id,
+            endpoint: format!("m{id}:1"),
+            role: role(id),
+            matched_index: id - 1,
+            certificate_expires: None,
+        };
+        let label =
+            |key: &str, value: &str| NodeLabel { key: key.into(), value: value.into(), by_operator: true };
         let node = DataNode {
             id: 7,
             epoch: 2,
@@ -234,6 +243,10 @@ pub(crate) mod tests {
             direct_address: "10.0.0.7:1".into(),
             written_bytes: 11,
             read_bytes: 12,
+            labels: vec![label("rack", "1"), label("tier", "ssd"), label("zone", "a")],
+            version: "1.2.3".into(),
+            registered: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)),
+            certificate_expires: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)),
         };
         let edge = Edge {
             address: "n7:1".into(),
@@ -244,6 +257,7 @@ pub(crate) mod tests {
             packets: [("routed".to_owned(), 9)].into(),
             rejects: [("wrong_node".to_owned(), 2)].into(),
             last_heard_age: Duration::from_millis(123),
+            certificate_expires: None,
         };
         ClusterStatus {
             cluster_id: "c".into(),
@@ -328,15 +342,17 @@ n7:1  7,8         wrong_node=2  native  kernel   123ms ago
         let expect = concat!(
             r#"{"cluster_id":"c","leader_id":2,"term":3,"commit_index":9,"applied_index":8,"buckets":1,"objects":2,"#,
             r#""bytes":1536,"open_uploads":0,"replica_debt":4,"pending_deletes":1,"answered_by":2,"meta_servers":["#,
-            r#"{"id":1,"endpoint":"m1:1","role":"unreachable","matched_index":0},"#,
-            r#"{"id":2,"endpoint":"m2:1","role":"leader","matched_index":1}],"data_nodes":["#,
+            r#"{"id":1,"endpoint":"m1:1","role":"unreachable","matched_index":0,"certificate_expires":null},"#,
+            r#"{"id":2,"endpoint":"m2:1","role":"leader","matched_index":1,"certificate_expires":null}],"data_nodes":["#,
             r#"{"id":7,"epoch":2,"address":"n7:1","state":"silent","capacity_bytes":3145728,"used_bytes":1048576,"#,
             r#""free_bytes":2097152,"chunks":5,"rejects":{"bad_tag":3,"expired":0},"failure_domain":"rack-1","#,
             r#""last_heartbeat_age_ms":4321,"xdp_mode":"generic","xdp_reason":"native: the driver can't","#,
-            r#""xdp_packets":{"local":9},"direct_address":"10.0.0.7:1","written_bytes":11,"read_bytes":12}],"#,
+            r#""xdp_packets":{"local":9},"direct_address":"10.0.0.7:1","written_bytes":11,"read_bytes":12,"#,
+            r#""labels":{"rack":"1","tier":"ssd","zone":"a"},"version":"1.2.3","registered":"1970-01-02T00:00:00.000Z","#,
+            r#""certificate_expires":"2001-09-09T01:46:40.000Z"}],"#,
             r#""edges":[{"address":"n7:1","node_ids":[7,8],"#,
             r#""xdp_mode":"native","xdp_reason":"the driver can","replies":"kernel","packets":{"routed":9},"#,
-            r#""rejects":{"wrong_node":2},"last_heard_age_ms":123}],"warnings":[{"code":"meta_server_unreachable","#,
+            r#""rejects":{"wrong_node":2},"last_heard_age_ms":123,"certificate_expires":null}],"warnings":[{"code":"meta_server_unreachable","#,
         );
         let out = printed.out();
         assert!(out.starts_with(expect), "{out}");

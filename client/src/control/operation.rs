@@ -10,14 +10,17 @@ pub(crate) enum Operation {
     CreateBucket,
     DeleteBucket,
     DeleteObject,
+    ExplainPlacement,
     ExtendPut,
     GetBucket,
     GetClusterStatus,
     GetObject,
     HeadObject,
+    LabelNode,
     ListAccessKeys,
     ListBuckets,
     ListObjects,
+    PlanDrain,
     RevokeAccessKey,
     RotateKeyEpoch,
 }
@@ -33,14 +36,17 @@ impl Operation {
             Self::CreateBucket => "CreateBucket",
             Self::DeleteBucket => "DeleteBucket",
             Self::DeleteObject => "DeleteObject",
+            Self::ExplainPlacement => "ExplainPlacement",
             Self::ExtendPut => "ExtendPut",
             Self::GetBucket => "GetBucket",
             Self::GetClusterStatus => "GetClusterStatus",
             Self::GetObject => "GetObject",
             Self::HeadObject => "HeadObject",
+            Self::LabelNode => "LabelNode",
             Self::ListAccessKeys => "ListAccessKeys",
             Self::ListBuckets => "ListBuckets",
             Self::ListObjects => "ListObjects",
+            Self::PlanDrain => "PlanDrain",
             Self::RevokeAccessKey => "RevokeAccessKey",
             Self::RotateKeyEpoch => "RotateKeyEpoch",
         }
@@ -55,6 +61,7 @@ impl Operation {
                 | Self::CreateBucket
                 | Self::DeleteBucket
                 | Self::DeleteObject
+                | Self::LabelNode
                 | Self::RevokeAccessKey
                 | Self::RotateKeyEpoch
         )

@@ -19,8 +19,14 @@ pub enum Method {
     Delete,
     /// `delete_bucket`
     DeleteBucket,
+    /// `drain_plan`
+    DrainPlan,
+    /// `explain_placement`
+    ExplainPlacement,
     /// `get`
     Get,
+    /// `label_node`
+    LabelNode,
     /// `list`
     List,
     /// `placement`

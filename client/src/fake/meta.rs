@@ -179,6 +179,26 @@ impl MetaService for FakeMeta {
         self.serve(Operation::DeleteObject, ask, State::delete_object).await
     }
 
+    async fn label_node(&self, ask: Request<proto::LabelNodeRequest>) -> Reply<proto::LabelNodeResponse> {
+        let labels = |ask: proto::LabelNodeRequest| {
+            let label = |(key, value)| proto::NodeLabel { key, value, by_operator: true };
+            ask.set.into_iter().map(label).collect()
+        };
+        self.serve(Operation::LabelNode, ask, |_, ask| Ok(proto::LabelNodeResponse { labels: labels(ask) }))
+            .await
+    }
+
+    async fn explain_placement(
+        &self,
+        ask: Request<proto::ExplainPlacementRequest>,
+    ) -> Reply<proto::ExplainPlacementResponse> {
+        self.serve(Operation::ExplainPlacement, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
+    async fn plan_drain(&self, ask: Request<proto::PlanDrainRequest>) -> Reply<proto::PlanDrainResponse> {
+        self.serve(Operation::PlanDrain, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
     async fn get_cluster_status(
         &self,
         ask: Request<proto::GetClusterStatusRequest>,

@@ -23,6 +23,7 @@ pub(super) struct Store {
     /// Buckets, versions and chunks take their numbers from here.
     last_number: u64,
     pub(super) keys: super::access::Keys,
+    pub(super) labels: super::placement::Labels,
 }
 
 #[derive(Debug)]
@@ -81,6 +82,10 @@ impl Store {
     pub(super) fn buckets_after<'a>(&'a self, after: &str) -> impl Iterator<Item = Bucket> + use<'a> {
         use std::ops::Bound::{Excluded, Unbounded};
         self.buckets.range::<str, _>((Excluded(after), Unbounded)).map(|(_, bucket)| bucket.describe())
+    }
+
+    pub(super) fn stored_objects(&self) -> impl Iterator<Item = &StoredObject> {
+        self.buckets.values().flat_map(|bucket| bucket.objects.values())
     }
 
     pub(super) fn delete_bucket(&mut self, name: &str) -> Result<()> {

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     cluster_clock::UnixMs,
+    link::OwnCertificate,
     node_failure::NodeFailure,
     node_state::NodeState,
     store::{DeleteError, Store},
@@ -47,6 +48,7 @@ pub(super) struct Vitals {
     pub(super) cluster_id: String,
     pub(super) store: Store,
     pub(super) state: Arc<NodeState>,
+    pub(super) certificate: OwnCertificate,
 }
 
 impl Heartbeats {
@@ -167,6 +169,8 @@ impl Vitals {
             xdp_packets: packets.collect(),
             deleted_chunk_ids: deleted.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
             cluster_id: self.cluster_id.clone(),
+            certificate_expiry_s: self.certificate.expiry_s().unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Becoming known to the leader: at the start of the node, and whenever the leader asks for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use uuid::Uuid;
 use xdpfs_proto::node::v1::{KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse};
@@ -34,6 +34,8 @@ pub(crate) struct Identity {
     pub(crate) direct_address: String,
     /// Empty: it is a domain of its own.
     pub(crate) failure_domain: String,
+    /// By key.
+    pub(crate) labels: BTreeMap<String, String>,
     /// Bytes that its chunks may take.
     pub(crate) capacity_bytes: u64,
 }
@@ -96,6 +98,7 @@ impl Registrar {
             address: self.identity.address.clone(),
             direct_address: self.identity.direct_address.clone(),
             failure_domain: self.identity.failure_domain.clone(),
+            labels: self.identity.labels.clone(),
             capacity_bytes: self.identity.capacity_bytes,
         }
     }

@@ -9,6 +9,7 @@ use xdpfs_observe::{Scrape, Source, catalogue as names};
 
 use super::{relay::RelayCounters, table::Table};
 use crate::{
+    link::OwnCertificate,
     metrics::collect_plane,
     xdp::{EdgePlane, EdgeReport},
 };
@@ -20,6 +21,7 @@ pub(super) struct EdgeMetrics {
     table: watch::Receiver<Arc<Table>>,
     /// An edge that has not heard from a leader for this long does not serve.
     leader_silent_max: Duration,
+    certificate: OwnCertificate,
 }
 
 impl EdgeMetrics {
@@ -28,8 +30,9 @@ impl EdgeMetrics {
         counters: Arc<RelayCounters>,
         table: watch::Receiver<Arc<Table>>,
         leader_silent_max: Duration,
+        certificate: OwnCertificate,
     ) -> Self {
-        Self { report: Box::new(plane.reporter()), counters, table, leader_silent_max }
+        Self { report: Box::new(plane.reporter()), counters, table, leader_silent_max, certificate }
     }
 
     /// Whether the edge, which has been told of its nodes, still knows who they are.
@@ -42,6 +45,7 @@ impl Source for EdgeMetrics {
     fn collect(&self, scrape: &mut Scrape<'_>) {
         let EdgeReport { mode, counts, .. } = (self.report)();
         collect_plane(mode, &counts, scrape);
+        self.certificate.collect(scrape);
         scrape.gauge(&names::EDGE_FLOWS, self.counters.flows() as f64);
         scrape.gauge(&names::EDGE_NODES, self.table.borrow().told().nodes.len() as f64);
         let (mut events, mut rejects) = (BTreeMap::new(), BTreeMap::new());

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use xdpfs_proto::meta::v1::{self as proto, data_node_status, meta_server_status};
 
-use super::{Gateway, gateway::duration_ms, route::nodes_at};
+use super::{Gateway, gateway::duration_ms, labels, route::nodes_at};
 use crate::{
     config::Member,
     consensus::{RaftStatus, Role},
@@ -54,7 +54,13 @@ impl Gateway {
             endpoint: member.client_address.clone(),
             role: role.into(),
             matched_index: voter.map_or(0, |voter| voter.matched_index),
+            certificate_expiry_s: self.own_expiry_s(member).unwrap_or_default(),
         }
+    }
+
+    /// A server knows of no certificate but its own.
+    fn own_expiry_s(&self, member: &Member) -> Option<u64> {
+        (member.id == self.config().id).then(|| self.certificate_expiry_s())?
     }
 
     /// Only a leader hears from data nodes.
@@ -80,7 +86,7 @@ impl Gateway {
             free_bytes: usage.free_bytes,
             chunks: usage.chunks,
             rejects: usage.rejects,
-            failure_domain: node.failure_domain.clone(),
+            failure_domain: node.domain(),
             last_heartbeat_age_ms: duration_ms(age),
             xdp_mode: usage.xdp_mode,
             xdp_reason: usage.xdp_reason,
@@ -88,6 +94,10 @@ impl Gateway {
             written_bytes: usage.written_bytes,
             read_bytes: usage.read_bytes,
             direct_address: node.reached_at().to_owned(),
+            labels: labels::to_proto(&node.labels, &node.operator_labels),
+            version: usage.version,
+            register_time_ms: node.register_time_ms,
+            certificate_expiry_s: usage.certificate_expiry_s,
         }
     }
 
@@ -103,7 +113,7 @@ impl Gateway {
 
 fn edge_status(state: &State, edge: Edge) -> proto::EdgeStatus {
     let Edge { address, word, age } = edge;
-    let EdgeWord { xdp_mode, xdp_reason, replies, packets, rejects } = word;
+    let EdgeWord { xdp_mode, xdp_reason, replies, packets, rejects, certificate_expiry_s } = word;
     proto::EdgeStatus {
         node_ids: nodes_at(state, &address).map(|node| node.id.0.into()).collect(),
         address,
@@ -113,6 +123,7 @@ fn edge_status(state: &State, edge: Edge) -> proto::EdgeStatus {
         packets,
         rejects,
         last_heard_age_ms: duration_ms(age),
+        certificate_expiry_s,
     }
 }
 

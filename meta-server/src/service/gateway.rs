@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument as _, field::Empty};
 use uuid::Uuid;
 use xdpfs_proto::state::v1::{self as pb, command, outcome};
+use xdpfs_trust::Trust;
 
 use super::{
     Refusal,
@@ -30,6 +31,8 @@ use crate::{
 
 /// Callers at once whose key this server has to ask others about.
 const STRANGERS_MAX: usize = 32;
+/// Drain plans that are made at once: each looks at all objects.
+const DRAIN_PLANS_MAX: usize = 1;
 
 /// What all handlers work with.
 #[derive(Debug)]
@@ -43,6 +46,9 @@ pub(crate) struct Gateway {
     audit: Audit,
     strangers: Semaphore,
     requests: Arc<RequestMetrics>,
+    drain_plans: Semaphore,
+    /// This server's own certificates, if it has any.
+    trust: Option<Arc<Trust>>,
 }
 
 /// A request of a client that is being served. Of what a data node says, `A` is nothing.
@@ -74,13 +80,26 @@ impl RequestId {
 }
 
 impl Gateway {
-    pub(crate) fn new(config: Config, consensus: Consensus, audit: Audit) -> Self {
+    pub(crate) fn new(config: Config, consensus: Consensus, audit: Audit, trust: Option<Arc<Trust>>) -> Self {
         let liveness = Liveness::new(config.times.node_silent_after);
         let edges = Edges::new(config.times.edge_forgotten_after);
         let strangers = Semaphore::new(STRANGERS_MAX);
+        let drain_plans = Semaphore::new(DRAIN_PLANS_MAX);
         let (clock, requests) = (LeaderClock::new(), Arc::default());
         let live = Live::new(&config);
-        Self { config, live, consensus, liveness, edges, clock, audit, strangers, requests }
+        Self {
+            config,
+            live,
+            consensus,
+            liveness,
+            edges,
+            clock,
+            audit,
+            strangers,
+            requests,
+            drain_plans,
+            trust,
+        }
     }
 
     /// As it was at the start.
@@ -117,6 +136,16 @@ impl Gateway {
     /// What is counted of requests.
     pub(crate) const fn requests(&self) -> &Arc<RequestMetrics> {
         &self.requests
+    }
+
+    /// Turns for whoever looks at all objects.
+    pub(super) const fn drain_plans(&self) -> &Semaphore {
+        &self.drain_plans
+    }
+
+    /// The last second, since the Unix epoch, in which this server's certificate holds, if it has one.
+    pub(crate) fn certificate_expiry_s(&self) -> Option<u64> {
+        self.trust.as_ref().map(|trust| trust.expiry().as_secs())
     }
 
     /// The state as it is now.

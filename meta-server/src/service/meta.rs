@@ -50,4 +50,7 @@ methods! {
     head_object: HeadObjectRequest => HeadObjectResponse,
     list_objects: ListObjectsRequest => ListObjectsResponse,
     delete_object: DeleteObjectRequest => DeleteObjectResponse,
+    label_node: LabelNodeRequest => LabelNodeResponse,
+    explain_placement: ExplainPlacementRequest => ExplainPlacementResponse,
+    plan_drain: PlanDrainRequest => PlanDrainResponse,
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config::is_host_and_port,
     liveness::Usage,
-    state_machine::{Node, Reason, State, chunk_id_bytes, parse_chunk_id},
+    state_machine::{KEY_RULE, Node, Reason, State, VALUE_RULE, are_labels, chunk_id_bytes, parse_chunk_id},
 };
 
 /// Chunks that one answer asks a node to remove.
@@ -141,6 +141,8 @@ impl Gateway {
             xdp_packets: request.xdp_packets,
             written_bytes: request.written_bytes,
             read_bytes: request.read_bytes,
+            certificate_expiry_s: request.certificate_expiry_s,
+            version: request.version,
         };
         self.liveness().heartbeat(term, node, usage, Instant::now());
         self.forget(call.deadline, node, deleted).await?;
@@ -224,7 +226,11 @@ fn parse_registration(request: &RegisterNodeRequest) -> Result<pb::RegisterNode,
     if domain.len() > FAILURE_DOMAIN_BYTES_MAX || domain.chars().any(char::is_control) {
         return Err(Refusal::invalid("failure_domain", "it has at most 256 bytes and no control characters"));
     }
+    if !are_labels(&request.labels) {
+        return Err(Refusal::invalid("labels", format!("at most 32 labels; {KEY_RULE}, and {VALUE_RULE}")));
+    }
     Ok(pb::RegisterNode {
+        labels: request.labels.clone(),
         node_uuid: uuid.to_string(),
         address: address.to_owned(),
         direct_address: direct_address.to_owned(),
@@ -323,6 +329,11 @@ mod tests {
         }
         let domain = RegisterNodeRequest { failure_domain: "a\nb".into(), ..registration(UUID, "a:1") };
         assert!(parse_registration(&domain).is_err());
+        for (key, value, expect) in [("zone", "a", true), ("Zone", "a", false), ("zone", "a\n", false)] {
+            let labels = [(key.to_owned(), value.to_owned())].into();
+            let labelled = RegisterNodeRequest { labels, ..registration(UUID, "a:1") };
+            assert_eq!(parse_registration(&labelled).is_ok(), expect, "{key}={value}");
+        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Puts from their beginning to just before their commit: which chunks, on which nodes, with which rights.
 
-use std::time::Instant;
-
 use xdpfs_proto::{
     meta::v1 as proto,
     state::v1::{self as pb, command, outcome},
@@ -11,13 +9,14 @@ use xdpfs_wire::{BucketId, ClientId, NodeId};
 use super::{
     Gateway, Refusal,
     buckets::bucket_not_found,
+    candidates::wanted,
     capability::{self, Grantee},
     gateway::{Call, RequestId, duration_ms, left_ms, no_randomness, reused_request_id},
     name::ObjectName,
     objects::{addresses, parse_precondition},
 };
 use crate::{
-    placement::{Candidate, Wanted, place},
+    placement::place,
     state_machine::{Bucket, GRANTS_MAX, Replicas, State},
 };
 
@@ -114,33 +113,14 @@ impl Gateway {
     ) -> Result<Vec<pb::Placement>, Refusal> {
         let state = self.state();
         let Some(bucket) = bucket_of(&state).filter(|_| asked.chunks > 0) else { return Ok(Vec::new()) };
-        let wanted = Wanted {
-            replicas: bucket.replicas,
-            min_replicas: bucket.min_replicas,
-            free_bytes_min: bucket.chunk_size.into(),
-        };
-        let candidates = self.candidates(&state, term, asked);
+        let wanted = wanted(bucket);
+        let candidates = self.candidates(&state, term, &asked.avoided);
         let place_one = |_| {
             let seed = getrandom::u64().map_err(no_randomness)?;
             let nodes = place(seed, &candidates, wanted)?;
             Ok(pb::Placement { node_ids: nodes.iter().map(|node| node.0.into()).collect() })
         };
         (0..asked.chunks).map(place_one).collect()
-    }
-
-    /// The nodes that are held alive, with the free space that they last spoke of.
-    fn candidates(&self, state: &State, term: u64, asked: &Asked) -> Vec<Candidate> {
-        let now = Instant::now();
-        let candidate = |node: &crate::state_machine::Node| {
-            let sight = self.liveness().sight(term, node.id, now);
-            sight.alive.then(|| Candidate {
-                node: node.id,
-                domain: node.failure_domain.clone(),
-                free_bytes: sight.usage.map_or(node.capacity_bytes, |usage| usage.free_bytes),
-                avoid: asked.avoided.contains(&node.id.0.into()),
-            })
-        };
-        state.nodes().filter_map(candidate).collect()
     }
 
     /// Its time is counted from when the chunks were granted, not from now: an upload that has ended since has its chunks

@@ -46,15 +46,20 @@ methods! {
     CreateBucket => Need::Right(Right::Admin),
     DeleteBucket => Need::Right(Right::Admin),
     DeleteObject => Need::Right(Right::Write),
+    // Like reading the object, of which it tells no more; where nodes are, every key sees by GetClusterStatus.
+    ExplainPlacement => Need::Right(Right::Read),
     ExtendPut => Need::Right(Right::Write),
     GetBucket => Need::AnyRight,
     GetClusterStatus => Need::Key,
     GetObject => Need::Right(Right::Read),
     HeadObject => Need::Right(Right::Read),
+    LabelNode => Need::AdminOfAll,
     ListAccessKeys => Need::AdminOfAll,
     // It shows those that the key may list.
     ListBuckets => Need::Key,
     ListObjects => Need::Right(Right::List),
+    // It names objects of all buckets.
+    PlanDrain => Need::AdminOfAll,
     RevokeAccessKey => Need::AdminOfAll,
     RotateKeyEpoch => Need::AdminOfAll,
 }
@@ -135,14 +140,17 @@ asks! {
     proto::CreateBucketRequest: CreateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
     proto::DeleteBucketRequest: DeleteBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
     proto::DeleteObjectRequest: DeleteObject, |request| bucket_of(&request.name);
+    proto::ExplainPlacementRequest: ExplainPlacement, |request| bucket_of(&request.name);
     proto::ExtendPutRequest: ExtendPut, |request| Ok(Place::Upload(request.upload_id));
     proto::GetBucketRequest: GetBucket, |request| bucket("name", &request.name);
     proto::GetClusterStatusRequest: GetClusterStatus, |_request| Ok(Place::Cluster);
     proto::GetObjectRequest: GetObject, |request| bucket_of(&request.name);
     proto::HeadObjectRequest: HeadObject, |request| bucket_of(&request.name);
+    proto::LabelNodeRequest: LabelNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::ListAccessKeysRequest: ListAccessKeys, |_request| Ok(Place::Cluster);
     proto::ListBucketsRequest: ListBuckets, |_request| Ok(Place::Cluster);
     proto::ListObjectsRequest: ListObjects, |request| bucket("parent", &request.parent);
+    proto::PlanDrainRequest: PlanDrain, |_request| Ok(Place::Cluster);
     access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::RotateKeyEpochRequest: RotateKeyEpoch, |_request| Ok(Place::Cluster), |request| "";
 }

@@ -25,8 +25,9 @@ impl Gateway {
         if !request.cluster_id.is_empty() {
             self.check_member(&request.cluster_id)?;
         }
-        let RouteRequest { xdp_mode, xdp_reason, replies, packets, rejects, .. } = request;
-        let word = EdgeWord { xdp_mode, xdp_reason, replies, packets, rejects };
+        let RouteRequest { xdp_mode, xdp_reason, replies, packets, rejects, certificate_expiry_s, .. } =
+            request;
+        let word = EdgeWord { xdp_mode, xdp_reason, replies, packets, rejects, certificate_expiry_s };
         self.edges().heard(term, address.clone(), word, Instant::now());
         let leader_time_ms = self.now_ms();
         let state = self.state();

@@ -354,9 +354,10 @@ impl State {
             Kind::CommitPut(commit) => of_upload(commit.upload_id),
             Kind::AbortPut(abort) => of_upload(abort.upload_id),
             Kind::DeleteObject(delete) => Some((Right::Write, Place::Bucket(&delete.bucket))),
-            Kind::CreateAccessKey(_) | Kind::RevokeAccessKey(_) | Kind::RotateKeyEpoch(_) => {
-                Some((Right::Admin, Place::Everywhere))
-            }
+            Kind::CreateAccessKey(_)
+            | Kind::RevokeAccessKey(_)
+            | Kind::RotateKeyEpoch(_)
+            | Kind::LabelNode(_) => Some((Right::Admin, Place::Everywhere)),
             Kind::RegisterNode(_)
             | Kind::ExpireUploads(_)
             | Kind::ForgetChunks(_)

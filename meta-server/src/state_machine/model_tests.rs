@@ -15,6 +15,7 @@ use super::{Etag, Owner, Reason, State, chunk_id_bytes, parse_chunk_id};
 const BUCKETS: [&str; 3] = ["one", "two", "three"];
 const KEYS: [&str; 3] = ["a", "b/c", "d"];
 const PATTERNS: [&str; 4] = ["*", "one", "t*", "*"];
+const LABELS: [&str; 4] = ["zone", "rack", "host", "tier"];
 const UUIDS: [&str; 5] = ["v", "w", "x", "y", "z"];
 const KEPT_MS: u64 = 15 * 60 * 1000;
 
@@ -81,6 +82,24 @@ struct ModelNode {
     direct_address: String,
     key: Bytes,
     request_id: Bytes,
+    labels: BTreeMap<String, String>,
+    operator_labels: BTreeMap<String, String>,
+    register_time_ms: u64,
+}
+
+impl ModelNode {
+    fn label(&self, key: &str) -> Option<&String> {
+        self.operator_labels.get(key).or(self.labels.get(key))
+    }
+
+    /// What `min_replicas` counts: the domain that the node named, or its host where its zone and rack are, or itself.
+    fn what_fails_with_it(&self, id: u32) -> String {
+        match (self.domain.as_str(), self.label("host")) {
+            ("", None) => format!("itself {id}"),
+            ("", Some(host)) => format!("host {:?} {:?} {host}", self.label("zone"), self.label("rack")),
+            (named, _) => format!("named {named}"),
+        }
+    }
 }
 
 impl ModelObject {
@@ -150,9 +169,10 @@ impl Model {
             Kind::ExtendPut(extend) => may_in_upload(extend.upload_id),
             Kind::CommitPut(commit) => may_in_upload(commit.upload_id),
             Kind::AbortPut(abort) => may_in_upload(abort.upload_id),
-            Kind::CreateAccessKey(_) | Kind::RevokeAccessKey(_) | Kind::RotateKeyEpoch(_) => {
-                may(key.makes_keys(), Reason::AccessDenied)
-            }
+            Kind::CreateAccessKey(_)
+            | Kind::RevokeAccessKey(_)
+            | Kind::RotateKeyEpoch(_)
+            | Kind::LabelNode(_) => may(key.makes_keys(), Reason::AccessDenied),
             _ => Ok(()),
         }
     }
@@ -197,6 +217,20 @@ impl Model {
                 self.objects.get(&name).ok_or(Reason::ObjectNotFound)?;
                 self.check(&delete.bucket, &delete.key, delete.precondition.as_ref())
             }
+            Kind::LabelNode(label) => {
+                let node = self.nodes.get(&label.node_id).ok_or(Reason::NodeUnknown)?;
+                let is_set_twice = label.remove.iter().any(|key| label.set.contains_key(key));
+                let is_bad = label.set.values().any(String::is_empty);
+                if is_set_twice || is_bad {
+                    return Err(Reason::InvalidArgument);
+                }
+                let changes =
+                    label.set.iter().any(|(key, value)| node.label(key).is_some_and(|held| held != value));
+                let is_own =
+                    |key: &String| !node.operator_labels.contains_key(key) && node.labels.contains_key(key);
+                let is_refused = changes && !label.overwrite || label.remove.iter().any(is_own);
+                if is_refused { Err(Reason::PreconditionFailed) } else { Ok(()) }
+            }
             _ => Ok(()),
         }
     }
@@ -228,8 +262,8 @@ impl Model {
                 return Err(Reason::InvalidArgument);
             }
             let vouching = self.vouching(&upload.chunks[&id], chunk);
-            let domains: BTreeSet<&str> =
-                vouching.iter().map(|node| self.nodes[node].domain.as_str()).collect();
+            let domains: BTreeSet<String> =
+                vouching.iter().map(|node| self.nodes[node].what_fails_with_it(*node)).collect();
             if (domains.len() as u32) < bucket.min_replicas {
                 return Err(Reason::StaleReceipts);
             }
@@ -320,6 +354,15 @@ impl Model {
                 assert_eq!(rotated.key_epoch, self.last_key_epoch);
             }
             (Kind::CloseAccess(_), outcome::Kind::Done(_)) => self.is_closed = true,
+            (Kind::LabelNode(label), outcome::Kind::Labelled(labelled)) => {
+                let node = self.nodes.get_mut(&label.node_id).unwrap();
+                node.operator_labels.retain(|key, _| !label.remove.contains(key));
+                node.operator_labels.extend(label.set.clone());
+                assert_eq!(
+                    (&labelled.labels, &labelled.operator_labels),
+                    (&node.labels, &node.operator_labels)
+                );
+            }
             (Kind::CreateAccessKey(create), outcome::Kind::AccessKey(made)) => {
                 self.is_closed = true;
                 assert_eq!((&made.id, made.create_time_ms), (&create.key_id, self.time_ms));
@@ -423,6 +466,9 @@ impl Model {
             direct_address: register.direct_address.clone(),
             key,
             request_id: request_id.clone(),
+            labels: register.labels.clone(),
+            operator_labels: known.map(|(_, node)| node.operator_labels.clone()).unwrap_or_default(),
+            register_time_ms: self.time_ms,
         };
         if !repeated {
             self.nodes.insert(registered.node_id, node);
@@ -499,6 +545,16 @@ impl Model {
         let found = state.nodes().map(|node| (node.id.0.into(), node.direct_address.as_str()));
         let expect = self.nodes.iter().map(|(id, node)| (*id, node.direct_address.as_str()));
         assert_eq!(found.collect::<BTreeMap<u32, _>>(), expect.collect());
+        for (id, node) in &self.nodes {
+            let found = state.node(NodeId(*id as u16)).unwrap();
+            assert_eq!((&found.labels, &found.operator_labels), (&node.labels, &node.operator_labels));
+            assert_eq!(found.register_time_ms, node.register_time_ms);
+            for (other_id, other) in &self.nodes {
+                let fail_together = node.what_fails_with_it(*id) == other.what_fails_with_it(*other_id);
+                let other = state.node(NodeId(*other_id as u16)).unwrap();
+                assert_eq!(found.domain() == other.domain(), fail_together, "{found:?} {other:?}");
+            }
+        }
         assert_eq!(state.pending_deletes().count(), self.pending.len() as u64);
         for ((node, chunk), not_before_ms) in &self.pending {
             let node = NodeId(*node as u16);
@@ -541,6 +597,8 @@ enum Step {
     Abort { upload: usize },
     Delete { bucket: usize, key: usize, condition: Condition },
     Register { uuid: usize, domain: u32 },
+    RegisterLabelled { uuid: usize, host: u32 },
+    Label { node: u32, set: Vec<(usize, u32)>, remove: Vec<usize>, overwrite: bool },
     Expire,
     Forget { node: u32, count: usize },
     AddKeyEpoch { stale: bool },
@@ -621,6 +679,14 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => pick.clone().prop_map(|upload| Step::Abort { upload }),
         2 => (bucket, key, any_condition()).prop_map(|(bucket, key, condition)| Step::Delete { bucket, key, condition }),
         2 => (0..UUIDS.len(), 0..4u32).prop_map(|(uuid, domain)| Step::Register { uuid, domain }),
+        2 => (0..UUIDS.len(), 0..3u32).prop_map(|(uuid, host)| Step::RegisterLabelled { uuid, host }),
+        3 => (
+            0..7u32,
+            prop::collection::vec((0..LABELS.len(), 0..4u32), 0..3),
+            prop::collection::vec(0..LABELS.len(), 0..2),
+            any::<bool>(),
+        )
+            .prop_map(|(node, set, remove, overwrite)| Step::Label { node, set, remove, overwrite }),
         1 => Just(Step::Expire),
         1 => (0..6u32, 0..5usize).prop_map(|(node, count)| Step::Forget { node, count }),
         1 => any::<bool>().prop_map(|stale| Step::AddKeyEpoch { stale }),
@@ -740,7 +806,35 @@ impl Pair {
                 direct_address: format!("d{domain}:1"),
                 failure_domain: format!("d{domain}"),
                 capacity_bytes: 1,
-                receipt_key: Bytes::from((self.commands.len() as u128).to_le_bytes().to_vec()),
+                receipt_key: self.secret(),
+                labels: BTreeMap::new(),
+            }),
+            Step::RegisterLabelled { uuid, host } => Kind::RegisterNode(pb::RegisterNode {
+                node_uuid: text(&UUIDS, *uuid),
+                address: "n:1".into(),
+                direct_address: format!("d{host}:1"),
+                failure_domain: String::new(),
+                capacity_bytes: 1,
+                receipt_key: self.secret(),
+                labels: [("host".to_owned(), format!("h{host}")), ("zone".to_owned(), "z1".to_owned())]
+                    .into(),
+            }),
+            Step::Label { node, set, remove, overwrite } => Kind::LabelNode(pb::LabelNode {
+                node_id: *node,
+                // Zero is no value.
+                set: set
+                    .iter()
+                    .map(|(key, value)| {
+                        let value = if *value == 0 {
+                            String::new()
+                        } else {
+                            format!("{}{value}", &LABELS[*key][..1])
+                        };
+                        (text(&LABELS, *key), value)
+                    })
+                    .collect(),
+                remove: remove.iter().map(|key| text(&LABELS, *key)).collect(),
+                overwrite: *overwrite,
             }),
             Step::Expire => Kind::ExpireUploads(pb::ExpireUploads {}),
             Step::Forget { node, count } => {
@@ -1082,4 +1176,52 @@ fn refused_commands_change_nothing_but_the_clock() {
         assert_eq!(reason(&state.apply(100, &command)), Some(Reason::ObjectTooLarge));
         assert_eq!(state, pair.state);
     }
+}
+
+#[test]
+fn replicas_on_one_host_count_once_unless_its_nodes_named_domains() {
+    let (mut pair, upload) = begun();
+    for uuid in 0..3 {
+        pair.step(&Step::RegisterLabelled { uuid, host: 1 });
+    }
+    assert_eq!(commit_with(&mut pair, upload, Fault::None), Some(Reason::StaleReceipts));
+    // Another rack of the same zone: another host, whatever its name.
+    pair.step(&Step::Label { node: 1, set: vec![(1, 1)], remove: vec![], overwrite: false });
+    assert_eq!(commit_with(&mut pair, upload, Fault::None), None);
+}
+
+#[test]
+fn word_of_an_operator_survives_registrations_and_can_be_taken_back() {
+    let mut pair = Pair::new();
+    pair.step(&Step::RegisterLabelled { uuid: 0, host: 1 });
+    let host = |pair: &Pair| pair.state.node(NodeId(1)).unwrap().label("host").map(str::to_owned);
+    assert_eq!(host(&pair).as_deref(), Some("h1"));
+    pair.step(&Step::Label { node: 1, set: vec![(2, 2)], remove: vec![], overwrite: false });
+    assert_eq!(host(&pair).as_deref(), Some("h1"), "nobody said that it is to be overwritten");
+    pair.step(&Step::Label { node: 1, set: vec![(2, 2)], remove: vec![], overwrite: true });
+    assert_eq!(host(&pair).as_deref(), Some("h2"));
+    pair.step(&Step::RegisterLabelled { uuid: 0, host: 3 });
+    assert_eq!(host(&pair).as_deref(), Some("h2"));
+    pair.step(&Step::Label { node: 1, set: vec![], remove: vec![2], overwrite: false });
+    assert_eq!(host(&pair).as_deref(), Some("h3"), "the node's own word holds again");
+}
+
+#[test]
+fn labels_are_bounded_in_number() {
+    let mut pair = Pair::new();
+    let label = |from: usize, count: usize| pb::LabelNode {
+        node_id: 1,
+        set: (from..from + count).map(|number| (format!("k{number}"), "v".to_owned())).collect(),
+        ..Default::default()
+    };
+    let mut apply = |label| {
+        let command = pb::Command { time_ms: 1, kind: Some(Kind::LabelNode(label)), ..Default::default() };
+        reason(&pair.state.apply(9, &command))
+    };
+    assert_eq!(apply(label(0, super::LABELS_MAX + 1)), Some(Reason::InvalidArgument));
+    assert_eq!(apply(label(0, super::LABELS_MAX)), None);
+    assert_eq!(apply(label(0, super::LABELS_MAX)), None, "they are there");
+    assert_eq!(apply(label(100, 1)), Some(Reason::InvalidArgument));
+    let swap = pb::LabelNode { remove: vec!["k0".into()], ..label(100, 1) };
+    assert_eq!(apply(swap), None);
 }

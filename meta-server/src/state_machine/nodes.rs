@@ -6,6 +6,7 @@ use xdpfs_wire::{NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
 
 use super::{
     State,
+    labels::{self, Labels},
     reject::{Reason, Reject},
 };
 
@@ -24,8 +25,14 @@ pub struct Node {
     pub address: String,
     /// Where an edge reaches it; empty: at its address.
     pub direct_address: String,
-    /// Replicas are spread over distinct domains.
+    /// What it named as its failure domain; if nothing, `node-` and its number.
     pub failure_domain: String,
+    /// What it says of itself.
+    pub labels: Labels,
+    /// What operators say of it, which wins.
+    pub operator_labels: Labels,
+    /// When it registered, on the cluster's clock. Zero: before that was noted.
+    pub register_time_ms: u64,
     /// What it said at registration.
     pub capacity_bytes: u64,
     /// What its receipts are signed with in this registration.
@@ -45,6 +52,29 @@ impl Node {
     #[must_use]
     pub fn reached_at(&self) -> &str {
         if self.direct_address.is_empty() { &self.address } else { &self.direct_address }
+    }
+
+    /// The value of a label; an operator's word wins.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.operator_labels.get(key).or_else(|| self.labels.get(key)).map(String::as_str)
+    }
+
+    /// The failure domain that it named at its start.
+    #[must_use]
+    pub fn named_domain(&self) -> Option<&str> {
+        Some(self.failure_domain.as_str()).filter(|domain| *domain != unnamed_domain(self.id))
+    }
+
+    /// What fails together with it, of which `min_replicas` distinct ones have to hold a chunk: the failure domain that
+    /// it named at its start; or else its host, as its labels say it, in its rack and zone; or else itself.
+    #[must_use]
+    pub fn domain(&self) -> String {
+        if self.named_domain().is_some() || self.label(labels::HOST).is_none() {
+            return self.failure_domain.clone();
+        }
+        let levels = [labels::ZONE, labels::RACK, labels::HOST].into_iter();
+        levels.filter_map(|level| self.label(level)).collect::<Vec<_>>().join("/")
     }
 
     /// Whether this is the node's own word in its present registration.
@@ -73,10 +103,14 @@ impl Node {
             receipt_key: Bytes::copy_from_slice(&self.receipt_key.0.to_bytes()),
             request_id: self.request_id.clone(),
             direct_address: self.direct_address.clone(),
+            labels: self.labels.clone(),
+            operator_labels: self.operator_labels.clone(),
+            register_time_ms: self.register_time_ms,
         }
     }
 
     pub(super) fn from_record(record: pb::Node) -> Option<Self> {
+        [&record.labels, &record.operator_labels].into_iter().all(labels::are_labels).then_some(())?;
         Some(Self {
             id: NodeId(u16::try_from(record.id).ok()?),
             uuid: record.uuid,
@@ -87,8 +121,15 @@ impl Node {
             receipt_key: receipt_key(&record.receipt_key)?,
             request_id: record.request_id,
             direct_address: record.direct_address,
+            labels: record.labels,
+            operator_labels: record.operator_labels,
+            register_time_ms: record.register_time_ms,
         })
     }
+}
+
+fn unnamed_domain(id: NodeId) -> String {
+    format!("node-{id}")
 }
 
 fn receipt_key(bytes: &[u8]) -> Option<ReceiptKey> {
@@ -116,13 +157,17 @@ impl State {
     ) -> Result<outcome::Kind, Reject> {
         let receipt_key = receipt_key(&register.receipt_key)
             .ok_or(Reject::new(Reason::InvalidArgument, "a receipt key has sixteen bytes"))?;
+        if !labels::are_labels(&register.labels) {
+            return Err(Reject::new(Reason::InvalidArgument, "a label is malformed"));
+        }
         let known = self.nodes.values().find(|node| node.uuid == register.node_uuid);
         if let Some(node) = known.filter(|node| node.request_id == request_id) {
             return Ok(node.registered());
         }
-        let (id, epoch) = match known {
-            Some(node) => (node.id, node.epoch + 1),
-            None => (self.next_node_id()?, 1),
+        let (id, epoch, operator_labels) = match known {
+            // What operators say stays with the node, however often it starts.
+            Some(node) => (node.id, node.epoch + 1, node.operator_labels.clone()),
+            None => (self.next_node_id()?, 1, Labels::new()),
         };
         let node = Node {
             id,
@@ -131,9 +176,12 @@ impl State {
             address: register.address.clone(),
             direct_address: register.direct_address.clone(),
             failure_domain: match register.failure_domain.as_str() {
-                "" => format!("node-{id}"),
+                "" => unnamed_domain(id),
                 domain => domain.to_owned(),
             },
+            labels: register.labels.clone(),
+            operator_labels,
+            register_time_ms: self.time_ms,
             capacity_bytes: register.capacity_bytes,
             receipt_key,
             request_id: request_id.clone(),

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -122,6 +123,12 @@ impl State {
         self.objects.get(&(bucket, Arc::from(key)))
     }
 
+    /// Objects behind `after` in the order of their buckets and keys, with their names; none is the first one.
+    pub fn objects_after(&self, after: Option<&ObjectName>) -> impl Iterator<Item = (&ObjectName, &Object)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.objects.range((from, Bound::Unbounded))
+    }
+
     /// Who refers to a chunk.
     #[must_use]
     pub fn chunk_owner(&self, chunk: ChunkId) -> Option<&Owner> {
@@ -228,8 +235,8 @@ impl State {
             };
             (granted.contains(node.id) && node.vouches_for(&receipt)).then_some(node)
         });
-        let (replicas, domains): (Vec<NodeId>, BTreeSet<&str>) =
-            vouching.map(|node| (node.id, node.failure_domain.as_str())).unzip();
+        let (replicas, domains): (Vec<NodeId>, BTreeSet<String>) =
+            vouching.map(|node| (node.id, node.domain())).unzip();
         if (domains.len() as u32) < bucket.min_replicas {
             return Err(Reject::new(Reason::StaleReceipts, "a chunk has too few valid receipts"));
         }

@@ -90,6 +90,11 @@ impl State {
         self.uploads.len()
     }
 
+    /// Open uploads, by their numbers.
+    pub fn uploads(&self) -> impl Iterator<Item = &Upload> {
+        self.uploads.values()
+    }
+
     /// Whether some upload's lease has ended at `now_ms`.
     #[must_use]
     pub fn has_expired_uploads(&self, now_ms: u64) -> bool {

@@ -207,6 +207,11 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
         delete_bucket,
         DeleteBucketRequest { request_id: request_id(), name: "buckets/photos".into() }
     );
+    let explain = ExplainPlacementRequest { name: object(), ..Default::default() };
+    ask!(meta(), explain_placement, explain);
+    ask!(meta(), plan_drain, PlanDrainRequest::default());
+    let label = LabelNodeRequest { request_id: request_id(), name: "nodes/99".into(), ..Default::default() };
+    ask!(meta(), label_node, LabelNodeRequest { remove: vec!["zone".into()], ..label });
     ask!(access(), create_access_key, create_request(&[]));
     ask!(access(), list_access_keys, ListAccessKeysRequest::default());
     let revoke = RevokeAccessKeyRequest { request_id: request_id(), ..Default::default() };
@@ -229,7 +234,7 @@ async fn each_right_alone_opens_exactly_its_methods() {
     // Everything that is not here is denied.
     let anybody = [("get_bucket", ""), ("get_cluster_status", ""), ("list_buckets", "")];
     let opened = |right: Right| match right {
-        Right::Read => vec![("get_object", ""), ("head_object", "")],
+        Right::Read => vec![("explain_placement", ""), ("get_object", ""), ("head_object", "")],
         Right::Write => vec![
             ("abort_put", "UPLOAD_NOT_FOUND"),
             ("begin_put", ""),
@@ -244,7 +249,7 @@ async fn each_right_alone_opens_exactly_its_methods() {
     for right in RIGHTS {
         let holder = key(&cluster, &[grant("photos", &[right])]).await;
         let ends = all_methods(&cluster, upload_id, &holder.text).await;
-        assert_eq!(ends.len(), 17);
+        assert_eq!(ends.len(), 20);
         let mut expect: BTreeMap<_, _> = ends.keys().map(|method| (*method, "ACCESS_DENIED")).collect();
         expect.extend(anybody.into_iter().chain(opened(right)));
         let ends: BTreeMap<_, _> = ends.iter().map(|(method, end)| (*method, end.as_str())).collect();
@@ -255,6 +260,10 @@ async fn each_right_alone_opens_exactly_its_methods() {
     let ends = all_methods(&cluster, upload_id, &admin.text).await;
     assert_eq!(ends["create_access_key"], "INVALID_ARGUMENT");
     assert_eq!(ends["revoke_access_key"], "INVALID_NAME");
+    assert_eq!(
+        (ends["label_node"].as_str(), ends["plan_drain"].as_str()),
+        ("NODE_UNKNOWN", "INVALID_ARGUMENT")
+    );
     assert_eq!((ends["list_access_keys"].as_str(), ends["rotate_key_epoch"].as_str()), ("", ""));
     for method in ["get_object", "head_object", "list_objects", "begin_put", "delete_object", "abort_put"] {
         assert_eq!(ends[method], "ACCESS_DENIED", "{method}");

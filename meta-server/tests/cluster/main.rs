@@ -14,6 +14,7 @@ mod nodes;
 mod objects;
 mod observation;
 mod peers;
+mod placement;
 mod puts;
 mod start;
 mod trust;

@@ -1,5 +1,7 @@
 //! A data node that is all word and no chunks: it registers, and signs whatever it is asked to.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 use xdpfs_proto::{
     meta::v1 as meta,
@@ -17,6 +19,7 @@ pub struct FakeNode {
     pub address: String,
     pub direct_address: String,
     pub failure_domain: String,
+    pub labels: BTreeMap<String, String>,
     pub registered: RegisterNodeResponse,
 }
 
@@ -36,6 +39,7 @@ impl FakeNode {
             address: address.to_owned(),
             direct_address: String::new(),
             failure_domain: String::new(),
+            labels: BTreeMap::new(),
             registered: RegisterNodeResponse::default(),
         };
         node.register_again(cluster).await;
@@ -57,6 +61,7 @@ impl FakeNode {
             address: self.address.clone(),
             direct_address: self.direct_address.clone(),
             failure_domain: self.failure_domain.clone(),
+            labels: self.labels.clone(),
             capacity_bytes: CAPACITY,
         }
     }

@@ -1,0 +1,49 @@
+//! The nodes that placement chooses among, as the leader sees them.
+
+use std::time::Instant;
+
+use super::Gateway;
+use crate::{
+    placement::{Bar, Candidate, Location, Topology, Wanted},
+    state_machine::{Bucket, DISK, HOST, Node, RACK, State, ZONE},
+};
+
+/// What a put to the bucket wants for each of its chunks.
+pub(super) fn wanted(bucket: &Bucket) -> Wanted {
+    Wanted {
+        replicas: bucket.replicas,
+        min_replicas: bucket.min_replicas,
+        free_bytes_min: bucket.chunk_size.into(),
+    }
+}
+
+/// Where a node is.
+pub(super) fn location(node: &Node) -> Location<'_> {
+    let label = |key| node.label(key).unwrap_or_default();
+    Location {
+        zone: label(ZONE),
+        rack: label(RACK),
+        host: label(HOST),
+        disk: label(DISK),
+        named_domain: node.named_domain(),
+    }
+}
+
+impl Gateway {
+    /// All nodes, with the free space that they last spoke of.
+    pub(super) fn candidates(&self, state: &State, term: u64, avoided: &[u32]) -> Vec<Candidate> {
+        let now = Instant::now();
+        let mut topology = Topology::default();
+        let candidates = state.nodes().map(|node| {
+            let sight = self.liveness().sight(term, node.id, now);
+            Candidate {
+                node: node.id,
+                position: topology.position(node.id, location(node)),
+                free_bytes: sight.usage.map_or(node.capacity_bytes, |usage| usage.free_bytes),
+                barred: (!sight.alive).then_some(Bar::Silent),
+                avoid: avoided.contains(&node.id.0.into()),
+            }
+        });
+        candidates.collect()
+    }
+}
