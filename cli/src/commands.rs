@@ -15,6 +15,8 @@ pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mb;
+pub(crate) mod node;
+pub(crate) mod placement;
 pub(crate) mod put;
 pub(crate) mod rb;
 pub(crate) mod rm;
@@ -45,6 +47,8 @@ pub(crate) async fn run<C: ObjectClient + AccessControl>(
         Command::Key(arguments) => key::run(arguments, client, console).await,
         Command::Ls(arguments) => ls::run(arguments, client, console).await,
         Command::Mb(arguments) => mb::run(arguments, client, console).await,
+        Command::Node(arguments) => node::run(arguments, client, console).await,
+        Command::Placement(arguments) => placement::run(arguments, client, console).await,
         Command::Put(arguments) => put::run(arguments, client, console).await,
         Command::Rb(arguments) => rb::run(arguments, client, console).await,
         Command::Rm(arguments) => rm::run(arguments, client, console).await,

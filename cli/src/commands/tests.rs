@@ -394,3 +394,42 @@ async fn a_saved_key_is_its_owners_and_is_made_once() {
     let again = fixture.run("key generate").await;
     assert_ne!(again.out, run.out);
 }
+
+#[tokio::test]
+async fn nodes_are_labelled_listed_and_planned_for() {
+    let fixture = Fixture::new().await;
+    let labelled = fixture.done("node label 3 zone=a rack=r1 --json").await;
+    assert_eq!(labelled, "{\"node\":3,\"labels\":{\"rack\":\"r1\",\"zone\":\"a\"}}\n");
+    fixture.fails("node label 3 zone=b", Exit::Precondition, "--overwrite").await;
+    assert_eq!(fixture.done("node label 3 zone=b rack- --overwrite").await, "data node 3: zone=b\n");
+    fixture.fails("node label 99 zone=b", Exit::NotFound, "xdpfs-cli node list").await;
+    assert!(fixture.done("node list").await.contains("zone=b"));
+    assert_eq!(fixture.done("node list --json").await.lines().count(), 7);
+    assert!(fixture.done("node show 3 --json").await.contains("\"labels\":{\"zone\":\"b\"}"));
+    fixture.fails("node show 99", Exit::NotFound, "xdpfs-cli node list").await;
+
+    fixture.done("put @hello demo/x").await;
+    let plan = fixture.done("node drain-plan 1 2 3 4 5 6 7 --json").await;
+    for words in
+        ["\"dry_run\":true", "\"fits\":false", "\"replicas\":3,", "\"replicas_unplaced\":3,", "\"bytes\":15,"]
+    {
+        assert!(plan.contains(words), "{words}: {plan}");
+    }
+    assert!(fixture.done("node drain-plan 1 2").await.contains("nothing is moved"));
+    fixture.fails("node drain-plan 99", Exit::NotFound, "xdpfs-cli node list").await;
+}
+
+#[tokio::test]
+async fn placement_is_explained_for_what_is_there_and_for_what_is_not() {
+    let fixture = Fixture::new().await;
+    fixture.done("put @hello demo/x").await;
+    let there = fixture.done("placement explain demo/x --json").await;
+    assert!(there.contains("\"chunk_count\":1,\"spreads\":{\"hosts\":1}"), "{there}");
+    assert!(there.contains("\"obstacle\":null") && !there.contains("candidate"), "{there}");
+    for line in ["placement explain demo/y --json", "placement explain demo/x --new --json"] {
+        let new = fixture.done(line).await;
+        assert!(new.starts_with("{\"object\":null,") && new.contains("\"choice\":\"chosen\""), "{new}");
+    }
+    fixture.fails("placement explain demo", Exit::Usage, "demo/x").await;
+    fixture.fails("placement explain nowhere/x", Exit::NotFound, "nowhere").await;
+}

@@ -1,0 +1,50 @@
+//! `node`: the data nodes of a cluster, what operators say of them, and what it would take to free some of them.
+
+mod drain_plan;
+mod label;
+mod list;
+
+use clap::{Args, Subcommand};
+use xdpfs_client::ObjectClient;
+
+use crate::{
+    console::Console,
+    failure::{Exit, Failure},
+};
+
+/// List and label data nodes, and plan their end.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  xdpfs-cli node list
+  xdpfs-cli node show 3
+  xdpfs-cli node label 3 zone=a rack=r7         put it where it is, for placement
+  xdpfs-cli node label 3 zone=b --overwrite     it was moved
+  xdpfs-cli node label 3 rack-                  take a label back
+  xdpfs-cli node drain-plan 3 4                 what would have to move, and whether there is room")]
+pub(crate) struct NodeArguments {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    DrainPlan(drain_plan::DrainPlanArguments),
+    Label(label::LabelArguments),
+    List(list::ListArguments),
+    Show(list::ShowArguments),
+}
+
+/// Does what was asked for.
+pub(crate) async fn run<C: ObjectClient>(
+    arguments: &NodeArguments,
+    client: &C,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    match &arguments.command {
+        NodeCommand::DrainPlan(arguments) => drain_plan::run(arguments, client, console).await,
+        NodeCommand::Label(arguments) => label::run(arguments, client, console).await,
+        NodeCommand::List(_) => list::run(client, console).await,
+        NodeCommand::Show(arguments) => list::show(arguments, client, console).await,
+    }
+}
