@@ -1,6 +1,9 @@
 //! What somebody should look at, judged by the cluster's state alone, each with what to do.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer};
 
@@ -12,6 +15,8 @@ const FREE_PERCENT_MIN: u64 = 5;
 const LAG_ENTRIES_MAX: u64 = 10_000;
 /// Replicas in distinct failure domains without which the usual bucket takes no put.
 const USUAL_MIN_REPLICAS: usize = 2;
+/// A certificate that holds for less time than this should be replaced.
+const CERTIFICATE_LEFT_MIN: Duration = Duration::from_secs(30 * 86_400);
 
 /// Something that somebody should look at.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,6 +39,7 @@ pub fn warnings(status: &ClusterStatus) -> Vec<Warning> {
     warnings.extend(status.data_nodes.iter().filter_map(full_node));
     warnings.extend(status.meta_servers.iter().filter_map(|server| lagging_server(status, server)));
     warnings.extend(replica_debt(status));
+    warnings.extend(certificates(status));
     warnings
 }
 
@@ -128,6 +134,37 @@ fn replica_debt(status: &ClusterStatus) -> Option<Warning> {
     })
 }
 
+/// Judged on the clock of the server that answered, which the cluster goes by.
+fn certificates(status: &ClusterStatus) -> Vec<Warning> {
+    let now = UNIX_EPOCH + Duration::from_millis(status.server_time_ms);
+    let servers = status.meta_servers.iter().map(|server| {
+        (format!("metadata server {} ({})", server.id, server.endpoint), server.certificate_expires)
+    });
+    let nodes = status
+        .data_nodes
+        .iter()
+        .map(|node| (format!("data node {} ({})", node.id, node.address), node.certificate_expires));
+    let edges =
+        status.edges.iter().map(|edge| (format!("the edge {}", edge.address), edge.certificate_expires));
+    let all = servers.chain(nodes).chain(edges).filter(|_| status.server_time_ms > 0);
+    all.filter_map(|(whose, expires)| ending_certificate(&whose, expires?, now)).collect()
+}
+
+fn ending_certificate(whose: &str, expires: SystemTime, now: SystemTime) -> Option<Warning> {
+    let left = expires.duration_since(now).unwrap_or_default();
+    let what = if left.is_zero() {
+        format!("the certificate of {whose} has ended: nobody speaks to it any more")
+    } else {
+        format!("the certificate of {whose} ends in {}", count(left.as_secs() / 86_400, "day"))
+    };
+    (left <= CERTIFICATE_LEFT_MIN).then(|| Warning {
+        code: "certificate_ends",
+        what,
+        action: "make a new one with xdpfs-cli certify DIR NAME, and put it in its --tls directory: it is used at once"
+            .to_owned(),
+    })
+}
+
 /// A count with its noun, such as `1 replica` and `2 replicas`.
 fn count(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
@@ -137,6 +174,7 @@ fn count(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Edge;
 
     fn codes(status: &ClusterStatus) -> Vec<&'static str> {
         warnings(status).iter().map(|warning| warning.code).collect()
@@ -203,6 +241,39 @@ mod tests {
         check(&|status| status.data_nodes[0].used_bytes = 3 << 20, &["data_node_nearly_full"]);
         check(&|status| status.data_nodes[0].free_bytes = 1, &["data_node_nearly_full"]);
         check(&|status| status.commit_index = 20_000, &["meta_server_lags"]);
+    }
+
+    #[test]
+    fn certificate_that_ends_within_a_month_is_named() {
+        let day_ms = 86_400_000;
+        let check = |days: u64, expect: &[&str]| {
+            let mut status = ClusterStatus { server_time_ms: 100 * day_ms, ..healthy() };
+            let expires = Some(UNIX_EPOCH + Duration::from_millis((100 + days) * day_ms - 1));
+            status.data_nodes.iter_mut().for_each(|node| node.certificate_expires = None);
+            status.meta_servers[0].certificate_expires = expires;
+            assert_eq!(codes(&status), expect, "{days}");
+            status.meta_servers[0].certificate_expires = None;
+            status.data_nodes[0].certificate_expires = expires;
+            assert_eq!(codes(&status), expect, "{days}");
+            status.data_nodes[0].certificate_expires = None;
+            status.edges.push(Edge {
+                address: "e:1".into(),
+                node_ids: vec![1, 2],
+                xdp_mode: "off".into(),
+                xdp_reason: "not asked for".into(),
+                replies: "relay".into(),
+                packets: Default::default(),
+                rejects: Default::default(),
+                last_heard_age: Default::default(),
+                certificate_expires: expires,
+            });
+            assert_eq!(codes(&status), expect, "{days}");
+            let said = warnings(&status).pop().map(|warning| warning.what);
+            assert!(said.is_none_or(|said| said.contains("29 days") || said.contains("has ended")));
+        };
+        check(31, &[]);
+        check(30, &["certificate_ends"]);
+        check(0, &["certificate_ends"]);
     }
 
     #[test]
