@@ -46,6 +46,8 @@ pub struct ClusterOptions {
     pub is_found: bool,
     /// Each data node's `--capacity`; `None`: what the disk has.
     pub data_node_capacity: Option<String>,
+    /// What each data node says of itself (`--label`), such as `zone=a,rack=r1`; those behind the last say nothing.
+    pub data_node_labels: Vec<String>,
     /// Puts a lossy path before every data node.
     pub shim: Option<ShimOptions>,
     /// Gives each member a namespace of its own; `None`: all are on loopback.
@@ -86,6 +88,7 @@ impl Default for ClusterOptions {
             dir: None,
             is_found: false,
             data_node_capacity: None,
+            data_node_labels: Vec::new(),
             shim: None,
             lan: None,
             edges: None,
@@ -486,7 +489,12 @@ impl Cluster {
             let node = DataNode { listen, advertise: shim.as_ref().map(UdpShim::address).or(edge) };
             let namespace = sites.data_nodes[index].namespace.clone();
             let capacity = options.data_node_capacity.as_deref();
-            data_nodes.push(Seat { shim, ..blueprint.data_node(index, &node, capacity, namespace) });
+            let mut seat = Seat { shim, ..blueprint.data_node(index, &node, capacity, namespace) };
+            if let Some(labels) = options.data_node_labels.get(index) {
+                seat.spec.args.extend(["--label".into(), labels.into()]);
+                seat.fixed_args = seat.spec.args.len();
+            }
+            data_nodes.push(seat);
         }
         let ca = options.tls.then(|| certificates.join("ca.pem"));
         let cli = Cli { program, endpoint, ca, access_key: None, namespace: sites.client.namespace };

@@ -13,6 +13,7 @@ mod hostile;
 mod interrupted;
 mod lossy;
 mod metrics;
+mod placement;
 mod reload;
 mod restart;
 mod round_trip;

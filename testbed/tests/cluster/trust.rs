@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use xdpfs_testbed::{Cli, CliOutput, Cluster, ClusterOptions, Content, Member};
 
 use crate::support::{cluster, cluster_with, done, holds, json, put, put_within};
@@ -53,6 +54,49 @@ fn an_edge_speaks_tls_too() {
     let content = Content::new(2, 5 << 20);
     put(&cluster, "data/key", &content);
     holds(&cluster, "data/key", &content);
+}
+
+#[test]
+fn the_end_of_every_certificate_is_told_and_a_near_one_is_a_warning() {
+    let options = ClusterOptions { edges: Some(Default::default()), data_nodes: 2, ..secured() };
+    let cluster = cluster_with(options);
+    let told = |status: &Value| {
+        let nodes = ["data_nodes", "edges"].iter().flat_map(|kind| status[kind].as_array().expect("a list"));
+        let asked = &status["answered_by"];
+        let servers = status["meta_servers"].as_array().expect("a list").iter();
+        // A server knows only its own.
+        servers
+            .filter(|server| server["id"] == *asked)
+            .chain(nodes)
+            .all(|member| member["certificate_expires"].is_string())
+    };
+    let status = status_with(&cluster, told);
+    assert_eq!(status["warnings"], serde_json::json!([]), "all of them hold for a year: {status}");
+    done(&cluster, &["certify", path(&cluster.certificates()), "node", "--days", "5"]);
+    let ends = |status: &Value| {
+        status["warnings"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|warning| warning["code"] == "certificate_ends")
+            .count()
+    };
+    // Both nodes and the edge have this one.
+    let status = status_with(&cluster, |status| ends(status) == 3);
+    assert!(status["warnings"][0]["what"].as_str().is_some_and(|what| what.contains("4 days")), "{status}");
+}
+
+/// What `status` says once it is as it should be.
+fn status_with(cluster: &Cluster, is_so: impl Fn(&Value) -> bool) -> Value {
+    let until = Instant::now() + SEEN_WITHIN;
+    loop {
+        let status = json(cluster, &["status"]);
+        if is_so(&status) {
+            return status;
+        }
+        assert!(Instant::now() < until, "{status}");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
