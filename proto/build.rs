@@ -4,9 +4,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "xdpfs/access/v1/access.proto",
     "xdpfs/admin/v1/admin.proto",
+    "xdpfs/backup/v1/backup.proto",
     "xdpfs/meta/v1/meta.proto",
     "xdpfs/node/v1/node.proto",
     "xdpfs/raft/v1/raft.proto",
@@ -19,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
+        .bytes(".xdpfs.backup.v1")
         .bytes(".xdpfs.raft.v1")
         .bytes(".xdpfs.state.v1")
         .btree_map(".")

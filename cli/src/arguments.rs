@@ -18,7 +18,7 @@ use xdpfs_trace::{Endpoint, Ratio};
 use crate::{
     commands::{
         capabilities, cat, certify, completions, debug, dev, doctor, du, get, health, init, key, ls, man, mb,
-        node, placement, put, rb, rm, stat, status, top, xdp,
+        meta, node, placement, put, rb, rm, stat, status, top, xdp,
     },
     failure::{EXIT_CODES_HELP, Failure, message_of},
 };
@@ -120,6 +120,7 @@ pub(crate) enum Command {
     Ls(ls::LsArguments),
     Man(man::ManArguments),
     Mb(mb::MbArguments),
+    Meta(meta::MetaArguments),
     Node(node::NodeArguments),
     Placement(placement::PlacementArguments),
     Put(put::PutArguments),

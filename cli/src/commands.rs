@@ -15,6 +15,7 @@ pub(crate) mod key;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mb;
+pub(crate) mod meta;
 pub(crate) mod node;
 pub(crate) mod placement;
 pub(crate) mod put;
@@ -63,6 +64,7 @@ pub(crate) async fn run<C: ObjectClient + AccessControl>(
         | Command::Health(_)
         | Command::Init(_)
         | Command::Man(_)
+        | Command::Meta(_)
         | Command::Xdp(_) => Err(Failure::usage("this command speaks to no cluster")),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every error of the client, of the command line and of this machine has exactly one exit code here.
 
-use std::{error::Error as StdError, fmt::Display, io, process::ExitCode};
+use std::{error::Error as StdError, fmt::Display, io, path::Path, process::ExitCode};
 
 use xdpfs_client::{Error, ErrorKind, Mismatch};
 
@@ -139,6 +139,12 @@ impl Failure {
     /// A part of this process failed at `what`.
     pub(crate) fn caused(what: impl Display, error: &(dyn StdError + 'static)) -> Self {
         Self::machine(format!("cannot {what}: {}", message_of(error)))
+    }
+
+    /// A file or a directory is not what was written.
+    pub(crate) fn damaged(path: &Path, error: &(dyn StdError + 'static)) -> Self {
+        let message = format!("{}: {}", path.display(), message_of(error));
+        Self::new(Exit::Integrity, ErrorKind::Integrity.label(), message)
     }
 
     /// Standard output could not be written.

@@ -31,7 +31,7 @@ use crate::{
     commands::{
         certify, completions, debug, dev, doctor, health, init,
         key::{self, KeyArguments, KeyCommand},
-        man, xdp,
+        man, meta, xdp,
     },
     console::{Console, Look},
     failure::{Exit, Failure},
@@ -88,22 +88,24 @@ async fn run_command(arguments: &Arguments, console: &mut Console) -> Result<Exi
             key::generate(arguments, console)
         }
         Command::Man(arguments) => man::run(arguments, console),
+        Command::Meta(meta) => meta::run(meta, &arguments.common, console).await,
         Command::Xdp(arguments) => xdp::run(arguments, console).await,
-        command => run_with_client(command, arguments, console).await,
+        command => {
+            with_client(&arguments.common, async |client| commands::run(command, client, console).await).await
+        }
     }
 }
 
-/// Runs a command that speaks to a cluster, until it ends or a signal does.
-async fn run_with_client(
-    command: &Command,
-    arguments: &Arguments,
-    console: &mut Console,
-) -> Result<Exit, Failure> {
-    let config = arguments.common.client_config()?;
+/// Does something that takes a cluster, until it ends or a signal ends it.
+async fn with_client<T>(
+    common: &Common,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let config = common.client_config()?;
     let mut signals = Signals::listen()?;
     let client = Client::connect(config)?;
     let outcome = tokio::select! {
-        outcome = commands::run(command, &client, console) => outcome,
+        outcome = work(&client) => outcome,
         exit = signals.next() => Err(Failure::signal(exit)),
     };
     client.close().await;

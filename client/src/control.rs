@@ -22,7 +22,8 @@ use tonic::{
 };
 use tracing::{Instrument as _, Span, debug};
 use xdpfs_proto::{
-    access::v1::access_service_client::AccessServiceClient, meta::v1::meta_service_client::MetaServiceClient,
+    access::v1::access_service_client::AccessServiceClient,
+    backup::v1::backup_service_client::BackupServiceClient, meta::v1::meta_service_client::MetaServiceClient,
 };
 use xdpfs_trust::{Mismatch, TlsTrust};
 
@@ -43,12 +44,15 @@ use crate::{
 pub(crate) type Meta = MetaServiceClient<Channel>;
 /// Access keys, at one metadata server.
 pub(crate) type Access = AccessServiceClient<Channel>;
+/// Backups, at one metadata server.
+pub(crate) type Backups = BackupServiceClient<Channel>;
 
 /// A connection to one metadata server, as each of its services.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     meta: Meta,
     access: Access,
+    backups: Backups,
 }
 
 /// A service of a metadata server.
@@ -69,11 +73,18 @@ impl Service for Access {
     }
 }
 
+impl Service for Backups {
+    fn over(connection: &Connection) -> Self {
+        connection.backups.clone()
+    }
+}
+
 impl From<Channel> for Connection {
     fn from(channel: Channel) -> Self {
         Self {
             meta: Meta::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
-            access: Access::new(channel).max_decoding_message_size(REPLY_BYTES_MAX),
+            access: Access::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
+            backups: Backups::new(channel),
         }
     }
 }
@@ -140,6 +151,11 @@ impl Control {
             authorization: config.access_key.as_ref().map(AccessKey::authorization),
             insecure_key: config.insecure_key,
         }
+    }
+
+    /// How long one attempt of a request may take.
+    pub(crate) const fn attempt_timeout(&self) -> Duration {
+        self.attempt_timeout
     }
 
     /// Asks this server next; whether the endpoint makes sense.

@@ -28,6 +28,7 @@
 
 mod access_control;
 mod access_key;
+mod backup;
 mod bucket;
 mod chunk_transport;
 mod client;
@@ -58,6 +59,7 @@ pub use access_control::{
     RevokeOptions, Right, Rotation,
 };
 pub use access_key::{AccessKey, ParseAccessKeyError};
+pub use backup::BackupStream;
 pub use bucket::{Bucket, BucketOptions, BucketPage};
 pub use client::Client;
 pub use cluster::{

@@ -32,6 +32,7 @@ use tokio::sync::{oneshot, watch};
 use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
+pub(crate) use self::apply::apply;
 pub use self::{
     core::{Bootstrap, ReceivedSnapshot},
     messages::{ConversionError, message_from_wire, message_to_wire},

@@ -5,6 +5,8 @@
 //! [`Server`] puts the parts together. Invariant: everything below the service knows nothing of gRPC.
 
 mod audit;
+pub mod backup;
+mod check;
 mod clock;
 mod config;
 pub mod consensus;
@@ -19,12 +21,15 @@ pub mod liveness;
 mod metrics;
 mod peers;
 pub mod placement;
+mod restore;
 mod server;
 mod service;
 pub mod state_machine;
 pub mod storage;
 
+pub use check::{CheckError, StoreReport, check_store};
 pub use config::{Arguments, Config, ConfigError, ConsensusConfig, Member, MemberError, RootKey, Times};
 pub use credential::{Credential, KeyId, MalformedCredential, SecretHash};
 pub use identity::IdentityError;
+pub use restore::{RestoreError, restore};
 pub use server::{Listeners, Server, ServerError};

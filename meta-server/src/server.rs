@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The store, inside of the data directory.
-const STORE: &str = "store";
+pub(crate) const STORE: &str = "store";
 /// Threads for the traffic with other servers: few, and nothing else runs on them.
 const PEER_THREADS: usize = 2;
 /// Connections of other servers at once: each has two, and a few more while it finds out that one is dead.

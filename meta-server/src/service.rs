@@ -5,6 +5,7 @@
 
 mod access;
 mod access_keys;
+mod backup;
 mod buckets;
 mod candidates;
 mod capability;
@@ -34,13 +35,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use xdpfs_proto::{
-    access::v1::access_service_server::AccessServiceServer, meta::v1::meta_service_server::MetaServiceServer,
+    access::v1::access_service_server::AccessServiceServer,
+    backup::v1::backup_service_server::BackupServiceServer, meta::v1::meta_service_server::MetaServiceServer,
     node::v1::node_service_server::NodeServiceServer,
 };
 use xdpfs_trust::{PresenceLayer, Security};
 
 use self::{
     access_keys::AccessFrontend,
+    backup::BackupFrontend,
     layers::{Admission, AdmissionLayer, DeadlineLayer, MembershipLayer, TraceLayer},
     meta::MetaFrontend,
     node::NodeFrontend,
@@ -96,6 +99,7 @@ pub(crate) async fn serve(
     let access = AccessServiceServer::new(AccessFrontend(Arc::clone(&gateway)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let backup = BackupServiceServer::new(BackupFrontend(Arc::clone(&gateway)));
     let node = NodeServiceServer::new(NodeFrontend(Arc::clone(&gateway)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -112,6 +116,7 @@ pub(crate) async fn serve(
         .add_service(health.service())
         .add_service(reflection)
         .add_service(access)
+        .add_service(backup)
         .add_service(meta)
         .add_service(node);
     let incoming = xdpfs_trust::listen_within(listener, security, gateway.live().connections());

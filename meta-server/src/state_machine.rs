@@ -5,6 +5,7 @@
 
 mod access_keys;
 mod answered;
+mod backup;
 mod buckets;
 mod chunks;
 mod key_epochs;
@@ -32,6 +33,7 @@ pub use self::{
         Right, RightSet,
     },
     answered::Answered,
+    backup::restored_index,
     buckets::Bucket,
     chunks::{Chunk, Owner, REPLICAS_MAX, Replicas, chunk_id_bytes, parse_chunk_id},
     key_epochs::{KeyEpoch, KeyEpochs},

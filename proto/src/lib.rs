@@ -36,6 +36,13 @@ pub mod admin {
     }
 }
 
+/// All metadata as one picture, for those who run the cluster.
+pub mod backup {
+    pub mod v1 {
+        tonic::include_proto!("xdpfs.backup.v1");
+    }
+}
+
 /// Objects and buckets, for clients.
 pub mod meta {
     pub mod v1 {

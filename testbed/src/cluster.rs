@@ -263,6 +263,14 @@ impl Cluster {
         self.dir().join(member.to_string())
     }
 
+    /// The options that name all metadata servers, as each of them was started with.
+    #[must_use]
+    pub fn member_options(&self) -> Vec<String> {
+        let args = self.meta_servers.first().map(|seat| seat.spec.args.as_slice()).unwrap_or_default();
+        let options = args.windows(2).filter(|pair| pair[0] == "--member").flatten();
+        options.map(|text| text.to_string_lossy().into_owned()).collect()
+    }
+
     /// The relay before a data node, if the cluster has a lossy path.
     #[must_use]
     pub fn shim(&self, data_node: usize) -> Option<&UdpShim> {

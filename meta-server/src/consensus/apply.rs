@@ -94,7 +94,7 @@ impl ApplyThread {
 }
 
 /// Applies an entry. The empty one with which a leader begins its term changes nothing.
-pub(super) fn apply(state: &mut State, entry: &Entry) -> Option<pb::Outcome> {
+pub(crate) fn apply(state: &mut State, entry: &Entry) -> Option<pb::Outcome> {
     assert_eq!(entry.get_entry_type(), EntryType::EntryNormal, "the set of servers is fixed");
     if entry.data.is_empty() {
         return None;

@@ -33,6 +33,8 @@ use crate::{
 const STRANGERS_MAX: usize = 32;
 /// Drain plans that are made at once: each looks at all objects.
 const DRAIN_PLANS_MAX: usize = 1;
+/// Backups that are made at once: each holds the state once more.
+const BACKUPS_MAX: usize = 1;
 
 /// What all handlers work with.
 #[derive(Debug)]
@@ -49,6 +51,7 @@ pub(crate) struct Gateway {
     drain_plans: Semaphore,
     /// This server's own certificates, if it has any.
     trust: Option<Arc<Trust>>,
+    backups: Arc<Semaphore>,
 }
 
 /// A request of a client that is being served. Of what a data node says, `A` is nothing.
@@ -84,6 +87,7 @@ impl Gateway {
         let liveness = Liveness::new(config.times.node_silent_after);
         let edges = Edges::new(config.times.edge_forgotten_after);
         let strangers = Semaphore::new(STRANGERS_MAX);
+        let backups = Arc::new(Semaphore::new(BACKUPS_MAX));
         let drain_plans = Semaphore::new(DRAIN_PLANS_MAX);
         let (clock, requests) = (LeaderClock::new(), Arc::default());
         let live = Live::new(&config);
@@ -98,6 +102,7 @@ impl Gateway {
             strangers,
             requests,
             drain_plans,
+            backups,
             trust,
         }
     }
@@ -146,6 +151,11 @@ impl Gateway {
     /// The last second, since the Unix epoch, in which this server's certificate holds, if it has one.
     pub(crate) fn certificate_expiry_s(&self) -> Option<u64> {
         self.trust.as_ref().map(|trust| trust.expiry().as_secs())
+    }
+
+    /// Turns for backups.
+    pub(super) const fn backups(&self) -> &Arc<Semaphore> {
+        &self.backups
     }
 
     /// The state as it is now.

@@ -3,7 +3,7 @@
 //! Invariant: a method that is not in the table does not compile. Which right is needed never depends on the state; on
 //! which bucket, only for the methods of an upload.
 
-use xdpfs_proto::{access::v1 as access, meta::v1 as proto};
+use xdpfs_proto::{access::v1 as access, backup::v1 as backup, meta::v1 as proto};
 
 use super::{Refusal, name, name::ObjectName};
 use crate::state_machine::Right;
@@ -43,6 +43,7 @@ methods! {
     BeginPut => Need::Right(Right::Write),
     CommitPut => Need::Right(Right::Write),
     CreateAccessKey => Need::AdminOfAll,
+    CreateBackup => Need::AdminOfAll,
     CreateBucket => Need::Right(Right::Admin),
     DeleteBucket => Need::Right(Right::Admin),
     DeleteObject => Need::Right(Right::Write),
@@ -137,6 +138,7 @@ asks! {
     proto::BeginPutRequest: BeginPut, |request| bucket_of(&request.name);
     proto::CommitPutRequest: CommitPut, |request| Ok(Place::Upload(request.upload_id));
     access::CreateAccessKeyRequest: CreateAccessKey, |_request| Ok(Place::Cluster), |request| request.label.as_str();
+    backup::CreateBackupRequest: CreateBackup, |_request| Ok(Place::Cluster), |request| "";
     proto::CreateBucketRequest: CreateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
     proto::DeleteBucketRequest: DeleteBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
     proto::DeleteObjectRequest: DeleteObject, |request| bucket_of(&request.name);
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn table_has_every_method_of_the_services() {
         let files = FileDescriptorSet::decode(xdpfs_proto::FILE_DESCRIPTOR_SET).unwrap().file;
-        let packages = ["xdpfs.meta.v1", "xdpfs.access.v1"];
+        let packages = ["xdpfs.meta.v1", "xdpfs.access.v1", "xdpfs.backup.v1"];
         let services =
             files.iter().filter(|file| packages.contains(&file.package())).flat_map(|file| &file.service);
         let mut offered: Vec<_> =

@@ -874,7 +874,7 @@ impl Pair {
     }
 
     fn secret(&self) -> Bytes {
-        Bytes::from((self.commands.len() as u128).to_le_bytes().to_vec())
+        Bytes::from((self.commands.len() as u128 + 1).to_le_bytes().to_vec())
     }
 
     /// Mostly the cluster itself, which may always; else somebody, or a key that is there, or was.

@@ -6,6 +6,7 @@ use xdpfs_wire::{NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
 
 use super::{
     State,
+    backup::NO_RECEIPTS,
     labels::{self, Labels},
     reject::{Reason, Reject},
 };
@@ -79,7 +80,8 @@ impl Node {
 
     /// Whether this is the node's own word in its present registration.
     pub(super) fn vouches_for(&self, receipt: &Receipt) -> bool {
-        receipt.node == self.id
+        self.receipt_key != NO_RECEIPTS
+            && receipt.node == self.id
             && receipt.node_epoch == self.wire_epoch()
             && self.receipt_key.verifies(receipt)
     }

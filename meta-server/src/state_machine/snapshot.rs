@@ -35,22 +35,10 @@ impl State {
     /// The state as bytes, in pieces of `piece_len` bytes; only the last one is shorter.
     #[must_use]
     pub fn encode(&self, piece_len: usize) -> Vec<Bytes> {
-        let mut pieces = Vec::new();
-        let mut buffer = BytesMut::new();
-        for kind in self.records() {
-            let record = pb::SnapshotRecord { kind: Some(kind) };
-            record.encode_length_delimited(&mut buffer).expect("a BytesMut grows");
-            while buffer.len() >= piece_len {
-                pieces.push(buffer.split_to(piece_len).freeze());
-            }
-        }
-        if !buffer.is_empty() {
-            pieces.push(buffer.freeze());
-        }
-        pieces
+        encode(self.records(), piece_len)
     }
 
-    fn records(&self) -> impl Iterator<Item = Kind> + '_ {
+    pub(super) fn records(&self) -> impl Iterator<Item = Kind> + '_ {
         std::iter::once(Kind::Header(self.header()))
             .chain(self.buckets.values().map(|bucket| Kind::Bucket(bucket.record())))
             .chain(self.objects.iter().map(|(name, object)| Kind::Object(object.record(name))))
@@ -197,6 +185,23 @@ impl State {
     pub fn digest(&self) -> u32 {
         self.encode(usize::MAX).iter().fold(0, |_, piece| crate::storage::crc32c(piece))
     }
+}
+
+/// Records as bytes, in pieces of `piece_len` bytes; only the last one is shorter.
+pub(super) fn encode(records: impl Iterator<Item = Kind>, piece_len: usize) -> Vec<Bytes> {
+    let mut pieces = Vec::new();
+    let mut buffer = BytesMut::new();
+    for kind in records {
+        let record = pb::SnapshotRecord { kind: Some(kind) };
+        record.encode_length_delimited(&mut buffer).expect("a BytesMut grows");
+        while buffer.len() >= piece_len {
+            pieces.push(buffer.split_to(piece_len).freeze());
+        }
+    }
+    if !buffer.is_empty() {
+        pieces.push(buffer.freeze());
+    }
+    pieces
 }
 
 fn pending_delete(record: &pb::PendingDelete) -> Option<(NodeId, ChunkId)> {

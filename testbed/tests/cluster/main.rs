@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "figures are shown with --nocapture, and when a test fails")]
 
 mod access;
+mod backup;
 mod bad_input;
 mod console;
 mod debug_bundle;

@@ -131,7 +131,7 @@ impl Checks {
         assert!(copies > media.len() / 2, "entry {} is committed with {copies} durable copies", entry.index);
         let request_id = pb::Command::decode(entry.data.clone()).expect("it was encoded").request_id.to_vec();
         assert!(!self.refused.contains(&request_id), "a refused command is committed at {}", entry.index);
-        let outcome = apply::apply(&mut self.reference, entry);
+        let outcome = apply(&mut self.reference, entry);
         if let Some(outcome) = &outcome {
             let first = self.outcomes.entry(request_id.clone()).or_insert_with(|| outcome.clone());
             assert_eq!(first, outcome, "a repeated request has another answer");

@@ -1,0 +1,125 @@
+//! Backups: `xdpfs.backup.v1.BackupService`.
+//!
+//! Invariant: one at a time, since each holds the whole state once more; a reader that does not read loses its turn.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use xdpfs_proto::backup::v1::{
+    BackupHeader, BackupRecord, CreateBackupRequest, backup_service_server::BackupService,
+};
+
+use super::{Gateway, Refusal, gateway::Call};
+use crate::{
+    backup::{self, FORMAT, PART_BYTES_MAX},
+    state_machine::Reason,
+};
+
+/// Records that wait for the reader.
+const RECORDS_WAITING_MAX: usize = 4;
+/// How long a reader may take for one record.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct BackupFrontend(pub(super) Arc<Gateway>);
+
+#[tonic::async_trait]
+impl BackupService for BackupFrontend {
+    type CreateBackupStream = ReceiverStream<Result<BackupRecord, Status>>;
+
+    async fn create_backup(
+        &self,
+        request: Request<CreateBackupRequest>,
+    ) -> Result<Response<Self::CreateBackupStream>, Status> {
+        let call = self.0.accept(request);
+        let acting = self.0.acting(&call);
+        let (entered, answer) = match self.0.enter(&call).await {
+            Ok(caller) => (Some(caller), create_backup(&self.0, call).await),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        self.0.note(acting, entered.as_ref(), &answer);
+        Ok(Response::new(answer?))
+    }
+}
+
+async fn create_backup(
+    gateway: &Arc<Gateway>,
+    call: Call<CreateBackupRequest>,
+) -> Result<ReceiverStream<Result<BackupRecord, Status>>, Refusal> {
+    let busy = |_| Refusal::new(Reason::Overloaded, "another backup is being made: wait until it is done");
+    let turn = Arc::clone(gateway.backups()).try_acquire_owned().map_err(busy)?;
+    gateway.admit(call.deadline, &call.access).await?;
+    let reading = Arc::clone(gateway);
+    // It takes as long as a snapshot; readers of the state go on meanwhile, changes wait.
+    let taken = tokio::task::spawn_blocking(move || take(&reading)).await;
+    let (header, pieces) = taken.map_err(|_| Refusal::new(Reason::Internal, "the backup was interrupted"))?;
+    tracing::info!(objects = header.objects, applied_index = header.applied_index, "a backup is being sent");
+    let (sender, receiver) = mpsc::channel(RECORDS_WAITING_MAX);
+    tokio::spawn(send(turn, sender, backup::records(header, pieces)));
+    Ok(ReceiverStream::new(receiver))
+}
+
+fn take(gateway: &Gateway) -> (BackupHeader, Vec<bytes::Bytes>) {
+    // Looked up first: what is applied meanwhile is in the state, too, and versions go on far behind either.
+    let applied_index = gateway.consensus().status().applied_index;
+    let create_time_ms = gateway.now_ms();
+    let state = gateway.state();
+    let header = BackupHeader {
+        format: FORMAT,
+        cluster_id: state.cluster_id().to_owned(),
+        applied_index,
+        create_time_ms,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        buckets: state.bucket_count() as u64,
+        objects: state.object_count() as u64,
+        object_bytes: state.object_bytes(),
+    };
+    (header, state.encode_backup(PART_BYTES_MAX))
+}
+
+async fn send(
+    turn: OwnedSemaphorePermit,
+    sender: mpsc::Sender<Result<BackupRecord, Status>>,
+    records: impl Iterator<Item = BackupRecord> + Send,
+) {
+    for record in records {
+        if let Err(error) = sender.send_timeout(Ok(record), RECORD_TIMEOUT).await {
+            tracing::info!(%error, "a backup was given up");
+            break;
+        }
+    }
+    drop(turn);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn reader_that_does_not_read_loses_its_turn() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).try_acquire_owned().unwrap();
+        let (sender, receiver) = mpsc::channel(RECORDS_WAITING_MAX);
+        let endless = std::iter::repeat_with(BackupRecord::default);
+        let sending = tokio::spawn(send(turn, sender, endless));
+        tokio::time::sleep(RECORD_TIMEOUT / 2).await;
+        assert!(turns.try_acquire().is_err(), "it may yet read");
+        tokio::time::timeout(RECORD_TIMEOUT, sending).await.expect("it is given up").unwrap();
+        assert!(turns.try_acquire().is_ok());
+        drop(receiver);
+    }
+
+    #[tokio::test]
+    async fn reader_that_goes_away_gives_its_turn_back() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).try_acquire_owned().unwrap();
+        let (sender, receiver) = mpsc::channel(RECORDS_WAITING_MAX);
+        drop(receiver);
+        send(turn, sender, std::iter::repeat_with(BackupRecord::default)).await;
+        assert!(turns.try_acquire().is_ok());
+    }
+}
