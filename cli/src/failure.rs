@@ -232,6 +232,7 @@ pub(crate) fn message_of(error: &(dyn StdError + 'static)) -> String {
 
 fn hint_for(error: &Error) -> Option<String> {
     let hint = match error {
+        Error::BatchRefused { source, .. } => return hint_for(source),
         Error::AccessKeyNotFound { .. } => "see those that exist with: xdpfs-cli key list".into(),
         Error::KeyInPlainText { .. } => {
             "ask a server on this machine, or say --insecure-key if nobody else can read that network".into()
@@ -299,6 +300,7 @@ fn hint_for_mismatch(mismatch: &Mismatch) -> String {
 
 fn address_in(error: &Error) -> Option<Address> {
     match error {
+        Error::BatchRefused { source, .. } => address_in(source),
         Error::BucketExists { bucket }
         | Error::BucketNotFound { bucket }
         | Error::BucketNotEmpty { bucket } => Some(Address::bucket(bucket)),
@@ -373,6 +375,8 @@ mod tests {
         check(Error::LastAdminKey, Exit::Precondition, "precondition_failed");
         check(Error::SecretLost { message: why() }, Exit::Unavailable, "unavailable");
         check(Error::Unauthenticated { message: why() }, Exit::Permission, "unauthenticated");
+        let source = Box::new(Error::ObjectNotFound { bucket: bucket(), key: key() });
+        check(Error::BatchRefused { operation: 1, key: key(), source }, Exit::NotFound, "not_found");
         check(Error::BucketExists { bucket: bucket() }, Exit::Precondition, "already_exists");
         check(Error::BucketNotFound { bucket: bucket() }, Exit::NotFound, "not_found");
         check(Error::BucketNotEmpty { bucket: bucket() }, Exit::Precondition, "not_empty");

@@ -13,9 +13,9 @@ use xdpfs_proto::meta::v1 as proto;
 use xdpfs_transport::{ChunkClient, Counters};
 
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClientConfig, ClusterStatus, DrainPlan, GetOptions,
-    GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery,
-    PlacementReport, Precondition, PutOptions, PutResult,
+    Batch, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClientConfig, ClusterStatus,
+    CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object,
+    ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     error::{Error, Result},
@@ -241,6 +241,30 @@ impl ObjectClient for Client {
             reply.map_err(|refusal| refusal.about(operation, bucket, key))?.object,
             operation.label(),
         )
+    }
+
+    async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {
+        options.check()?;
+        let request = proto::CopyObjectRequest {
+            request_id: request_id(),
+            source: ObjectName::new(bucket, source)?.resource,
+            destination: ObjectName::new(bucket, key)?.resource,
+            source_precondition: Precondition::to_proto(options.source_precondition.as_ref()),
+            precondition: Precondition::to_proto(options.precondition.as_ref()),
+            metadata: options.metadata.map(|metadata| metadata.to_proto()),
+        };
+        let operation = Operation::CopyObject;
+        let send = |mut meta: Meta, request| async move { meta.copy_object(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        // Only the source can be missing.
+        Object::parse(
+            reply.map_err(|refusal| refusal.about(operation, bucket, source))?.object,
+            operation.label(),
+        )
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Vec<BatchResult>> {
+        put::commit_batch(&self.shared, batch).await
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus> {

@@ -11,6 +11,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why an operation failed. Messages never hold secrets; they may hold the names that the caller gave.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// One operation of a batch could not be done, so none of them was.
+    #[error("operation {operation} of the batch, on key {key:?}, cannot be done")]
+    BatchRefused {
+        /// Which one, counted from 1.
+        operation: usize,
+        /// The key that it is about.
+        key: String,
+        /// Why.
+        #[source]
+        source: Box<Self>,
+    },
+
     // The caller asked for something that cannot be.
     /// There is no access key of this id.
     #[error("there is no access key {id}")]
@@ -257,6 +269,7 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
+            Self::BatchRefused { source, .. } => source.kind(),
             Self::BucketExists { .. } => ErrorKind::AlreadyExists,
             Self::AccessKeyNotFound { .. }
             | Self::BucketNotFound { .. }

@@ -13,9 +13,9 @@ use tokio::io::AsyncRead;
 
 pub use self::plan::{Fault, Method, Plan};
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DrainPlan, GetOptions, GetStream,
-    LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport,
-    Precondition, PutOptions, PutResult,
+    Batch, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, CopyOptions,
+    DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient,
+    PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
     error::{Error, Result},
 };
 
@@ -133,6 +133,14 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
 
     async fn delete(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
         call(self.next_fault(Method::Delete), self.inner.delete(bucket, key, precondition)).await
+    }
+
+    async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {
+        call(self.next_fault(Method::Copy), self.inner.copy(bucket, source, key, options)).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Vec<BatchResult>> {
+        call(self.next_fault(Method::Commit), self.inner.commit(batch)).await
     }
 
     async fn cluster_status(&self) -> Result<ClusterStatus> {

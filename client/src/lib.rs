@@ -29,12 +29,14 @@
 mod access_control;
 mod access_key;
 mod backup;
+mod batch;
 mod bucket;
 mod chunk_transport;
 mod client;
 mod cluster;
 mod config;
 mod control;
+mod copy;
 mod error;
 pub mod failing;
 #[cfg(test)]
@@ -60,18 +62,21 @@ pub use access_control::{
 };
 pub use access_key::{AccessKey, ParseAccessKeyError};
 pub use backup::BackupStream;
+pub(crate) use batch::BatchOperation;
+pub use batch::{BATCH_OPERATIONS_MAX, Batch, BatchResult};
 pub use bucket::{Bucket, BucketOptions, BucketPage};
 pub use client::Client;
 pub use cluster::{
     ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaServer, RequestCounts, TOOK_PLACES,
 };
 pub use config::{ClientConfig, Endpoints, EndpointsError, Scheme};
+pub use copy::copy_bytes;
 pub use error::{Error, ErrorKind, Result};
 pub use get::{ByteRange, GetOptions, GetStream, ParseByteRangeError};
 pub use health::{Health, HealthError, check_health};
 pub use list::{ListOptions, ListPage, objects};
 pub use name::check_key;
-pub use object::{ChunkPlacement, Object, ParsePreconditionError, Precondition};
+pub use object::{ChunkPlacement, CopyOptions, Object, ObjectMetadata, ParsePreconditionError, Precondition};
 pub use object_client::ObjectClient;
 pub use placement::{
     DrainPlan, DrainTarget, LabelChange, NodeLabel, PlacedChunk, PlacedNode, PlacementChoice, PlacementQuery,

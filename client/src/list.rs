@@ -35,7 +35,7 @@ pub fn objects<C: ObjectClient>(
     client: &C,
     bucket: &str,
     prefix: &str,
-) -> impl Stream<Item = Result<Object>> + Send {
+) -> impl Stream<Item = Result<Object>> + Send + use<C> {
     let first = ListOptions { prefix: prefix.to_owned(), ..ListOptions::default() };
     let start = (client.clone(), bucket.to_owned(), Some(first));
     stream::try_unfold(start, |(client, bucket, options)| async move {

@@ -16,11 +16,12 @@ use futures::stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use xdpfs_wire::NodeId;
 
-use self::store::{NODES, Store};
+use self::store::{NODES, Operation, Store};
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DataNode, DataNodeState, DrainPlan,
-    GetOptions, GetStream, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object,
-    ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
+    Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus,
+    CopyOptions, DataNode, DataNodeState, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
+    ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport,
+    Precondition, PutOptions, PutResult,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
 };
@@ -138,6 +139,32 @@ impl ObjectClient for MockClient {
         })
     }
 
+    async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {
+        ObjectName::new(bucket, source)?;
+        ObjectName::new(bucket, key)?;
+        options.check()?;
+        self.with_store(|store| store.copy(bucket, source, key, options))
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Vec<BatchResult>> {
+        batch.validate()?;
+        let Batch { bucket, operations } = batch;
+        let mut read = Vec::with_capacity(operations.len());
+        for (place, operation) in operations.into_iter().enumerate() {
+            let key = operation.key().to_owned();
+            let operation = read_operation(operation).await.map_err(|source| Error::BatchRefused {
+                operation: place + 1,
+                key,
+                source: Box::new(source),
+            })?;
+            read.push(operation);
+        }
+        self.with_store(|store| {
+            store.bucket(&bucket)?;
+            store.commit(&bucket, read)
+        })
+    }
+
     async fn cluster_status(&self) -> Result<ClusterStatus> {
         let buckets: Vec<_> = self.with_store(|store| store.buckets_after("").collect());
         let server = MetaServer {
@@ -182,6 +209,19 @@ impl ObjectClient for MockClient {
     }
 
     async fn close(&self) {}
+}
+
+async fn read_operation(operation: BatchOperation) -> Result<Operation> {
+    Ok(match operation {
+        BatchOperation::Put { key, mut input, options } => {
+            let mut bytes = Vec::new();
+            input.read_to_end(&mut bytes).await.map_err(Error::Input)?;
+            Operation::Put { key, bytes: bytes.into(), options }
+        }
+        BatchOperation::Copy { source, key, options } => Operation::Copy { source, key, options },
+        BatchOperation::Delete { key, precondition } => Operation::Delete { key, precondition },
+        BatchOperation::Check { key, precondition } => Operation::Check { key, precondition },
+    })
 }
 
 fn data_node(id: NodeId, labels: Vec<NodeLabel>) -> DataNode {

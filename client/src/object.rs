@@ -38,6 +38,26 @@ pub struct Object {
     pub durable_replicas: u32,
 }
 
+/// A client's own words about an object.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ObjectMetadata {
+    /// Media type; may be empty. At most 256 bytes without control characters.
+    pub content_type: String,
+    /// At most 2 KiB of keys and values together, without control characters.
+    pub user_metadata: BTreeMap<String, String>,
+}
+
+/// How to copy an object.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CopyOptions {
+    /// What the source must hold.
+    pub source_precondition: Option<Precondition>,
+    /// What the copy's key must hold.
+    pub precondition: Option<Precondition>,
+    /// What is said about the copy; none: what is said about the source.
+    pub metadata: Option<ObjectMetadata>,
+}
+
 /// Where one chunk of an object lies.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ChunkPlacement {
@@ -68,6 +88,47 @@ pub enum Precondition {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0:?} is not an etag as `stat` shows it")]
 pub struct ParsePreconditionError(String);
+
+/// The most bytes of a content type.
+const CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// Bytes of the user metadata, keys and values together.
+const USER_METADATA_BYTES_MAX: usize = 2048;
+
+impl ObjectMetadata {
+    /// The metadata servers decide, but for a put only when all bytes have been sent; a bad word should not cost them.
+    pub(crate) fn check(content_type: &str, user_metadata: &BTreeMap<String, String>) -> Result<()> {
+        if content_type.len() > CONTENT_TYPE_BYTES_MAX {
+            return Err(Error::invalid(format!("a content type has at most {CONTENT_TYPE_BYTES_MAX} bytes")));
+        }
+        let words = || user_metadata.iter().flat_map(|(key, value)| [key.as_str(), value]);
+        if words().map(str::len).sum::<usize>() > USER_METADATA_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "keys and values of user metadata have at most {USER_METADATA_BYTES_MAX} bytes together"
+            )));
+        }
+        if user_metadata.contains_key("") {
+            return Err(Error::invalid("a key of user metadata is not empty"));
+        }
+        if words().chain([content_type]).any(|word| word.chars().any(char::is_control)) {
+            return Err(Error::invalid("content type and user metadata hold no control characters"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn to_proto(&self) -> proto::ObjectMetadata {
+        proto::ObjectMetadata {
+            content_type: self.content_type.clone(),
+            user_metadata: self.user_metadata.clone(),
+        }
+    }
+}
+
+impl CopyOptions {
+    pub(crate) fn check(&self) -> Result<()> {
+        let metadata = self.metadata.as_ref();
+        metadata.map_or(Ok(()), |words| ObjectMetadata::check(&words.content_type, &words.user_metadata))
+    }
+}
 
 impl Precondition {
     /// From the value of an `If-Match` header, with or without quotes.

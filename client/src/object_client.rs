@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::{
-    Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, DrainPlan, GetOptions, GetStream,
-    LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport,
-    Precondition, PutOptions, PutResult, error::Result,
+    Batch, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, CopyOptions,
+    DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectWriter,
+    PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -92,6 +92,19 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
         key: &str,
         precondition: Option<Precondition>,
     ) -> impl Future<Output = Result<Object>> + Send;
+
+    /// Another key of the same bucket gets what `source` holds. No byte moves: both share their chunks.
+    fn copy(
+        &self,
+        bucket: &str,
+        source: &str,
+        key: &str,
+        options: CopyOptions,
+    ) -> impl Future<Output = Result<Object>> + Send;
+
+    /// Does everything that the batch says, or nothing of it. Gives one result for each operation, in their order; of a
+    /// refusal, [`Error::BatchRefused`](crate::Error::BatchRefused) says which operation was at fault.
+    fn commit(&self, batch: Batch) -> impl Future<Output = Result<Vec<BatchResult>>> + Send;
 
     /// The cluster as its leader sees it.
     fn cluster_status(&self) -> impl Future<Output = Result<ClusterStatus>> + Send;

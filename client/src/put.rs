@@ -3,6 +3,7 @@
 //! Invariant: memory is bounded by the chunks in flight, whatever the object's size. Nothing is visible before the
 //! commit, and a put that fails or is dropped before it is aborted.
 
+mod batch;
 mod chunker;
 mod commit;
 mod in_flight;
@@ -14,6 +15,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::io::AsyncRead;
 use tracing::Instrument as _;
 
+pub(crate) use self::batch::commit_batch;
 use self::{
     chunker::Chunker,
     in_flight::InFlight,
@@ -21,7 +23,7 @@ use self::{
     upload::{Upload, UploadGuard},
 };
 use crate::{
-    Object, Precondition,
+    Object, ObjectMetadata, Precondition,
     client::Shared,
     error::{Error, Result},
     name::ObjectName,
@@ -36,10 +38,6 @@ const CHUNK_BYTES_GUESS: u64 = 4 << 20;
 const GRANTS_MAX: u32 = 64;
 /// The first grant for an input of unknown length.
 const GRANTS_FIRST: u32 = 4;
-/// Bytes of a content type.
-const CONTENT_TYPE_BYTES_MAX: usize = 256;
-/// Bytes of the user metadata, keys and values together.
-const USER_METADATA_BYTES_MAX: usize = 2048;
 
 /// How to put an object.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -64,24 +62,8 @@ pub struct PutResult {
 }
 
 impl PutOptions {
-    /// The metadata servers decide at the commit, when all bytes have been sent; a bad word should not cost them.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.content_type.len() > CONTENT_TYPE_BYTES_MAX {
-            return Err(Error::invalid(format!("a content type has at most {CONTENT_TYPE_BYTES_MAX} bytes")));
-        }
-        let words = || self.user_metadata.iter().flat_map(|(key, value)| [key, value]);
-        if words().map(String::len).sum::<usize>() > USER_METADATA_BYTES_MAX {
-            return Err(Error::invalid(format!(
-                "keys and values of user metadata have at most {USER_METADATA_BYTES_MAX} bytes together"
-            )));
-        }
-        if self.user_metadata.contains_key("") {
-            return Err(Error::invalid("a key of user metadata is not empty"));
-        }
-        if words().chain([&self.content_type]).any(|word| word.chars().any(char::is_control)) {
-            return Err(Error::invalid("content type and user metadata hold no control characters"));
-        }
-        Ok(())
+        ObjectMetadata::check(&self.content_type, &self.user_metadata)
     }
 }
 
@@ -95,31 +77,44 @@ pub(crate) async fn put<R>(
 where
     R: AsyncRead + Send + Unpin,
 {
-    let name = ObjectName::new(bucket, key)?;
-    options.check()?;
     let span = traces::put();
-    let put = put_checked(shared, name, input, options).instrument(span.clone()).await;
+    let whole = async {
+        let staged = stage(shared, bucket, key, input, &options).await?;
+        commit::commit(staged, options).await
+    };
+    let put = whole.instrument(span.clone()).await;
     if let Ok(put) = &put {
         span.record("size", put.object.size);
     }
     put
 }
 
-async fn put_checked<R>(
+/// A put whose bytes are durable, and which nobody sees yet. Dropping it gives it up.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    guard: UploadGuard,
+    chunks: Vec<Written>,
+}
+
+/// Does all of a put but its commit.
+pub(crate) async fn stage<R>(
     shared: &Arc<Shared>,
-    name: ObjectName,
+    bucket: &str,
+    key: &str,
     input: R,
-    options: PutOptions,
-) -> Result<PutResult>
+    options: &PutOptions,
+) -> Result<Staged>
 where
     R: AsyncRead + Send + Unpin,
 {
+    let name = ObjectName::new(bucket, key)?;
+    options.check()?;
     let mut chunker = Chunker::new(input);
     let peeked = chunker.fill(PEEK_BYTES).await.map_err(Error::Input)?;
     let first = if chunker.has_ended() { u32::from(peeked > 0) } else { first_grants(options.size_hint) };
     let guard = Upload::begin(shared, name, first, options.precondition.as_ref()).await?;
-    let written = write_chunks(&guard, chunker, options.size_hint).await?;
-    commit::commit(&guard, written, options).await
+    let chunks = write_chunks(&guard, chunker, options.size_hint).await?;
+    Ok(Staged { guard, chunks })
 }
 
 /// Writes all chunks of the input, several at once.

@@ -6,6 +6,7 @@
 mod access;
 mod access_keys;
 mod backup;
+mod batch;
 mod buckets;
 mod candidates;
 mod capability;

@@ -6,6 +6,7 @@
 mod access_keys;
 mod answered;
 mod backup;
+mod batch;
 mod buckets;
 mod chunks;
 mod key_epochs;
@@ -34,6 +35,7 @@ pub use self::{
     },
     answered::Answered,
     backup::restored_index,
+    batch::BATCH_OPERATIONS_MAX,
     buckets::Bucket,
     chunks::{Chunk, Owner, REPLICAS_MAX, Replicas, chunk_id_bytes, parse_chunk_id},
     key_epochs::{KeyEpoch, KeyEpochs},
@@ -137,6 +139,7 @@ impl State {
             Some(Kind::ExtendPut(extend)) => self.extend_put(extend),
             Some(Kind::CommitPut(commit)) => self.commit_put(context, commit),
             Some(Kind::AbortPut(abort)) => self.abort_put(context, abort),
+            Some(Kind::Batch(batch)) => self.batch(context, batch),
             Some(Kind::DeleteObject(delete)) => self.delete_object(context, delete),
             Some(Kind::RegisterNode(register)) => self.register_node(register, &command.request_id),
             Some(Kind::ExpireUploads(_)) => Ok(self.expire_uploads(context)),

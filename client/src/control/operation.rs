@@ -5,7 +5,9 @@
 pub(crate) enum Operation {
     AbortPut,
     BeginPut,
+    CommitBatch,
     CommitPut,
+    CopyObject,
     CreateAccessKey,
     CreateBackup,
     CreateBucket,
@@ -32,7 +34,9 @@ impl Operation {
         match self {
             Self::AbortPut => "AbortPut",
             Self::BeginPut => "BeginPut",
+            Self::CommitBatch => "CommitBatch",
             Self::CommitPut => "CommitPut",
+            Self::CopyObject => "CopyObject",
             Self::CreateAccessKey => "CreateAccessKey",
             Self::CreateBackup => "CreateBackup",
             Self::CreateBucket => "CreateBucket",
@@ -58,7 +62,9 @@ impl Operation {
     pub(crate) const fn is_visible(self) -> bool {
         matches!(
             self,
-            Self::CommitPut
+            Self::CommitBatch
+                | Self::CommitPut
+                | Self::CopyObject
                 | Self::CreateAccessKey
                 | Self::CreateBucket
                 | Self::DeleteBucket

@@ -39,6 +39,8 @@ pub(crate) enum Refusal {
         reason: Reason,
         /// Why, for people.
         message: String,
+        /// Of a batch: which operation it was, counted from 1.
+        operation: Option<usize>,
     },
     /// Nobody served it in time.
     Gone(Error),
@@ -78,7 +80,7 @@ impl Refusal {
     pub(crate) fn about(self, operation: Operation, bucket: &str, key: &str) -> Error {
         let operation = operation.label();
         let (reason, message) = match self {
-            Self::Answer { reason, message } => (reason, message),
+            Self::Answer { reason, message, .. } => (reason, message),
             Self::Gone(error) => return error,
         };
         let bucket = bucket.to_owned();
@@ -101,6 +103,14 @@ impl Refusal {
         }
     }
 
+    /// Which operation of a batch was refused, counted from 1.
+    pub(crate) const fn operation(&self) -> Option<usize> {
+        match self {
+            Self::Answer { operation, .. } => *operation,
+            Self::Gone(_) => None,
+        }
+    }
+
     pub(crate) const fn is(&self, wanted: &Reason) -> bool {
         matches!(
             (self, wanted),
@@ -115,7 +125,7 @@ impl Refusal {
 impl Verdict {
     pub(super) fn on(status: &Status) -> Self {
         match error_info(status) {
-            Some((reason, leader)) => Self::by_reason(&reason, leader, status),
+            Some(info) => Self::by_reason(info, status),
             None => match DialError::mismatch_in(status) {
                 Some(mismatch) => Self::Mismatch(mismatch.clone()),
                 None => Self::by_code(status),
@@ -123,9 +133,13 @@ impl Verdict {
         }
     }
 
-    fn by_reason(reason: &str, leader: Option<String>, status: &Status) -> Self {
-        let answer = |reason| Self::Final(Refusal::Answer { reason, message: status.message().to_owned() });
-        match reason {
+    fn by_reason(info: Info, status: &Status) -> Self {
+        let Info { reason, leader, operation } = info;
+        let answer = |reason| {
+            let message = status.message().to_owned();
+            Self::Final(Refusal::Answer { reason, message, operation })
+        };
+        match reason.as_str() {
             "NOT_LEADER" => leader.map_or(Self::Elsewhere, Self::Leader),
             "NO_LEADER" | "OUTCOME_UNKNOWN" => Self::Elsewhere,
             "OVERLOADED" | "NOT_ENOUGH_NODES" => Self::Later,
@@ -156,7 +170,10 @@ impl Verdict {
 
     /// Without a reason the status comes from tonic or the network, or from something that is no xdpfs at all.
     fn by_code(status: &Status) -> Self {
-        let answer = |reason| Self::Final(Refusal::Answer { reason, message: status.message().to_owned() });
+        let answer = |reason| {
+            let message = status.message().to_owned();
+            Self::Final(Refusal::Answer { reason, message, operation: None })
+        };
         match status.code() {
             Code::ResourceExhausted => Self::Later,
             Code::Unavailable
@@ -175,7 +192,7 @@ impl Verdict {
 
 /// The reason of an xdpfs server, if the status comes from one.
 pub(super) fn reason(status: &Status) -> Option<String> {
-    error_info(status).map(|(reason, _)| reason)
+    error_info(status).map(|info| info.reason)
 }
 
 /// The wait that the server asks for, within reason.
@@ -184,10 +201,18 @@ pub(super) fn retry_delay(status: &Status) -> Duration {
     delay.unwrap_or_default().min(RETRY_DELAY_MAX)
 }
 
-fn error_info(status: &Status) -> Option<(String, Option<String>)> {
+/// What an xdpfs server adds to a status.
+struct Info {
+    reason: String,
+    leader: Option<String>,
+    operation: Option<usize>,
+}
+
+fn error_info(status: &Status) -> Option<Info> {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
     let leader = info.metadata.get("leaderEndpoint").and_then(|leader| parse_endpoint(leader).ok());
-    Some((info.reason, leader))
+    let operation = info.metadata.get("operation").and_then(|operation| operation.parse().ok());
+    Some(Info { reason: info.reason, leader, operation })
 }
 
 #[cfg(test)]
@@ -209,7 +234,8 @@ mod tests {
         let check = |code, reason, leader, expect| {
             assert_eq!(Verdict::on(&with_info(code, reason, leader)), expect, "{reason}");
         };
-        let answer = |reason| Verdict::Final(Refusal::Answer { reason, message: String::new() });
+        let answer =
+            |reason| Verdict::Final(Refusal::Answer { reason, message: String::new(), operation: None });
         check(Code::Unavailable, "NOT_LEADER", Some("http://b:1"), Verdict::Leader("b:1".into()));
         check(Code::Unavailable, "NOT_LEADER", Some("rubbish"), Verdict::Elsewhere);
         check(Code::Unavailable, "NOT_LEADER", None, Verdict::Elsewhere);

@@ -13,6 +13,10 @@ pub enum Method {
     Buckets,
     /// `cluster_status`
     ClusterStatus,
+    /// `commit`
+    Commit,
+    /// `copy`
+    Copy,
     /// `create_bucket`
     CreateBucket,
     /// `delete`

@@ -199,6 +199,17 @@ impl MetaService for FakeMeta {
         self.serve(Operation::PlanDrain, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
+    async fn copy_object(&self, ask: Request<proto::CopyObjectRequest>) -> Reply<proto::CopyObjectResponse> {
+        self.serve(Operation::CopyObject, ask, State::copy_object).await
+    }
+
+    async fn commit_batch(
+        &self,
+        ask: Request<proto::CommitBatchRequest>,
+    ) -> Reply<proto::CommitBatchResponse> {
+        self.serve(Operation::CommitBatch, ask, State::commit_batch).await
+    }
+
     async fn get_cluster_status(
         &self,
         ask: Request<proto::GetClusterStatusRequest>,

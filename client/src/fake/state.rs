@@ -303,8 +303,19 @@ impl State {
         }
         let name = self.upload(request.upload_id)?.name.clone();
         self.check(&name, request.precondition.clone())?;
-        let mut chunks = vec![];
-        for written in &request.chunks {
+        let chunks = self.receive(&request.chunks)?;
+        let replicas = self.replicas as usize;
+        let chunks_in_debt = chunks.iter().filter(|chunk| chunk.node_ids.len() < replicas).count() as u32;
+        self.uploads.remove(&request.upload_id);
+        let request_id = request.request_id.clone();
+        let object = self.store(name, chunks, request);
+        let answer = proto::CommitPutResponse { object: Some(object), chunks_in_debt };
+        self.answered.insert(request_id, answer.clone());
+        Ok(answer)
+    }
+
+    fn receive(&self, written: &[proto::WrittenChunk]) -> Result<Vec<proto::Chunk>, Status> {
+        let receive = |written: &proto::WrittenChunk| {
             let is_good = |receipt: &&proto::Receipt| {
                 let epoch = u32::from(self.nodes[&(receipt.node_id as u16)].epoch);
                 receipt.node_epoch == epoch && receipt.mac == u64::from(epoch)
@@ -314,21 +325,64 @@ impl State {
             if nodes.len() < self.min_replicas as usize {
                 return Err(refuse(Code::Aborted, "STALE_RECEIPTS"));
             }
-            chunks.push(proto::Chunk {
+            Ok(proto::Chunk {
                 chunk_id: written.chunk_id.clone(),
                 length: written.length,
                 crc32c: written.crc32c,
                 node_ids: nodes,
-            });
+            })
+        };
+        written.iter().map(receive).collect()
+    }
+
+    pub(super) fn copy_object(
+        &mut self,
+        request: proto::CopyObjectRequest,
+    ) -> Result<proto::CopyObjectResponse, Status> {
+        let stored = self.objects.get(&request.source).cloned();
+        let stored = stored.ok_or_else(|| refuse(Code::NotFound, "OBJECT_NOT_FOUND"))?;
+        self.check(&request.source, request.source_precondition)?;
+        self.check(&request.destination, request.precondition)?;
+        let object = self.store(request.destination, stored.chunks, worded(request.metadata));
+        Ok(proto::CopyObjectResponse { object: Some(object) })
+    }
+
+    /// Puts and deletes; tests of copies and checks have real servers.
+    pub(super) fn commit_batch(
+        &mut self,
+        request: proto::CommitBatchRequest,
+    ) -> Result<proto::CommitBatchResponse, Status> {
+        use proto::batch_operation::Kind;
+        for (place, operation) in request.operations.iter().enumerate() {
+            let judged = match operation.kind.clone().expect("the client sets it") {
+                Kind::Put(put) => {
+                    let name = self.upload(put.upload_id)?.name.clone();
+                    self.check(&name, put.precondition).and_then(|()| self.receive(&put.chunks).map(|_| ()))
+                }
+                Kind::Delete(delete) if !self.objects.contains_key(&resource(&delete.key)) => {
+                    Err(refuse(Code::NotFound, "OBJECT_NOT_FOUND"))
+                }
+                Kind::Delete(delete) => self.check(&resource(&delete.key), delete.precondition),
+                Kind::Copy(_) | Kind::Check(_) => Err(Status::unimplemented("")),
+            };
+            judged.map_err(|status| at(place, status))?;
         }
-        let replicas = self.replicas as usize;
-        let chunks_in_debt = chunks.iter().filter(|chunk| chunk.node_ids.len() < replicas).count() as u32;
-        self.uploads.remove(&request.upload_id);
-        let request_id = request.request_id.clone();
-        let object = self.store(name, chunks, request);
-        let answer = proto::CommitPutResponse { object: Some(object), chunks_in_debt };
-        self.answered.insert(request_id, answer.clone());
-        Ok(answer)
+        let mut results = vec![];
+        for operation in request.operations {
+            let object = match operation.kind.expect("the client sets it") {
+                Kind::Put(put) => {
+                    let chunks = self.receive(&put.chunks)?;
+                    let upload = self.uploads.remove(&put.upload_id).expect("it was looked at before");
+                    self.store(upload.name, chunks, worded(put.metadata))
+                }
+                Kind::Delete(delete) => {
+                    self.objects.remove(&resource(&delete.key)).expect("it was looked at before").object
+                }
+                Kind::Copy(_) | Kind::Check(_) => return Err(Status::unimplemented("")),
+            };
+            results.push(proto::BatchResult { object: Some(object), chunks_in_debt: 0 });
+        }
+        Ok(proto::CommitBatchResponse { results })
     }
 
     pub(super) fn abort_put(
@@ -388,6 +442,19 @@ impl State {
             self.objects.remove(&request.name).ok_or_else(|| refuse(Code::NotFound, "OBJECT_NOT_FOUND"))?;
         Ok(proto::DeleteObjectResponse { object: Some(removed.object) })
     }
+}
+
+fn worded(metadata: Option<proto::ObjectMetadata>) -> proto::CommitPutRequest {
+    let proto::ObjectMetadata { content_type, user_metadata } = metadata.unwrap_or_default();
+    proto::CommitPutRequest { content_type, user_metadata, ..Default::default() }
+}
+
+/// The refusal as that of one operation of a batch.
+fn at(place: usize, status: Status) -> Status {
+    let Some(info) = status.get_details_error_info() else { return status };
+    let metadata = HashMap::from([("operation".to_owned(), (place + 1).to_string())]);
+    let details = ErrorDetails::with_error_info(info.reason, info.domain, metadata);
+    Status::with_error_details(status.code(), status.message(), details)
 }
 
 fn resource(key: &str) -> String {

@@ -7,7 +7,7 @@ use xdpfs_transport::crc32c;
 use xdpfs_wire::{BucketId, ChunkId, NodeId};
 
 use crate::{
-    Bucket, BucketOptions, ChunkPlacement, Object, Precondition, PutOptions,
+    BatchResult, Bucket, BucketOptions, ChunkPlacement, CopyOptions, Object, Precondition, PutOptions,
     error::{Error, Result},
 };
 
@@ -37,11 +37,30 @@ pub(super) struct StoredBucket {
     created: SystemTime,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StoredObject {
     pub(super) object: Object,
     pub(super) bytes: Bytes,
     pub(super) chunks: Vec<ChunkPlacement>,
+}
+
+/// One operation of a batch whose input was read.
+pub(super) enum Operation {
+    Put { key: String, bytes: Bytes, options: PutOptions },
+    Copy { source: String, key: String, options: CopyOptions },
+    Delete { key: String, precondition: Option<Precondition> },
+    Check { key: String, precondition: Precondition },
+}
+
+impl Operation {
+    fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. }
+            | Self::Copy { key, .. }
+            | Self::Delete { key, .. }
+            | Self::Check { key, .. } => key,
+        }
+    }
 }
 
 impl Store {
@@ -123,6 +142,17 @@ impl Store {
     ) -> Result<Object> {
         self.check(bucket, key, options.precondition.as_ref())?;
         let version = self.number();
+        self.put_version(version, bucket, key, bytes, options)
+    }
+
+    fn put_version(
+        &mut self,
+        version: u64,
+        bucket: &str,
+        key: &str,
+        bytes: Bytes,
+        options: PutOptions,
+    ) -> Result<Object> {
         let chunks = self.chunks(bucket, &bytes)?;
         let target = self
             .buckets
@@ -133,7 +163,7 @@ impl Store {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
             version,
-            etag: format!("{version:x}-{crc32c:08x}"),
+            etag: etag(version, crc32c),
             size: bytes.len() as u64,
             crc32c,
             created: SystemTime::now(),
@@ -143,6 +173,97 @@ impl Store {
         };
         target.objects.insert(key.to_owned(), StoredObject { object: object.clone(), bytes, chunks });
         Ok(object)
+    }
+
+    /// Does all of them or none; each is judged by what the bucket holds before.
+    pub(super) fn commit(&mut self, bucket: &str, operations: Vec<Operation>) -> Result<Vec<BatchResult>> {
+        for (place, operation) in operations.iter().enumerate() {
+            self.judge(bucket, operation).map_err(|source| Error::BatchRefused {
+                operation: place + 1,
+                key: operation.key().to_owned(),
+                source: Box::new(source),
+            })?;
+        }
+        let sources: Vec<Option<StoredObject>> =
+            operations.iter().map(|operation| self.source(bucket, operation).cloned()).collect();
+        let version = self.number();
+        let changes = operations.into_iter().zip(sources);
+        changes
+            .map(|(operation, source)| {
+                let object = self.change(version, bucket, operation, source)?;
+                Ok(BatchResult { object, chunks_in_debt: 0 })
+            })
+            .collect()
+    }
+
+    /// Another key gets what a key holds.
+    pub(super) fn copy(
+        &mut self,
+        bucket: &str,
+        source: &str,
+        key: &str,
+        options: CopyOptions,
+    ) -> Result<Object> {
+        let copy = Operation::Copy { source: source.to_owned(), key: key.to_owned(), options };
+        self.judge(bucket, &copy)?;
+        let stored = self.object(bucket, source)?.clone();
+        let version = self.number();
+        let copied = self.change(version, bucket, copy, Some(stored))?;
+        copied.ok_or_else(|| Error::ObjectNotFound { bucket: bucket.to_owned(), key: source.to_owned() })
+    }
+
+    fn source(&self, bucket: &str, operation: &Operation) -> Option<&StoredObject> {
+        match operation {
+            Operation::Copy { source, .. } => self.object(bucket, source).ok(),
+            Operation::Put { .. } | Operation::Delete { .. } | Operation::Check { .. } => None,
+        }
+    }
+
+    fn judge(&self, bucket: &str, operation: &Operation) -> Result<()> {
+        match operation {
+            Operation::Put { key, options, .. } => self.check(bucket, key, options.precondition.as_ref()),
+            Operation::Copy { source, key, options } => {
+                self.object(bucket, source)?;
+                self.check(bucket, source, options.source_precondition.as_ref())?;
+                self.check(bucket, key, options.precondition.as_ref())
+            }
+            Operation::Delete { key, precondition } => {
+                self.check(bucket, key, precondition.as_ref())?;
+                self.object(bucket, key).map(|_| ())
+            }
+            Operation::Check { key, precondition } => self.check(bucket, key, Some(precondition)),
+        }
+    }
+
+    fn change(
+        &mut self,
+        version: u64,
+        bucket: &str,
+        operation: Operation,
+        source: Option<StoredObject>,
+    ) -> Result<Option<Object>> {
+        match operation {
+            Operation::Put { key, bytes, options } => {
+                self.put_version(version, bucket, &key, bytes, options).map(Some)
+            }
+            Operation::Copy { key, options, .. } => {
+                let Some(mut copy) = source else { return Ok(None) };
+                copy.object.key.clone_from(&key);
+                copy.object.version = version;
+                copy.object.etag = etag(version, copy.object.crc32c);
+                copy.object.created = SystemTime::now();
+                if let Some(metadata) = options.metadata {
+                    copy.object.content_type = metadata.content_type;
+                    copy.object.user_metadata = metadata.user_metadata;
+                }
+                let object = copy.object.clone();
+                let missing = || Error::BucketNotFound { bucket: bucket.to_owned() };
+                self.buckets.get_mut(bucket).ok_or_else(missing)?.objects.insert(key, copy);
+                Ok(Some(object))
+            }
+            Operation::Delete { key, .. } => self.delete(bucket, &key).map(Some),
+            Operation::Check { .. } => Ok(None),
+        }
     }
 
     pub(super) fn delete(&mut self, bucket: &str, key: &str) -> Result<Object> {
@@ -177,6 +298,10 @@ impl Store {
         self.last_number += 1;
         self.last_number
     }
+}
+
+fn etag(version: u64, crc32c: u32) -> String {
+    format!("{version:x}-{crc32c:08x}")
 }
 
 impl StoredBucket {

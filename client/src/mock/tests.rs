@@ -2,7 +2,7 @@ use futures::TryStreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::{ByteRange, ErrorKind, objects};
+use crate::{ByteRange, ErrorKind, ObjectMetadata, copy_bytes, objects};
 
 async fn with_keys(keys: &[&str]) -> MockClient {
     let client = MockClient::new();
@@ -135,4 +135,46 @@ async fn keys_are_listed_in_groups_and_pages() {
     assert_eq!(list("x", "", "").await, "");
     let all: Vec<_> = objects(&client, "demo", "b").map_ok(|object| object.key).try_collect().await.unwrap();
     assert_eq!(all, ["b/1", "b/2", "b/c/3", "bc"]);
+}
+
+#[tokio::test]
+async fn copies_are_versions_of_their_own() {
+    let client = with_keys(&["a"]).await;
+    let source = client.stat("demo", "a", None).await.unwrap();
+    let copy = client.copy("demo", "a", "b", CopyOptions::default()).await.unwrap();
+    assert!(copy.version > source.version && copy.etag != source.etag);
+    assert_eq!((copy.key.as_str(), copy.crc32c, copy.size), ("b", source.crc32c, source.size));
+    client.delete("demo", "a", None).await.unwrap();
+    let bytes = client.get("demo", "b", GetOptions::default()).await.unwrap().into_bytes().await.unwrap();
+    assert_eq!(bytes, "a");
+    let metadata = ObjectMetadata { content_type: "text/plain".into(), ..ObjectMetadata::default() };
+    let options = CopyOptions { metadata: Some(metadata), ..CopyOptions::default() };
+    assert_eq!(client.copy("demo", "b", "b", options).await.unwrap().content_type, "text/plain");
+    assert_eq!(kind(client.copy("demo", "a", "c", CopyOptions::default()).await), ErrorKind::NotFound);
+    let held =
+        CopyOptions { source_precondition: Some(Precondition::IfMatch(copy.etag)), ..CopyOptions::default() };
+    assert_eq!(kind(client.copy("demo", "b", "c", held).await), ErrorKind::PreconditionFailed);
+    client.create_bucket("other", BucketOptions::default()).await.unwrap();
+    let copied = copy_bytes(&client, ("demo", "b"), ("other", "x"), CopyOptions::default()).await.unwrap();
+    assert_eq!((copied.object.bucket.as_str(), copied.object.content_type.as_str()), ("other", "text/plain"));
+}
+
+#[tokio::test]
+async fn batch_is_done_as_a_whole_or_not_at_all() {
+    let client = with_keys(&["a", "b"]).await;
+    let options = CopyOptions::default;
+    let exchange = Batch::new("demo").copy("a", "b", options()).copy("b", "a", options());
+    client.commit(exchange).await.unwrap();
+    let bytes = client.get("demo", "a", GetOptions::default()).await.unwrap().into_bytes().await.unwrap();
+    assert_eq!(bytes, "b", "each is judged by what was there before");
+    let put = || Batch::new("demo").put_bytes("c", "c".into(), PutOptions::default());
+    let refused = client.commit(put().delete("a", None).check("b", Precondition::IfNoneMatchAny)).await;
+    assert!(matches!(refused, Err(Error::BatchRefused { operation: 3, .. })), "{refused:?}");
+    let keys: Vec<_> = objects(&client, "demo", "").map_ok(|object| object.key).try_collect().await.unwrap();
+    assert_eq!(keys, ["a", "b"]);
+    let results =
+        client.commit(put().delete("a", None).check("x", Precondition::IfNoneMatchAny)).await.unwrap();
+    assert_eq!((results.len(), results[2].object.is_none()), (3, true));
+    assert_eq!(kind(client.stat("demo", "a", None).await), ErrorKind::NotFound);
+    assert_eq!(kind(client.commit(Batch::new("none").delete("a", None)).await), ErrorKind::NotFound);
 }

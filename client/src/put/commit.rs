@@ -2,7 +2,7 @@
 //!
 //! Invariant: receipts that the leader finds stale are asked for anew; their bytes are never sent again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -11,11 +11,7 @@ use xdpfs_proto::meta::v1 as proto;
 use xdpfs_transport::{TransferError, crc32c_combine};
 use xdpfs_wire::{ChunkId, NodeId, Receipt, Status};
 
-use super::{
-    PutOptions, PutResult,
-    replicas::Written,
-    upload::{Upload, UploadGuard},
-};
+use super::{PutOptions, PutResult, Staged, replicas::Written, upload::Upload};
 use crate::{
     Object, Precondition,
     chunk_transport::ChunkSum,
@@ -37,23 +33,20 @@ enum Renewal {
 }
 
 /// Commits until the leader says yes or no, with new receipts where nodes have registered anew.
-pub(super) async fn commit(
-    guard: &UploadGuard,
-    mut chunks: Vec<Written>,
-    options: PutOptions,
-) -> Result<PutResult> {
-    let upload = guard.upload();
+pub(super) async fn commit(mut staged: Staged, options: PutOptions) -> Result<PutResult> {
+    let upload = Arc::clone(staged.guard.upload());
+    let (upload, chunks) = (&*upload, &mut staged.chunks);
     let started = Instant::now();
     let mut backoff = Backoff::default();
     for attempts in 1.. {
         let seen = upload.generation();
         // An answer is kept under its request id, so asking anew takes a new one.
-        let request = request(upload, &chunks, &options);
+        let request = request(upload, chunks, &options);
         let send = |mut meta: crate::control::Meta, request| async move { meta.commit_put(request).await };
         match upload.shared.control.call(Operation::CommitPut, request, send).await {
             Ok(committed) => {
                 upload.settle();
-                return accept(committed, &chunks);
+                return accept(committed.object, committed.chunks_in_debt, chunks);
             }
             Err(refusal) if refusal.is(&Reason::StaleReceipts) => {
                 debug!(upload = upload.id, attempts, "some receipts are stale");
@@ -65,7 +58,7 @@ pub(super) async fn commit(
                 }
                 tokio::time::sleep(backoff.next_delay()).await;
                 upload.renew(seen).await?;
-                refresh(upload, &mut chunks).await?;
+                refresh(upload, chunks).await?;
             }
             Err(refusal) => return Err(upload.explain(refusal, Operation::CommitPut)),
         }
@@ -84,19 +77,24 @@ fn request(upload: &Upload, chunks: &[Written], options: &PutOptions) -> proto::
     }
 }
 
-fn accept(committed: proto::CommitPutResponse, chunks: &[Written]) -> Result<PutResult> {
-    let object = Object::parse(committed.object, "CommitPut")?;
+/// What the leader says it has made of the chunks.
+pub(super) fn accept(
+    object: Option<proto::Object>,
+    chunks_in_debt: u32,
+    chunks: &[Written],
+) -> Result<PutResult> {
+    let object = Object::parse(object, "CommitPut")?;
     let crc32c =
         chunks.iter().fold(0, |sum, chunk| crc32c_combine(sum, chunk.sum.crc32c, chunk.sum.length.into()));
     let size = chunks.iter().map(|chunk| u64::from(chunk.sum.length)).sum::<u64>();
     if (object.crc32c, object.size) != (crc32c, size) {
         return Err(Error::Integrity { what: "the committed object".into() });
     }
-    Ok(PutResult { object, chunks_in_debt: committed.chunks_in_debt })
+    Ok(PutResult { object, chunks_in_debt })
 }
 
 /// Asks the nodes again for receipts of an older registration, or for all if none is known to be older.
-async fn refresh(upload: &Upload, chunks: &mut [Written]) -> Result<()> {
+pub(super) async fn refresh(upload: &Upload, chunks: &mut [Written]) -> Result<()> {
     let is_stale = |receipt: &Receipt| {
         upload.access(receipt.node).is_none_or(|access| access.target.node_epoch != receipt.node_epoch)
     };
@@ -156,7 +154,7 @@ impl Written {
         })
     }
 
-    fn to_proto(&self) -> proto::WrittenChunk {
+    pub(super) fn to_proto(&self) -> proto::WrittenChunk {
         let receipt = |receipt: &Receipt| proto::Receipt {
             node_id: receipt.node.0.into(),
             node_epoch: receipt.node_epoch.0.into(),

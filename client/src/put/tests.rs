@@ -508,3 +508,84 @@ async fn chunks_that_move_leave_grants_for_the_others() {
     client.put(BUCKET, "key", bytes.as_slice(), options).await.unwrap();
     assert!(get(&client).await == bytes);
 }
+
+#[tokio::test(start_paused = true)]
+async fn batch_puts_and_deletes_at_once() {
+    let cluster = FakeCluster::start(3);
+    cluster.with(|state| state.overwrite("old", b"old"));
+    let client = cluster.client();
+    let bytes = content(3 * CHUNK + 7);
+    let words = PutOptions { content_type: "text/plain".into(), ..PutOptions::default() };
+    let batch = crate::Batch::new(BUCKET)
+        .put("key", std::io::Cursor::new(bytes.clone()), words)
+        .put_bytes("empty", Bytes::new(), PutOptions::default())
+        .delete("old", None);
+    let results = client.commit(batch).await.unwrap();
+    let keys: Vec<_> = results.iter().map(|result| result.object.as_ref().unwrap().key.as_str()).collect();
+    assert_eq!(keys, ["key", "empty", "old"]);
+    assert_eq!(results[0].object.as_ref().unwrap().content_type, "text/plain");
+    assert!(get(&client).await == bytes);
+    assert!(cluster.with(|state| !state.objects.contains_key(&format!("buckets/{BUCKET}/objects/old"))));
+    assert!(cluster.with(|state| state.uploads.is_empty() && state.aborted.is_empty()));
+    assert_eq!(cluster.meta.count(Operation::CommitBatch), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_receipts_of_a_batch_are_renewed_without_sending_the_bytes_again() {
+    let cluster = FakeCluster::start(3);
+    let mut is_first = true;
+    cluster.with(|state| {
+        state.on_request(move |operation, state| {
+            if operation == Operation::CommitBatch && std::mem::take(&mut is_first) {
+                state.node(1).epoch += 1;
+                state.node(2).epoch += 1;
+            }
+        });
+    });
+    let client = cluster.client();
+    let batch = crate::Batch::new(BUCKET)
+        .put_bytes("key", content(2 * CHUNK).into(), PutOptions::default())
+        .put_bytes("other", content(CHUNK).into(), PutOptions::default());
+    let results = client.commit(batch).await.unwrap();
+    assert_eq!(
+        results.iter().map(|r| r.object.as_ref().unwrap().durable_replicas).collect::<Vec<_>>(),
+        [3, 3]
+    );
+    assert_eq!([1, 2, 3].map(|node| cluster.with(|state| state.node(node).writes)), [3, 3, 3]);
+    assert_eq!(cluster.meta.count(Operation::CommitBatch), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_batch_names_its_operation_and_gives_its_puts_up() {
+    let cluster = FakeCluster::start(3);
+    let client = cluster.client();
+    let batch = crate::Batch::new(BUCKET)
+        .put_bytes("key", content(CHUNK).into(), PutOptions::default())
+        .delete("none", None);
+    match client.commit(batch).await.unwrap_err() {
+        Error::BatchRefused { operation: 2, key, source } => {
+            assert_eq!(key, "none");
+            assert!(matches!(*source, Error::ObjectNotFound { key, .. } if key == "none"));
+        }
+        error => panic!("{error:?}"),
+    }
+    was_given_up(&cluster).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_whose_input_fails_gives_up_what_was_written() {
+    let cluster = FakeCluster::start(3);
+    let client = cluster.client();
+    let batch = crate::Batch::new(BUCKET).put_bytes("key", content(CHUNK).into(), PutOptions::default()).put(
+        "broken",
+        broken_input(),
+        PutOptions::default(),
+    );
+    match client.commit(batch).await.unwrap_err() {
+        Error::BatchRefused { operation: 2, source, .. } => assert!(matches!(*source, Error::Input(_))),
+        error => panic!("{error:?}"),
+    }
+    cluster.until(|state| state.uploads.is_empty()).await;
+    assert!(cluster.with(|state| state.objects.is_empty()));
+    assert_eq!(cluster.meta.count(Operation::CommitBatch), 0);
+}

@@ -52,7 +52,7 @@ pub(super) enum Caller {
 pub(super) struct Access {
     presented: Presented,
     peer: Option<SocketAddr>,
-    method: Method,
+    need: Need,
     place: Result<Place, Refusal>,
 }
 
@@ -108,7 +108,7 @@ impl Access {
             // Metadata of gRPC are the headers of its request.
             presented: Presented::from(request.metadata().as_ref()),
             peer: request.remote_addr(),
-            method: T::METHOD,
+            need: request.get_ref().need(),
             place: request.get_ref().place(),
         }
     }
@@ -119,7 +119,7 @@ impl Access {
         let Caller::Key(id) = &caller else { return Ok(caller) };
         let key = state.access_keys().live(id).ok_or_else(invalid)?;
         let place = self.place.as_ref().map_err(Clone::clone)?;
-        check_rights(key, self.method.need(), place, state)?;
+        check_rights(key, self.need, place, state)?;
         Ok(caller)
     }
 }
@@ -158,6 +158,9 @@ fn check_rights(key: &AccessKey, need: Need, place: &Place, state: &State) -> Re
         (Need::AdminOfAll, _) => Err(Refusal::denied(&key.id, Right::Admin.label(), "*")),
         (Need::Right(right), Place::Bucket(bucket)) if key.allows(right, bucket) => Ok(()),
         (Need::Right(right), Place::Bucket(bucket)) => Err(Refusal::denied(&key.id, right.label(), bucket)),
+        (Need::ReadAndWrite, place) => [Right::Read, Right::Write]
+            .into_iter()
+            .try_for_each(|right| check_rights(key, Need::Right(right), place, state)),
         (Need::AnyRight, Place::Bucket(bucket)) if key.allows_something(bucket) => Ok(()),
         (Need::AnyRight, Place::Bucket(bucket)) => {
             Err(Refusal::denied(&key.id, "read, write, list or admin", bucket))
@@ -319,8 +322,12 @@ mod tests {
             if let Some(text) = text {
                 headers.insert(HEADER, text.parse().unwrap());
             }
-            let access =
-                Access { presented: Presented::from(&headers), peer: None, method, place: Ok(place) };
+            let access = Access {
+                presented: Presented::from(&headers),
+                peer: None,
+                need: method.need(),
+                place: Ok(place),
+            };
             access.check(&self.state, None).map_err(|refusal| refusal.reason())
         }
     }
@@ -383,7 +390,7 @@ mod tests {
         let state = State::default();
         let check = |presented: Presented, root_key: Option<&RootKey>| {
             let place = Ok(Place::Cluster);
-            let access = Access { presented, peer: None, method: Method::CreateAccessKey, place };
+            let access = Access { presented, peer: None, need: Method::CreateAccessKey.need(), place };
             access.check(&state, root_key).map_err(|refusal| refusal.reason())
         };
         let key =
@@ -401,7 +408,7 @@ mod tests {
         use Method::*;
         let rows: [(u32, &[Method]); 4] = [
             (1, &[GetObject, HeadObject]),
-            (2, &[AbortPut, BeginPut, CommitPut, DeleteObject, ExtendPut]),
+            (2, &[AbortPut, BeginPut, CommitBatch, CommitPut, DeleteObject, ExtendPut]),
             (4, &[ListObjects]),
             (8, &[CreateBucket, DeleteBucket]),
         ];
@@ -409,7 +416,9 @@ mod tests {
         let methods = [
             AbortPut,
             BeginPut,
+            CommitBatch,
             CommitPut,
+            CopyObject,
             CreateAccessKey,
             CreateBucket,
             DeleteBucket,
@@ -451,6 +460,19 @@ mod tests {
     }
 
     #[test]
+    fn copy_takes_the_rights_to_read_and_to_write() {
+        for (bits, expect) in [(1, false), (2, false), (12, false), (3, true), (15, true)] {
+            let fixture = fixture(&[&[("photos", bits)]]);
+            let place = Place::Bucket("photos".into());
+            let checked = fixture.check(Some(&bearer(&fixture.keys[0])), Method::CopyObject, place);
+            assert_eq!(checked.is_ok(), expect, "{bits}: {checked:?}");
+        }
+        let apart = fixture(&[&[("photos", 1), ("ph*", 2)]]);
+        let place = Place::Bucket("photos".into());
+        assert!(apart.check(Some(&bearer(&apart.keys[0])), Method::CopyObject, place).is_ok());
+    }
+
+    #[test]
     fn right_on_another_bucket_is_none_on_this_one() {
         let fixture = fixture(&[&[("other", 15), ("photos-*", 15)]]);
         let check = |method, place| fixture.check(Some(&bearer(&fixture.keys[0])), method, place).err();
@@ -474,7 +496,7 @@ mod tests {
         let fixture = fixture(&[&[("photos", 1)]]);
         let place = || Err(Refusal::invalid_name("name", "no name"));
         let check = |presented| {
-            let access = Access { presented, peer: None, method: Method::GetObject, place: place() };
+            let access = Access { presented, peer: None, need: Method::GetObject.need(), place: place() };
             access.check(&fixture.state, None).map_err(|refusal| refusal.reason())
         };
         assert_eq!(check(Presented::Nothing), Err(Reason::AccessKeyMissing));

@@ -62,7 +62,7 @@ impl Gateway {
     }
 }
 
-fn check_content_type(content_type: &str) -> Result<(), Refusal> {
+pub(super) fn check_content_type(content_type: &str) -> Result<(), Refusal> {
     if content_type.len() > CONTENT_TYPE_BYTES_MAX {
         return Err(Refusal::invalid("content_type", "a content type has at most 256 bytes"));
     }
@@ -72,7 +72,7 @@ fn check_content_type(content_type: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_user_metadata(user_metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
+pub(super) fn check_user_metadata(user_metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
     let bytes: usize = user_metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
     if bytes > USER_METADATA_BYTES_MAX {
         let rule = "keys and values of user metadata have at most 2048 bytes together";
@@ -87,7 +87,7 @@ fn check_user_metadata(user_metadata: &BTreeMap<String, String>) -> Result<(), R
     Ok(())
 }
 
-fn parse_chunks(chunks: Vec<proto::WrittenChunk>) -> Result<Vec<pb::WrittenChunk>, Refusal> {
+pub(super) fn parse_chunks(chunks: Vec<proto::WrittenChunk>) -> Result<Vec<pb::WrittenChunk>, Refusal> {
     if chunks.len() > CHUNKS_PER_OBJECT_MAX {
         let rule = format!("an object has at most {CHUNKS_PER_OBJECT_MAX} chunks");
         return Err(Refusal::new(Reason::ObjectTooLarge, rule));
@@ -116,7 +116,7 @@ fn parse_chunk(chunk: proto::WrittenChunk) -> Result<pb::WrittenChunk, Refusal> 
 }
 
 /// The CRC32C of the whole object, from those of its chunks.
-fn combined_crc32c(chunks: &[pb::WrittenChunk]) -> u32 {
+pub(super) fn combined_crc32c(chunks: &[pb::WrittenChunk]) -> u32 {
     let Some(first) = chunks.first() else { return crc32c(&[]) };
     let append = Append::new(first.length);
     chunks.iter().fold(crc32c(&[]), |sum, chunk| match chunk.length {

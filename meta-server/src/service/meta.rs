@@ -53,4 +53,6 @@ methods! {
     label_node: LabelNodeRequest => LabelNodeResponse,
     explain_placement: ExplainPlacementRequest => ExplainPlacementResponse,
     plan_drain: PlanDrainRequest => PlanDrainResponse,
+    copy_object: CopyObjectRequest => CopyObjectResponse,
+    commit_batch: CommitBatchRequest => CommitBatchResponse,
 }

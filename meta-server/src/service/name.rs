@@ -39,7 +39,7 @@ impl ObjectName {
             name.strip_prefix("buckets/").and_then(|rest| rest.split_once('/')).ok_or_else(malformed)?;
         let key = rest.strip_prefix("objects/").ok_or_else(malformed)?;
         check_bucket("name", bucket)?;
-        check_key(key)?;
+        check_key("name", key)?;
         Ok(Self { bucket: bucket.to_owned(), key: key.to_owned() })
     }
 }
@@ -59,12 +59,13 @@ fn check_bucket(field: &'static str, bucket: &str) -> Result<(), Refusal> {
     Err(Refusal::invalid_name(field, rule))
 }
 
-fn check_key(key: &str) -> Result<(), Refusal> {
+/// Whether this can be a key.
+pub(super) fn check_key(field: &'static str, key: &str) -> Result<(), Refusal> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(Refusal::invalid_name("name", "a key has 1 to 1024 bytes"));
+        return Err(Refusal::invalid_name(field, "a key has 1 to 1024 bytes"));
     }
     if key.chars().any(char::is_control) {
-        return Err(Refusal::invalid_name("name", "a key holds no control characters"));
+        return Err(Refusal::invalid_name(field, "a key holds no control characters"));
     }
     Ok(())
 }

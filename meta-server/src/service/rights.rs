@@ -1,6 +1,6 @@
 //! What a caller needs for each method: the one table of rights (`docs/security.md`).
 //!
-//! Invariant: a method that is not in the table does not compile. Which right is needed never depends on the state; on
+//! Invariant: a method that is not in the table does not compile. Which rights are needed never depends on the state; on
 //! which bucket, only for the methods of an upload.
 
 use xdpfs_proto::{access::v1 as access, backup::v1 as backup, meta::v1 as proto};
@@ -41,7 +41,10 @@ macro_rules! methods {
 methods! {
     AbortPut => Need::Right(Right::Write),
     BeginPut => Need::Right(Right::Write),
+    // With a copy among its operations, that of CopyObject.
+    CommitBatch => Need::Right(Right::Write),
     CommitPut => Need::Right(Right::Write),
+    CopyObject => Need::ReadAndWrite,
     CreateAccessKey => Need::AdminOfAll,
     CreateBackup => Need::AdminOfAll,
     CreateBucket => Need::Right(Right::Admin),
@@ -74,6 +77,8 @@ pub(super) enum Need {
     AnyRight,
     /// A key, whatever it may do.
     Key,
+    /// Both rights on the bucket.
+    ReadAndWrite,
     /// This right on the bucket.
     Right(Right),
 }
@@ -93,6 +98,11 @@ pub(super) enum Place {
 pub(super) trait Asks {
     /// Which method takes it.
     const METHOD: Method;
+
+    /// What its caller needs.
+    fn need(&self) -> Need {
+        Self::METHOD.need()
+    }
 
     /// What it is about.
     ///
@@ -137,6 +147,7 @@ asks! {
     proto::AbortPutRequest: AbortPut, |request| Ok(Place::Upload(request.upload_id));
     proto::BeginPutRequest: BeginPut, |request| bucket_of(&request.name);
     proto::CommitPutRequest: CommitPut, |request| Ok(Place::Upload(request.upload_id));
+    proto::CopyObjectRequest: CopyObject, |request| bucket_of(&request.source);
     access::CreateAccessKeyRequest: CreateAccessKey, |_request| Ok(Place::Cluster), |request| request.label.as_str();
     backup::CreateBackupRequest: CreateBackup, |_request| Ok(Place::Cluster), |request| "";
     proto::CreateBucketRequest: CreateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
@@ -155,6 +166,21 @@ asks! {
     proto::PlanDrainRequest: PlanDrain, |_request| Ok(Place::Cluster);
     access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::RotateKeyEpochRequest: RotateKeyEpoch, |_request| Ok(Place::Cluster), |request| "";
+}
+
+impl Asks for proto::CommitBatchRequest {
+    const METHOD: Method = Method::CommitBatch;
+
+    fn need(&self) -> Need {
+        let is_copy = |operation: &proto::BatchOperation| {
+            matches!(operation.kind, Some(proto::batch_operation::Kind::Copy(_)))
+        };
+        if self.operations.iter().any(is_copy) { Method::CopyObject.need() } else { Self::METHOD.need() }
+    }
+
+    fn place(&self) -> Result<Place, Refusal> {
+        bucket("parent", &self.parent)
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +203,20 @@ mod tests {
         let mut known: Vec<_> = Method::ALL.iter().map(|method| method.label().to_owned()).collect();
         known.sort_unstable();
         assert_eq!(offered, known);
+    }
+
+    #[test]
+    fn batch_with_a_copy_reads_too() {
+        use proto::batch_operation::Kind;
+        let need = |kinds: Vec<Kind>| {
+            let operations =
+                kinds.into_iter().map(|kind| proto::BatchOperation { kind: Some(kind) }).collect();
+            proto::CommitBatchRequest { operations, ..Default::default() }.need()
+        };
+        let delete = Kind::Delete(proto::BatchDelete::default());
+        assert_eq!(need(vec![]), Need::Right(Right::Write));
+        assert_eq!(need(vec![delete.clone()]), Need::Right(Right::Write));
+        assert_eq!(need(vec![delete, Kind::Copy(proto::BatchCopy::default())]), Need::ReadAndWrite);
     }
 
     #[test]

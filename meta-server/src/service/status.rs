@@ -49,6 +49,18 @@ impl Refusal {
         Self { metadata, ..Self::new(Reason::NotLeader, "another server leads the cluster") }
     }
 
+    /// The same as the fault of the operation at this place of a batch, counted from 0.
+    pub(crate) fn at(mut self, place: usize) -> Self {
+        self.metadata.push(("operation", (place + 1).to_string()));
+        self
+    }
+
+    /// The same, by itself.
+    pub(crate) fn outside_batch(mut self) -> Self {
+        self.metadata.retain(|(name, _)| *name != "operation");
+        self
+    }
+
     /// An access key lacks `right` on `buckets`.
     pub(crate) fn denied(key: &KeyId, right: &'static str, buckets: &str) -> Self {
         let message = format!("access key {key} lacks the right {right} on {buckets}");
@@ -73,7 +85,9 @@ impl From<pb::Rejected> for Refusal {
     fn from(rejected: pb::Rejected) -> Self {
         // A later release may have rejected it, for a reason that this one does not know.
         let reason = Reason::parse(&rejected.reason).unwrap_or(Reason::Internal);
-        Self::new(reason, rejected.message)
+        let of_batch = |operation: u32| ("operation", operation.to_string());
+        let metadata = Some(rejected.operation).filter(|operation| *operation > 0).map(of_batch);
+        Self { metadata: metadata.into_iter().collect(), ..Self::new(reason, rejected.message) }
     }
 }
 
@@ -156,8 +170,21 @@ mod tests {
 
     #[test]
     fn rejection_for_an_unknown_reason_is_an_internal_error() {
-        let rejected = |reason: &str| pb::Rejected { reason: reason.into(), message: String::new() };
+        let rejected =
+            |reason: &str| pb::Rejected { reason: reason.into(), message: String::new(), operation: 0 };
         assert_eq!(Refusal::from(rejected("BUCKET_EXISTS")).reason(), Reason::BucketExists);
         assert_eq!(Refusal::from(rejected("FROM_THE_FUTURE")).reason(), Reason::Internal);
+    }
+
+    #[test]
+    fn refusal_of_a_batch_says_which_operation() {
+        let operation = |refusal: Refusal| {
+            Status::from(refusal).get_details_error_info().unwrap().metadata.remove("operation")
+        };
+        let rejected = pb::Rejected { reason: "OBJECT_NOT_FOUND".into(), operation: 3, ..Default::default() };
+        assert_eq!(operation(rejected.clone().into()).as_deref(), Some("3"));
+        assert_eq!(operation(Refusal::from(rejected.clone()).outside_batch()), None);
+        assert_eq!(operation(pb::Rejected { operation: 0, ..rejected }.into()), None);
+        assert_eq!(operation(Refusal::invalid("key", "x").at(0)).as_deref(), Some("1"));
     }
 }

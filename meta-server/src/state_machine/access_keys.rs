@@ -328,11 +328,12 @@ impl State {
             }
             None => return Err(KEY_INVALID),
         };
-        let Some((right, place)) = self.right_for(kind) else { return Ok(()) };
+        let Some((rights, place)) = self.rights_for(kind) else { return Ok(()) };
+        let allows_all = |bucket: &str| rights.iter().all(|right| key.allows(*right, bucket));
         match place {
-            Place::Bucket(bucket) if key.allows(right, bucket) => Ok(()),
-            Place::Everywhere if key.allows_everywhere(right) => Ok(()),
-            Place::Upload(bucket) if key.allows(right, bucket) => Ok(()),
+            Place::Bucket(bucket) if allows_all(bucket) => Ok(()),
+            Place::Everywhere if rights.iter().all(|right| key.allows_everywhere(*right)) => Ok(()),
+            Place::Upload(bucket) if allows_all(bucket) => Ok(()),
             Place::Bucket(_) | Place::Everywhere => Err(DENIED),
             // Which uploads there are is nobody's business who may not write there.
             Place::Upload(_) => Err(UPLOAD_NOT_FOUND),
@@ -340,24 +341,36 @@ impl State {
     }
 
     /// What a caller needs for a command; none if the command finds nothing to do, or if no caller can ask for it.
-    fn right_for<'a>(&'a self, kind: &'a command::Kind) -> Option<(Right, Place<'a>)> {
+    fn rights_for<'a>(&'a self, kind: &'a command::Kind) -> Option<(&'static [Right], Place<'a>)> {
         use command::Kind;
         let of_upload = |upload_id: u64| {
             let bucket = self.bucket_by_id(self.upload(upload_id)?.bucket)?;
-            Some((Right::Write, Place::Upload(&bucket.name)))
+            Some((&[Right::Write] as &[Right], Place::Upload(&bucket.name)))
         };
         match kind {
-            Kind::CreateBucket(create) => Some((Right::Admin, Place::Bucket(&create.name))),
-            Kind::DeleteBucket(delete) => Some((Right::Admin, Place::Bucket(&delete.name))),
-            Kind::BeginPut(begin) => Some((Right::Write, Place::Bucket(&begin.bucket))),
+            Kind::CreateBucket(create) => Some((&[Right::Admin], Place::Bucket(&create.name))),
+            Kind::DeleteBucket(delete) => Some((&[Right::Admin], Place::Bucket(&delete.name))),
+            Kind::BeginPut(begin) => Some((&[Right::Write], Place::Bucket(&begin.bucket))),
             Kind::ExtendPut(extend) => of_upload(extend.upload_id),
             Kind::CommitPut(commit) => of_upload(commit.upload_id),
             Kind::AbortPut(abort) => of_upload(abort.upload_id),
-            Kind::DeleteObject(delete) => Some((Right::Write, Place::Bucket(&delete.bucket))),
+            Kind::Batch(batch) => {
+                let copies = |operation: &pb::BatchOperation| {
+                    matches!(operation.kind, Some(pb::batch_operation::Kind::Copy(_)))
+                };
+                // A copy reads its source.
+                let rights: &[Right] = if batch.operations.iter().any(copies) {
+                    &[Right::Read, Right::Write]
+                } else {
+                    &[Right::Write]
+                };
+                Some((rights, Place::Bucket(&batch.bucket)))
+            }
+            Kind::DeleteObject(delete) => Some((&[Right::Write], Place::Bucket(&delete.bucket))),
             Kind::CreateAccessKey(_)
             | Kind::RevokeAccessKey(_)
             | Kind::RotateKeyEpoch(_)
-            | Kind::LabelNode(_) => Some((Right::Admin, Place::Everywhere)),
+            | Kind::LabelNode(_) => Some((&[Right::Admin], Place::Everywhere)),
             Kind::RegisterNode(_)
             | Kind::ExpireUploads(_)
             | Kind::ForgetChunks(_)

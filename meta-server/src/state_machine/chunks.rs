@@ -1,9 +1,16 @@
 //! Chunks, who holds them and who refers to them.
 
-use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fmt,
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use xdpfs_wire::{ChunkId, NodeId};
+
+use super::Bucket;
 
 /// The most replicas that a bucket may ask for.
 pub const REPLICAS_MAX: usize = 7;
@@ -89,24 +96,91 @@ pub struct Chunk {
     pub replicas: Replicas,
 }
 
+impl Chunk {
+    /// Replicas that it lacks.
+    pub(super) fn debt(&self, bucket: &Bucket) -> u64 {
+        u64::from(bucket.replicas).saturating_sub(self.replicas.len() as u64)
+    }
+}
+
 /// Who keeps a chunk from being removed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Owner {
     /// The object with this key, in the chunk's bucket.
     Object(Arc<str>),
+    /// The objects with these keys, at least two, in the chunk's bucket: copies of each other.
+    Objects(Box<BTreeSet<Arc<str>>>),
     /// An open upload.
     Upload(u64),
 }
 
-/// Every chunk that a manifest or an open upload refers to. Follows from the rest of the state.
+impl Owner {
+    /// The first key of those whose objects have the chunk. None if it is an upload's.
+    #[must_use]
+    pub fn first_key(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Object(key) => Some(key),
+            Self::Objects(keys) => keys.first(),
+            Self::Upload(_) => None,
+        }
+    }
+}
+
+/// Every chunk that a manifest or an open upload refers to. Follows from the rest of the state, whatever the order in
+/// which it came to be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ChunkOwners {
     owners: BTreeMap<ChunkId, Owner>,
 }
 
 impl ChunkOwners {
-    pub(super) fn set(&mut self, chunk: ChunkId, owner: Owner) {
-        self.owners.insert(chunk, owner);
+    pub(super) fn set_upload(&mut self, chunk: ChunkId, upload: u64) {
+        self.owners.insert(chunk, Owner::Upload(upload));
+    }
+
+    /// The object with this key has the chunk, perhaps besides others. Gives whether it is the first one.
+    pub(super) fn add_object(&mut self, chunk: ChunkId, key: &Arc<str>) -> bool {
+        let mut entry = match self.owners.entry(chunk) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Owner::Object(Arc::clone(key)));
+                return true;
+            }
+            Entry::Occupied(entry) => entry,
+        };
+        match entry.get_mut() {
+            owner @ Owner::Upload(_) => {
+                *owner = Owner::Object(Arc::clone(key));
+                return true;
+            }
+            Owner::Object(other) if other == key => {}
+            owner @ Owner::Object(_) => {
+                let keys = owner.first_key().into_iter().chain([key]).cloned().collect();
+                *owner = Owner::Objects(Box::new(keys));
+            }
+            Owner::Objects(keys) => {
+                keys.insert(Arc::clone(key));
+            }
+        }
+        false
+    }
+
+    /// The object with this key has the chunk no more. Gives whether it was the last one.
+    pub(super) fn drop_object(&mut self, chunk: ChunkId, key: &str) -> bool {
+        let Entry::Occupied(mut entry) = self.owners.entry(chunk) else { return false };
+        match entry.get_mut() {
+            Owner::Object(own) if &**own == key => {
+                entry.remove();
+                return true;
+            }
+            Owner::Objects(keys) => {
+                keys.remove(key);
+                if let (1, Some(last)) = (keys.len(), keys.first()) {
+                    *entry.get_mut() = Owner::Object(Arc::clone(last));
+                }
+            }
+            Owner::Object(_) | Owner::Upload(_) => {}
+        }
+        false
     }
 
     pub(super) fn remove(&mut self, chunk: ChunkId) {
@@ -137,6 +211,28 @@ pub fn parse_chunk_id(bytes: &[u8]) -> Option<ChunkId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn chunk_is_let_go_by_the_last_of_its_objects() {
+        let chunk = ChunkId(7);
+        let keys: [Arc<str>; 3] = ["c", "a", "b"].map(Arc::from);
+        let mut owners = ChunkOwners::default();
+        owners.set_upload(chunk, 1);
+        assert!(owners.add_object(chunk, &keys[0]));
+        assert!(!owners.add_object(chunk, &keys[0]), "once more changes nothing");
+        assert!(!owners.add_object(chunk, &keys[1]) && !owners.add_object(chunk, &keys[2]));
+        assert_eq!(owners.of(chunk).and_then(Owner::first_key), Some(&keys[1]));
+        assert!(!owners.drop_object(chunk, "x"), "it was not an owner");
+        assert!(!owners.drop_object(chunk, "a") && !owners.drop_object(chunk, "c"));
+        assert_eq!(
+            owners.of(chunk),
+            Some(&Owner::Object(Arc::from("b"))),
+            "alone it is kept as if there had been no other"
+        );
+        assert!(!owners.drop_object(chunk, "a"));
+        assert!(owners.drop_object(chunk, "b"));
+        assert_eq!(owners, ChunkOwners::default());
+    }
 
     #[test]
     fn replicas_are_distinct_sorted_and_bounded() {

@@ -3,11 +3,16 @@
 //! The model is told of every command and of its outcome, judges the outcome, and then compares the whole state. Ids are
 //! taken from outcomes: it does not matter which they are, only that none is given out twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use xdpfs_proto::state::v1::{self as pb, caller, command::Kind, outcome, precondition};
+use xdpfs_proto::state::v1::{
+    self as pb, batch_operation::Kind as Operation, caller, command::Kind, outcome, precondition,
+};
 use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
 
 use super::{Etag, Owner, Reason, State, chunk_id_bytes, parse_chunk_id};
@@ -169,6 +174,12 @@ impl Model {
             Kind::ExtendPut(extend) => may_in_upload(extend.upload_id),
             Kind::CommitPut(commit) => may_in_upload(commit.upload_id),
             Kind::AbortPut(abort) => may_in_upload(abort.upload_id),
+            Kind::Batch(batch) => {
+                let is_copy =
+                    |operation: &pb::BatchOperation| matches!(operation.kind, Some(Operation::Copy(_)));
+                let reads = !batch.operations.iter().any(is_copy) || key.allows(1, &batch.bucket);
+                may(key.allows(2, &batch.bucket) && reads, Reason::AccessDenied)
+            }
             Kind::CreateAccessKey(_)
             | Kind::RevokeAccessKey(_)
             | Kind::RotateKeyEpoch(_)
@@ -231,7 +242,54 @@ impl Model {
                 let is_refused = changes && !label.overwrite || label.remove.iter().any(is_own);
                 if is_refused { Err(Reason::PreconditionFailed) } else { Ok(()) }
             }
+            Kind::Batch(batch) => {
+                self.buckets.get(&batch.bucket).ok_or(Reason::BucketNotFound)?;
+                let mut keys = BTreeSet::new();
+                for operation in &batch.operations {
+                    let changed = self.judge_operation(&batch.bucket, operation.kind.as_ref().unwrap())?;
+                    if changed.is_some_and(|key| !keys.insert(key)) {
+                        return Err(Reason::InvalidArgument);
+                    }
+                }
+                if keys.is_empty() && batch.operations.is_empty() {
+                    Err(Reason::InvalidArgument)
+                } else {
+                    Ok(())
+                }
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Gives the key that the operation would change.
+    fn judge_operation(&self, bucket: &str, operation: &Operation) -> Result<Option<String>, Reason> {
+        let object =
+            |key: &str| self.objects.get(&(bucket.to_owned(), key.to_owned())).ok_or(Reason::ObjectNotFound);
+        match operation {
+            Operation::Commit(commit) => {
+                let upload = self.upload(commit.upload_id)?;
+                if upload.bucket != bucket {
+                    return Err(Reason::UploadNotFound);
+                }
+                self.check(bucket, &upload.key, commit.precondition.as_ref())?;
+                self.judge_chunks(upload, &commit.chunks)?;
+                Ok(Some(upload.key.clone()))
+            }
+            Operation::Copy(copy) => {
+                object(&copy.source)?;
+                self.check(bucket, &copy.source, copy.source_precondition.as_ref())?;
+                self.check(bucket, &copy.key, copy.precondition.as_ref())?;
+                Ok(Some(copy.key.clone()))
+            }
+            Operation::Delete(delete) => {
+                self.check(bucket, &delete.key, delete.precondition.as_ref())?;
+                object(&delete.key)?;
+                Ok(Some(delete.key.clone()))
+            }
+            Operation::Check(check) => {
+                self.check(bucket, &check.key, check.precondition.as_ref())?;
+                Ok(None)
+            }
         }
     }
 
@@ -327,8 +385,11 @@ impl Model {
                 let upload = self.uploads.remove(&abort.upload_id).unwrap();
                 self.release(removable_ms, upload.chunks);
             }
+            (Kind::Batch(batch), outcome::Kind::Batched(batched)) => {
+                self.batch(index, removable_ms, batch, batched);
+            }
             (Kind::DeleteObject(delete), outcome::Kind::Deleted(deleted)) => {
-                let object = self.remove_object(removable_ms, &delete.bucket, &delete.key).unwrap();
+                let object = self.set_object(removable_ms, &delete.bucket, &delete.key, None).unwrap();
                 assert_eq!((deleted.version, deleted.size), (object.version, object.size()));
             }
             (Kind::RegisterNode(register), outcome::Kind::Registered(registered)) => {
@@ -404,10 +465,26 @@ impl Model {
     }
 
     fn commit(&mut self, index: u64, removable_ms: u64, commit: &pb::CommitPut, committed: &pb::Committed) {
-        let mut upload = self.uploads.remove(&commit.upload_id).unwrap();
-        let wanted = self.buckets[&upload.bucket].replicas;
-        let old = self.remove_object(removable_ms, &upload.bucket, &upload.key);
+        let bucket = self.uploads[&commit.upload_id].bucket.clone();
+        let (key, object) = self.take_written(index, removable_ms, commit);
+        let head = committed.object.as_ref().unwrap();
+        assert_eq!(head.create_time_ms, self.time_ms);
+        self.assert_made(&bucket, &object, head);
+        let (in_debt, fewest) = self.debt_of(&bucket, &object);
+        assert_eq!((committed.chunks_in_debt, committed.durable_replicas), (in_debt, fewest));
+        assert_eq!(committed.bucket, bucket);
+        let old = self.set_object(removable_ms, &bucket, &key, Some(object));
         assert!(old.is_none_or(|old| old.version < index), "versions rise");
+    }
+
+    /// What an upload's key will hold. What was granted and is not in it goes.
+    fn take_written(
+        &mut self,
+        index: u64,
+        removable_ms: u64,
+        commit: &pb::CommitPut,
+    ) -> (String, ModelObject) {
+        let mut upload = self.uploads.remove(&commit.upload_id).unwrap();
         let mut chunks = Vec::new();
         for chunk in &commit.chunks {
             let id = parse_chunk_id(&chunk.chunk_id).unwrap();
@@ -418,23 +495,86 @@ impl Model {
             chunks.push((id, chunk.length, replicas));
         }
         self.release(removable_ms, upload.chunks);
-        let object = ModelObject { version: index, crc32c: commit.crc32c, chunks };
-        let head = committed.object.as_ref().unwrap();
-        assert_eq!((head.version, head.size, head.crc32c), (index, object.size(), commit.crc32c));
-        assert_eq!(head.create_time_ms, self.time_ms);
-        let in_debt =
-            object.chunks.iter().filter(|(_, _, replicas)| (replicas.len() as u32) < wanted).count();
-        assert_eq!(committed.chunks_in_debt as usize, in_debt);
-        let fewest = object.chunks.iter().map(|(_, _, replicas)| replicas.len() as u32).min();
-        assert_eq!(committed.durable_replicas, fewest.unwrap_or(wanted));
-        assert_eq!(committed.bucket, upload.bucket);
-        self.objects.insert((upload.bucket, upload.key), object);
+        (upload.key, ModelObject { version: index, crc32c: commit.crc32c, chunks })
     }
 
-    fn remove_object(&mut self, removable_ms: u64, bucket: &str, key: &str) -> Option<ModelObject> {
-        let object = self.objects.remove(&(bucket.to_owned(), key.to_owned()))?;
-        self.release(removable_ms, object.chunks.iter().map(|(id, _, replicas)| (*id, replicas.clone())));
-        Some(object)
+    fn assert_made(&self, bucket: &str, object: &ModelObject, head: &pb::Object) {
+        let id = self.buckets[bucket].id;
+        assert_eq!((head.bucket_id, head.version), (id, object.version));
+        assert_eq!((head.size, head.crc32c), (object.size(), object.crc32c));
+        assert!(head.chunks.is_empty(), "an answer does not hold the chunks");
+    }
+
+    /// How many chunks lack replicas, and the fewest replicas that one has.
+    fn debt_of(&self, bucket: &str, object: &ModelObject) -> (u32, u32) {
+        let wanted = self.buckets[bucket].replicas;
+        let counts = || object.chunks.iter().map(|(_, _, replicas)| replicas.len() as u32);
+        (counts().filter(|count| *count < wanted).count() as u32, counts().min().unwrap_or(wanted))
+    }
+
+    /// By the state before, all at once: what every key holds is found first, and then laid down.
+    fn batch(&mut self, index: u64, removable_ms: u64, batch: &pb::Batch, batched: &pb::Batched) {
+        assert_eq!(batch.operations.len(), batched.results.len());
+        let before = self.objects.clone();
+        let name = |key: &str| (batch.bucket.clone(), key.to_owned());
+        for (operation, result) in batch.operations.iter().zip(&batched.results) {
+            let (key, object) = match operation.kind.as_ref().unwrap() {
+                Operation::Commit(commit) => {
+                    let (key, object) = self.take_written(index, removable_ms, commit);
+                    (key, Some(object))
+                }
+                Operation::Copy(copy) => {
+                    let source = before[&name(&copy.source)].clone();
+                    (copy.key.clone(), Some(ModelObject { version: index, ..source }))
+                }
+                Operation::Delete(delete) => (delete.key.clone(), None),
+                Operation::Check(_) => {
+                    assert_eq!(*result, pb::BatchResult::default());
+                    continue;
+                }
+            };
+            let head = result.object.as_ref().unwrap();
+            assert_eq!(head.key, key);
+            match object {
+                Some(object) => {
+                    self.assert_made(&batch.bucket, &object, head);
+                    let debt = self.debt_of(&batch.bucket, &object);
+                    assert_eq!((result.chunks_in_debt, result.durable_replicas), debt);
+                    self.objects.insert(name(&key), object);
+                }
+                None => {
+                    let removed = self.objects.remove(&name(&key)).unwrap();
+                    self.assert_made(&batch.bucket, &removed, head);
+                }
+            }
+        }
+        self.release_unreferred(removable_ms, before);
+    }
+
+    /// Whatever the objects of before had, and no object has now.
+    fn release_unreferred(&mut self, removable_ms: u64, before: BTreeMap<(String, String), ModelObject>) {
+        let referred: BTreeSet<ChunkId> =
+            self.objects.values().flat_map(|object| &object.chunks).map(|(id, ..)| *id).collect();
+        let chunks = before.into_values().flat_map(|object| object.chunks);
+        let gone = chunks.filter(|(id, ..)| !referred.contains(id)).map(|(id, _, replicas)| (id, replicas));
+        self.release(removable_ms, gone);
+    }
+
+    fn set_object(
+        &mut self,
+        removable_ms: u64,
+        bucket: &str,
+        key: &str,
+        object: Option<ModelObject>,
+    ) -> Option<ModelObject> {
+        let before = self.objects.clone();
+        let name = (bucket.to_owned(), key.to_owned());
+        let held = match object {
+            Some(object) => self.objects.insert(name, object),
+            None => self.objects.remove(&name),
+        };
+        self.release_unreferred(removable_ms, before);
+        held
     }
 
     fn end_uploads(&mut self, removable_ms: u64, ends: impl Fn(&ModelUpload) -> bool) {
@@ -486,16 +626,21 @@ impl Model {
             assert_eq!(found.id, BucketId(bucket.id));
             assert_eq!(found.objects, own.clone().count() as u64);
             assert_eq!(found.bytes, own.clone().map(ModelObject::size).sum::<u64>());
-            let chunks = own.flat_map(|object| &object.chunks);
+            // Chunks that copies share are lacking once.
+            let chunks: BTreeMap<ChunkId, usize> = own
+                .flat_map(|object| &object.chunks)
+                .map(|(id, _, replicas)| (*id, replicas.len()))
+                .collect();
             debt += chunks
-                .map(|(_, _, replicas)| u64::from(bucket.replicas).saturating_sub(replicas.len() as u64))
+                .values()
+                .map(|replicas| u64::from(bucket.replicas).saturating_sub(*replicas as u64))
                 .sum::<u64>();
         }
         assert_eq!(state.replica_debt(), debt);
         self.assert_objects_equal(state);
         self.assert_uploads_equal(state);
-        let owned = self.objects.values().map(|object| object.chunks.len()).sum::<usize>()
-            + self.uploads.values().map(|upload| upload.chunks.len()).sum::<usize>();
+        let owned =
+            self.sharers().len() + self.uploads.values().map(|upload| upload.chunks.len()).sum::<usize>();
         let all = ChunkId(0)..=ChunkId(u128::MAX);
         assert_eq!(
             state.owners.range(all).count(),
@@ -523,10 +668,31 @@ impl Model {
                 (chunk.id, chunk.length, chunk.replicas.numbers().into_iter().collect::<BTreeSet<_>>())
             };
             assert_eq!(found.chunks.iter().map(chunk).collect::<Vec<_>>(), object.chunks);
-            for (id, ..) in &object.chunks {
-                assert_eq!(state.chunk_owner(*id), Some(&Owner::Object(key.as_str().into())), "{id}");
+        }
+        for (id, keys) in self.sharers() {
+            let keys: BTreeSet<Arc<str>> = keys.into_iter().map(Arc::from).collect();
+            let owner = match keys.len() {
+                1 => Owner::Object(keys.into_iter().next().unwrap()),
+                _ => Owner::Objects(Box::new(keys)),
+            };
+            assert_eq!(state.chunk_owner(id), Some(&owner), "{id}");
+            for (node, _) in self.pending.keys().filter(|(_, chunk)| *chunk == id) {
+                let holders = self.objects.values().flat_map(|object| &object.chunks);
+                let holds = holders.filter(|(own, ..)| *own == id).any(|(_, _, held)| held.contains(node));
+                assert!(!holds, "a replica that is referred to waits for its removal");
             }
         }
+    }
+
+    /// The keys of the objects that have each chunk.
+    fn sharers(&self) -> BTreeMap<ChunkId, BTreeSet<&str>> {
+        let mut sharers: BTreeMap<ChunkId, BTreeSet<&str>> = BTreeMap::new();
+        for ((_, key), object) in &self.objects {
+            for (id, ..) in &object.chunks {
+                sharers.entry(*id).or_default().insert(key);
+            }
+        }
+        sharers
     }
 
     fn assert_uploads_equal(&self, state: &State) {
@@ -596,6 +762,7 @@ enum Step {
     Commit { upload: usize, condition: Condition, chunks: Vec<(usize, Fault)>, short: bool },
     Abort { upload: usize },
     Delete { bucket: usize, key: usize, condition: Condition },
+    Batch { bucket: usize, parts: Vec<Part> },
     Register { uuid: usize, domain: u32 },
     RegisterLabelled { uuid: usize, host: u32 },
     Label { node: u32, set: Vec<(usize, u32)>, remove: Vec<usize>, overwrite: bool },
@@ -607,6 +774,15 @@ enum Step {
     CreateAccessKey { buckets: usize, rights: u32, is_new: bool },
     RevokeAccessKey { key: usize, force: bool, rotate: bool },
     Repeat { command: usize },
+}
+
+/// One operation of a batch.
+#[derive(Clone, Debug)]
+enum Part {
+    Commit { upload: usize, condition: Condition, chunks: Vec<(usize, Fault)>, short: bool },
+    Copy { from: usize, from_condition: Condition, to: usize, condition: Condition, rewords: bool },
+    Delete { key: usize, condition: Condition },
+    Check { key: usize, condition: Condition },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -661,6 +837,20 @@ fn any_fault() -> impl Strategy<Value = Fault> {
     prop_oneof![8 => Just(Fault::None), 2 => prop::sample::select(faults)]
 }
 
+fn any_part() -> impl Strategy<Value = Part> {
+    let key = || 0..KEYS.len();
+    let chunks = prop::collection::vec((0..6usize, Just(Fault::None)), 0..4);
+    prop_oneof![
+        2 => (0..usize::MAX, any_condition(), chunks, any::<bool>())
+            .prop_map(|(upload, condition, chunks, short)| Part::Commit { upload, condition, chunks, short }),
+        4 => (key(), any_condition(), key(), any_condition(), any::<bool>()).prop_map(
+            |(from, from_condition, to, condition, rewords)| Part::Copy { from, from_condition, to, condition, rewords }
+        ),
+        2 => (key(), any_condition()).prop_map(|(key, condition)| Part::Delete { key, condition }),
+        1 => (key(), any_condition()).prop_map(|(key, condition)| Part::Check { key, condition }),
+    ]
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let (bucket, key, pick) = (0..BUCKETS.len(), 0..KEYS.len(), 0..usize::MAX);
     let placements = || prop::collection::vec(any::<u32>(), 0..4);
@@ -677,7 +867,10 @@ fn any_step() -> impl Strategy<Value = Step> {
         8 => (pick.clone(), any_condition(), prop::collection::vec((0..6usize, any_fault()), 0..4), any::<bool>())
             .prop_map(|(upload, condition, chunks, short)| Step::Commit { upload, condition, chunks, short }),
         1 => pick.clone().prop_map(|upload| Step::Abort { upload }),
-        2 => (bucket, key, any_condition()).prop_map(|(bucket, key, condition)| Step::Delete { bucket, key, condition }),
+        2 => (bucket.clone(), key, any_condition())
+            .prop_map(|(bucket, key, condition)| Step::Delete { bucket, key, condition }),
+        6 => (bucket, prop::collection::vec(any_part(), 0..4))
+            .prop_map(|(bucket, parts)| Step::Batch { bucket, parts }),
         2 => (0..UUIDS.len(), 0..4u32).prop_map(|(uuid, domain)| Step::Register { uuid, domain }),
         2 => (0..UUIDS.len(), 0..3u32).prop_map(|(uuid, host)| Step::RegisterLabelled { uuid, host }),
         3 => (
@@ -800,6 +993,14 @@ impl Pair {
                 key: text(&KEYS, *key),
                 precondition: self.precondition(BUCKETS[*bucket], KEYS[*key], *condition),
             }),
+            Step::Batch { bucket, parts } => Kind::Batch(pb::Batch {
+                bucket: text(&BUCKETS, *bucket),
+                operations: parts
+                    .iter()
+                    .filter_map(|part| self.operation(BUCKETS[*bucket], part))
+                    .map(|kind| pb::BatchOperation { kind: Some(kind) })
+                    .collect(),
+            }),
             Step::Register { uuid, domain } => Kind::RegisterNode(pb::RegisterNode {
                 node_uuid: text(&UUIDS, *uuid),
                 address: "n:1".into(),
@@ -870,6 +1071,34 @@ impl Pair {
                 })
             }
             Step::Repeat { .. } => return None,
+        })
+    }
+
+    fn operation(&self, bucket: &str, part: &Part) -> Option<Operation> {
+        Some(match part {
+            Part::Commit { upload, condition, chunks, short } => {
+                let kind = self.commit(self.upload_id(*upload)?, *condition, chunks, *short);
+                let Kind::CommitPut(commit) = kind else { return None };
+                Operation::Commit(commit)
+            }
+            Part::Copy { from, from_condition, to, condition, rewords } => {
+                let metadata = pb::ObjectMetadata { content_type: "new/words".into(), ..Default::default() };
+                Operation::Copy(pb::BatchCopy {
+                    source: KEYS[*from].to_owned(),
+                    source_precondition: self.precondition(bucket, KEYS[*from], *from_condition),
+                    key: KEYS[*to].to_owned(),
+                    precondition: self.precondition(bucket, KEYS[*to], *condition),
+                    metadata: rewords.then_some(metadata),
+                })
+            }
+            Part::Delete { key, condition } => Operation::Delete(pb::BatchDelete {
+                key: KEYS[*key].to_owned(),
+                precondition: self.precondition(bucket, KEYS[*key], *condition),
+            }),
+            Part::Check { key, condition } => Operation::Check(pb::BatchCheck {
+                key: KEYS[*key].to_owned(),
+                precondition: self.precondition(bucket, KEYS[*key], *condition),
+            }),
         })
     }
 
@@ -1224,4 +1453,103 @@ fn labels_are_bounded_in_number() {
     assert_eq!(apply(label(100, 1)), Some(Reason::InvalidArgument));
     let swap = pb::LabelNode { remove: vec!["k0".into()], ..label(100, 1) };
     assert_eq!(apply(swap), None);
+}
+
+/// One object of one chunk under the first key.
+fn committed() -> (Pair, ChunkId) {
+    let (mut pair, upload) = begun();
+    let chunk = *pair.model.uploads[&upload].chunks.keys().next().unwrap();
+    assert_eq!(commit_with(&mut pair, upload, Fault::None), None);
+    (pair, chunk)
+}
+
+fn copy(from: usize, to: usize) -> Part {
+    let (from_condition, condition) = (Condition::None, Condition::None);
+    Part::Copy { from, from_condition, to, condition, rewords: false }
+}
+
+#[test]
+fn chunk_stays_until_the_last_copy_drops_it() {
+    let (mut pair, chunk) = committed();
+    let delete = |key| Step::Delete { bucket: 0, key, condition: Condition::None };
+    pair.step(&Step::Batch { bucket: 0, parts: vec![copy(0, 1), copy(0, 2)] });
+    assert_eq!(pair.state.object_count(), 3);
+    for key in [1, 0] {
+        pair.step(&delete(key));
+        assert_eq!(pair.state.pending_deletes().count(), 0);
+        pair.through_snapshot(100);
+    }
+    assert_eq!(pair.state.chunk_owner(chunk), Some(&Owner::Object(KEYS[2].into())));
+    pair.step(&delete(2));
+    assert_eq!(pair.state.chunk_owner(chunk), None);
+    assert_eq!(pair.state.pending_deletes().count(), 3);
+}
+
+#[test]
+fn move_keeps_the_chunks_in_whichever_order_it_is_written() {
+    let delete = || Part::Delete { key: 0, condition: Condition::Match };
+    for parts in [vec![copy(0, 1), delete()], vec![delete(), copy(0, 1)]] {
+        let (mut pair, chunk) = committed();
+        pair.step(&Step::Batch { bucket: 0, parts });
+        assert_eq!(pair.state.chunk_owner(chunk), Some(&Owner::Object(KEYS[1].into())));
+        assert_eq!((pair.state.object_count(), pair.state.pending_deletes().count()), (1, 0));
+    }
+}
+
+#[test]
+fn two_keys_can_be_exchanged() {
+    let (mut pair, first) = committed();
+    let (condition, placements) = (Condition::None, vec![7]);
+    pair.step(&Step::Begin { bucket: 0, key: 1, condition, placements, lease_ms: 1000 });
+    let upload = *pair.model.uploads.keys().next().unwrap();
+    assert_eq!(commit_with(&mut pair, upload, Fault::None), None);
+    pair.step(&Step::Batch { bucket: 0, parts: vec![copy(0, 1), copy(1, 0)] });
+    let id = pair.state.bucket("one").unwrap().id;
+    assert_eq!(pair.state.object(id, KEYS[1]).unwrap().chunks[0].id, first);
+    assert_eq!(pair.state.pending_deletes().count(), 0);
+}
+
+#[test]
+fn refused_batch_says_which_operation_and_changes_nothing() {
+    let check = |parts: Vec<Part>, expect: (Reason, u32)| {
+        let (mut pair, _) = committed();
+        let kind = pair.kind(&Step::Batch { bucket: 0, parts: parts.clone() });
+        let before = pair.state.clone();
+        let command = pb::Command { time_ms: before.time_ms(), kind, ..Default::default() };
+        let Some(outcome::Kind::Rejected(rejected)) = pair.state.apply(100, &command).kind else {
+            panic!("{parts:?} is taken")
+        };
+        assert_eq!((Reason::parse(&rejected.reason), rejected.operation), (Some(expect.0), expect.1));
+        assert_eq!(pair.state, before, "{parts:?}");
+    };
+    let delete = |key, condition| Part::Delete { key, condition };
+    let none = Condition::None;
+    let look = |key, condition| Part::Check { key, condition };
+    check(vec![], (Reason::InvalidArgument, 0));
+    check(vec![copy(0, 1), delete(1, none)], (Reason::ObjectNotFound, 2));
+    check(vec![copy(0, 1), copy(0, 1)], (Reason::InvalidArgument, 2));
+    check(
+        vec![copy(0, 2), look(0, Condition::NoneMatchAny), delete(0, none)],
+        (Reason::PreconditionFailed, 2),
+    );
+    check(vec![look(0, Condition::Match), copy(1, 2)], (Reason::ObjectNotFound, 2));
+    check(vec![delete(0, Condition::MatchOther)], (Reason::PreconditionFailed, 1));
+    check(vec![copy(0, 1); super::BATCH_OPERATIONS_MAX + 1], (Reason::InvalidArgument, 0));
+}
+
+#[test]
+fn batch_commits_no_upload_of_another_bucket() {
+    let (mut pair, upload) = begun();
+    pair.step(&Step::CreateBucket { bucket: 1, replicas: 3, min_replicas: 1 });
+    let Kind::CommitPut(commit) = pair.commit(upload, Condition::None, &[(0, Fault::None)], false) else {
+        panic!("a commit is one")
+    };
+    let operations = vec![pb::BatchOperation { kind: Some(Operation::Commit(commit)) }];
+    let mut apply = |bucket: &str| {
+        let batch = pb::Batch { bucket: bucket.into(), operations: operations.clone() };
+        let command = pb::Command { time_ms: 1000, kind: Some(Kind::Batch(batch)), ..Default::default() };
+        reason(&pair.state.apply(100, &command))
+    };
+    assert_eq!(apply("two"), Some(Reason::UploadNotFound));
+    assert_eq!(apply("one"), None);
 }

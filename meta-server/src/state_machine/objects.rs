@@ -50,10 +50,9 @@ impl Object {
         self.chunks.iter().map(|chunk| chunk.replicas.len() as u32).min().unwrap_or(wanted)
     }
 
-    /// Replicas that its chunks lack.
-    pub(super) fn debt(&self, bucket: &Bucket) -> u64 {
-        let lacking = |chunk: &Chunk| u64::from(bucket.replicas).saturating_sub(chunk.replicas.len() as u64);
-        self.chunks.iter().map(lacking).sum()
+    /// How many of its chunks have fewer replicas than the bucket asks for.
+    pub(super) fn chunks_in_debt(&self, bucket: &Bucket) -> u32 {
+        self.chunks.iter().filter(|chunk| chunk.debt(bucket) > 0).count() as u32
     }
 
     /// Chunks mostly lie in the order of their ids, but a client may have filled them in any order.
@@ -65,7 +64,7 @@ impl Object {
     }
 
     /// Without its chunks: what an answer needs.
-    fn head(&self) -> Self {
+    pub(super) fn head(&self) -> Self {
         Self { chunks: Box::default(), ..self.clone() }
     }
 
@@ -146,7 +145,7 @@ impl State {
     ) -> impl Iterator<Item = ChunkId> + '_ {
         let range = (first <= last).then(|| self.owners.range(first..=last));
         range.into_iter().flatten().take(looked_at_max).filter_map(move |(chunk, owner)| {
-            let Owner::Object(key) = owner else { return None };
+            let key = owner.first_key()?;
             let object = self.objects.get(&(chunk.bucket(), Arc::clone(key)))?;
             object.chunk(chunk)?.replicas.contains(node).then_some(chunk)
         })
@@ -157,6 +156,24 @@ impl State {
         context: Context,
         commit: &pb::CommitPut,
     ) -> Result<outcome::Kind, Reject> {
+        let (name, object) = self.judge_commit(context, commit)?;
+        let bucket = self.buckets.get(&name.0).ok_or(BUCKET_NOT_FOUND)?;
+        let committed = pb::Committed {
+            object: Some(object.head().record(&name)),
+            chunks_in_debt: object.chunks_in_debt(bucket),
+            bucket: bucket.name.clone(),
+            durable_replicas: object.durable_replicas(bucket.replicas),
+        };
+        self.flip(context, commit.upload_id, name, object);
+        Ok(outcome::Kind::Committed(committed))
+    }
+
+    /// The key that an upload puts to, and what it will hold.
+    pub(super) fn judge_commit(
+        &self,
+        context: Context,
+        commit: &pb::CommitPut,
+    ) -> Result<(ObjectName, Object), Reject> {
         let upload = self.uploads.get(&commit.upload_id).ok_or(UPLOAD_NOT_FOUND)?;
         let bucket = self.buckets.get(&upload.bucket).ok_or(BUCKET_NOT_FOUND)?;
         let name = (upload.bucket, Arc::clone(&upload.key));
@@ -174,16 +191,7 @@ impl State {
             user_metadata: commit.user_metadata.clone(),
             chunks,
         };
-        let lacking = |chunk: &&Chunk| (chunk.replicas.len() as u32) < bucket.replicas;
-        let chunks_in_debt = object.chunks.iter().filter(lacking).count() as u32;
-        let committed = pb::Committed {
-            object: Some(object.head().record(&name)),
-            chunks_in_debt,
-            bucket: bucket.name.clone(),
-            durable_replicas: object.durable_replicas(bucket.replicas),
-        };
-        self.flip(context, commit.upload_id, name, object);
-        Ok(outcome::Kind::Committed(committed))
+        Ok((name, object))
     }
 
     /// Checks everything that the client says about its chunks.
@@ -243,13 +251,11 @@ impl State {
         Ok(Chunk { id, length: written.length, crc32c: written.crc32c, replicas: Replicas::new(replicas) })
     }
 
-    /// The one point at which a key changes.
-    fn flip(&mut self, context: Context, upload_id: u64, name: ObjectName, object: Object) {
+    /// The key gets what its upload has written; what else was granted goes.
+    pub(super) fn flip(&mut self, context: Context, upload_id: u64, name: ObjectName, object: Object) {
         let mut surplus = self.uploads.remove(&upload_id).map(|upload| upload.chunks).unwrap_or_default();
-        self.remove_object(context, &name);
         for chunk in &object.chunks {
             let granted = surplus.remove(&chunk.id).unwrap_or_default();
-            self.owners.set(chunk.id, Owner::Object(Arc::clone(&name.1)));
             for node in granted.iter().filter(|node| !chunk.replicas.contains(*node)) {
                 self.pending_deletes.add(node, chunk.id, context.removable_ms);
             }
@@ -257,29 +263,60 @@ impl State {
         for (chunk, replicas) in surplus {
             self.release(context, chunk, &replicas);
         }
-        self.insert_object(name, object);
+        self.set_object(context, &name, Some(object));
     }
 
-    fn insert_object(&mut self, name: ObjectName, object: Object) {
-        if let Some(bucket) = self.buckets.get_mut(&name.0) {
-            bucket.objects += 1;
-            bucket.bytes += object.size;
-            self.replica_debt += object.debt(bucket);
+    /// The one point at which a key changes. Gives what it held.
+    pub(super) fn set_object(
+        &mut self,
+        context: Context,
+        name: &ObjectName,
+        object: Option<Object>,
+    ) -> Option<Object> {
+        let kept: BTreeSet<ChunkId> =
+            object.iter().flat_map(|object| object.chunks.iter()).map(|chunk| chunk.id).collect();
+        if let Some(object) = &object {
+            self.refer(name, object);
         }
-        self.objects.insert(name, object);
+        let (objects, bytes) = (u64::from(object.is_some()), object.as_ref().map_or(0, |object| object.size));
+        let held = match object {
+            Some(object) => self.objects.insert((name.0, Arc::clone(&name.1)), object),
+            None => self.objects.remove(name),
+        };
+        if let Some(bucket) = self.buckets.get_mut(&name.0) {
+            bucket.objects += objects;
+            bucket.bytes += bytes;
+            if let Some(held) = &held {
+                bucket.objects -= 1;
+                bucket.bytes -= held.size;
+            }
+        }
+        let gone = held.iter().flat_map(|held| held.chunks.iter()).filter(|chunk| !kept.contains(&chunk.id));
+        for chunk in gone {
+            self.let_go(context, name, chunk);
+        }
+        held
     }
 
-    fn remove_object(&mut self, context: Context, name: &ObjectName) -> Option<Object> {
-        let object = self.objects.remove(name)?;
-        if let Some(bucket) = self.buckets.get_mut(&name.0) {
-            bucket.objects -= 1;
-            bucket.bytes -= object.size;
-            self.replica_debt -= object.debt(bucket);
-        }
+    /// The key's object keeps its chunks from being removed.
+    pub(super) fn refer(&mut self, name: &ObjectName, object: &Object) {
+        let Some(bucket) = self.buckets.get(&name.0) else { return };
         for chunk in &object.chunks {
-            self.release(context, chunk.id, &chunk.replicas);
+            if self.owners.add_object(chunk.id, &name.1) {
+                self.replica_debt = self.replica_debt.saturating_add(chunk.debt(bucket));
+            }
         }
-        Some(object)
+    }
+
+    /// The key's object has the chunk no more. The last one that had it decides about its replicas.
+    fn let_go(&mut self, context: Context, name: &ObjectName, chunk: &Chunk) {
+        if !self.owners.drop_object(chunk.id, &name.1) {
+            return;
+        }
+        if let Some(bucket) = self.buckets.get(&name.0) {
+            self.replica_debt = self.replica_debt.saturating_sub(chunk.debt(bucket));
+        }
+        self.release(context, chunk.id, &chunk.replicas);
     }
 
     pub(super) fn delete_object(
@@ -293,7 +330,7 @@ impl State {
         if !check_precondition(delete.precondition.as_ref(), Some(held.etag())) {
             return Err(PRECONDITION_FAILED);
         }
-        let removed = self.remove_object(context, &name).ok_or(OBJECT_NOT_FOUND)?;
+        let removed = self.set_object(context, &name, None).ok_or(OBJECT_NOT_FOUND)?;
         Ok(outcome::Kind::Deleted(pb::Object { chunks: Vec::new(), ..removed.record(&name) }))
     }
 }

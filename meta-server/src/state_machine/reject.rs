@@ -105,17 +105,25 @@ impl Reason {
 pub(super) struct Reject {
     pub(super) reason: Reason,
     message: &'static str,
+    /// Of a batch: which operation it was, counted from 1.
+    operation: u32,
 }
 
 impl Reject {
     pub(super) const fn new(reason: Reason, message: &'static str) -> Self {
-        Self { reason, message }
+        Self { reason, message, operation: 0 }
+    }
+
+    /// The same as the fault of the operation at this place of a batch, counted from 0.
+    pub(super) const fn at(self, place: usize) -> Self {
+        Self { operation: place as u32 + 1, ..self }
     }
 
     pub(super) fn into_outcome(self) -> outcome::Kind {
         outcome::Kind::Rejected(pb::Rejected {
             reason: self.reason.as_str().into(),
             message: self.message.into(),
+            operation: self.operation,
         })
     }
 }

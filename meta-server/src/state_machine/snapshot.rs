@@ -9,7 +9,9 @@ use prost::Message as _;
 use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 
-use super::{AccessKey, Bucket, Counters, KeyEpoch, Node, Object, Owner, State, Upload, parse_chunk_id};
+use super::{
+    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Node, Object, Owner, State, Upload, parse_chunk_id,
+};
 
 /// The layout of the records.
 const FORMAT: u32 = 1;
@@ -91,13 +93,17 @@ impl State {
     fn check_sums(&self) -> Result<(), SnapshotError> {
         let mut debt = 0;
         let mut held: BTreeMap<BucketId, (u64, u64)> = BTreeMap::new();
-        for ((bucket, _), object) in &self.objects {
+        for (name @ (bucket, _), object) in &self.objects {
             let bucket =
                 self.buckets.get(bucket).ok_or(SnapshotError::Content("an object without a bucket"))?;
             let (objects, bytes) = held.entry(bucket.id).or_default();
             *objects += 1;
             *bytes = bytes.saturating_add(object.size);
-            debt += object.debt(bucket);
+            // What several objects share is lacking once.
+            let is_first =
+                |chunk: &&Chunk| self.owners.of(chunk.id).and_then(Owner::first_key) == Some(&name.1);
+            let lacking = object.chunks.iter().filter(is_first).map(|chunk| chunk.debt(bucket));
+            debt = lacking.fold(debt, u64::saturating_add);
         }
         let sums = |bucket: &Bucket| (bucket.objects, bucket.bytes);
         let equal = |bucket: &Bucket| held.get(&bucket.id).copied().unwrap_or_default() == sums(bucket);
@@ -165,7 +171,7 @@ impl State {
     fn load_object(&mut self, record: pb::Object) -> Result<(), SnapshotError> {
         let (name, object) = Object::from_record(record).ok_or(SnapshotError::Content("an object"))?;
         for chunk in &object.chunks {
-            self.owners.set(chunk.id, Owner::Object(name.1.clone()));
+            self.owners.add_object(chunk.id, &name.1);
         }
         self.objects.insert(name, object);
         Ok(())
@@ -174,7 +180,7 @@ impl State {
     fn load_upload(&mut self, record: pb::Upload) -> Result<(), SnapshotError> {
         let upload = Upload::from_record(record).ok_or(SnapshotError::Content("an upload"))?;
         for chunk in upload.chunks.keys() {
-            self.owners.set(*chunk, Owner::Upload(upload.id));
+            self.owners.set_upload(*chunk, upload.id);
         }
         self.uploads.insert(upload.id, upload);
         Ok(())

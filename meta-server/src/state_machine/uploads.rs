@@ -8,7 +8,7 @@ use xdpfs_proto::state::v1::{self as pb, outcome};
 use xdpfs_wire::{BucketId, ChunkId, ClientId};
 
 use super::{
-    Context, Owner, Replicas, State, check_precondition, chunk_id_bytes, parse_chunk_id,
+    Context, Replicas, State, check_precondition, chunk_id_bytes, parse_chunk_id,
     reject::{BUCKET_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
 };
 
@@ -144,7 +144,7 @@ impl State {
             self.counters.chunk += 1;
             let replicas = Replicas::from_numbers(&placement.node_ids);
             upload.chunks.insert(chunk, replicas);
-            self.owners.set(chunk, Owner::Upload(upload_id));
+            self.owners.set_upload(chunk, upload_id);
             chunks.push(granted(chunk, &replicas));
         }
         Ok(outcome::Kind::Begun(pb::Begun {

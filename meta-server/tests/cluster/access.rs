@@ -199,6 +199,20 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
         precondition: None,
     };
     ask!(meta(), delete_object, delete);
+    let copy = CopyObjectRequest {
+        request_id: request_id(),
+        source: "buckets/photos/objects/none".into(),
+        destination: object(),
+        ..Default::default()
+    };
+    ask!(meta(), copy_object, copy);
+    let delete = batch_operation::Kind::Delete(BatchDelete { key: "none".into(), precondition: None });
+    let batch = CommitBatchRequest {
+        request_id: request_id(),
+        parent: "buckets/photos".into(),
+        operations: vec![BatchOperation { kind: Some(delete) }],
+    };
+    ask!(meta(), commit_batch, batch);
     let create =
         CreateBucketRequest { request_id: request_id(), name: "buckets/photos".into(), ..Default::default() };
     ask!(meta(), create_bucket, create);
@@ -238,6 +252,7 @@ async fn each_right_alone_opens_exactly_its_methods() {
         Right::Write => vec![
             ("abort_put", "UPLOAD_NOT_FOUND"),
             ("begin_put", ""),
+            ("commit_batch", "OBJECT_NOT_FOUND"),
             ("commit_put", "UPLOAD_NOT_FOUND"),
             ("delete_object", "OBJECT_NOT_FOUND"),
             ("extend_put", ""),
@@ -249,12 +264,19 @@ async fn each_right_alone_opens_exactly_its_methods() {
     for right in RIGHTS {
         let holder = key(&cluster, &[grant("photos", &[right])]).await;
         let ends = all_methods(&cluster, upload_id, &holder.text).await;
-        assert_eq!(ends.len(), 20);
+        assert_eq!(ends.len(), 22);
         let mut expect: BTreeMap<_, _> = ends.keys().map(|method| (*method, "ACCESS_DENIED")).collect();
         expect.extend(anybody.into_iter().chain(opened(right)));
         let ends: BTreeMap<_, _> = ends.iter().map(|(method, end)| (*method, end.as_str())).collect();
         assert_eq!(ends, expect, "{right:?}");
     }
+    // A copy reads and writes; whether the two rights come from one grant does not matter.
+    let both = [grant("photos", &[Right::Read]), grant("photo*", &[Right::Write])];
+    let ends = all_methods(&cluster, upload_id, &key(&cluster, &both).await.text).await;
+    assert_eq!(
+        (ends["copy_object"].as_str(), ends["commit_batch"].as_str()),
+        ("OBJECT_NOT_FOUND", "OBJECT_NOT_FOUND")
+    );
     // Admin of all buckets makes keys as well, and still reads nothing.
     let admin = key(&cluster, &[grant("*", &[Right::Admin])]).await;
     let ends = all_methods(&cluster, upload_id, &admin.text).await;

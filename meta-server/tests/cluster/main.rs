@@ -4,6 +4,7 @@
 
 mod access;
 mod backup;
+mod batches;
 mod buckets;
 mod edges;
 mod failover;
