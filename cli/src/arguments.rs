@@ -17,8 +17,8 @@ use xdpfs_trace::{Endpoint, Ratio};
 
 use crate::{
     commands::{
-        capabilities, cat, certify, completions, debug, dev, doctor, du, get, health, init, key, ls, man, mb,
-        meta, node, placement, put, rb, rm, stat, status, top, xdp,
+        capabilities, cat, certify, completions, cp, debug, dev, doctor, du, get, health, init, key, ls, man,
+        mb, meta, mv, node, placement, put, rb, rm, stat, status, top, xdp,
     },
     failure::{EXIT_CODES_HELP, Failure, message_of},
 };
@@ -42,6 +42,7 @@ Examples:
   xdpfs-cli put -r ./album photos/album/         put a tree of files
   xdpfs-cli ls photos                            list
   xdpfs-cli get photos/2026/cat.jpg              get a file
+  xdpfs-cli mv photos/2026/cat.jpg photos/tom    rename; cp copies, and moves no byte either
   tar c . | xdpfs-cli put - photos/all.tar       put a stream
   xdpfs-cli cat photos/all.tar | tar t           read a stream";
 
@@ -109,6 +110,7 @@ pub(crate) enum Command {
     Cat(cat::CatArguments),
     Certify(certify::CertifyArguments),
     Completions(completions::CompletionsArguments),
+    Cp(cp::CpArguments),
     Debug(debug::DebugArguments),
     Dev(dev::DevArguments),
     Doctor(doctor::DoctorArguments),
@@ -121,6 +123,7 @@ pub(crate) enum Command {
     Man(man::ManArguments),
     Mb(mb::MbArguments),
     Meta(meta::MetaArguments),
+    Mv(mv::MvArguments),
     Node(node::NodeArguments),
     Placement(placement::PlacementArguments),
     Put(put::PutArguments),
@@ -256,7 +259,7 @@ fn parse_parallel(text: &str) -> Result<NonZeroUsize, String> {
     parallel.ok_or_else(|| format!("write a number from 1 to {PARALLEL_MAX}"))
 }
 
-fn parse_if_match(text: &str) -> Result<Precondition, String> {
+pub(crate) fn parse_if_match(text: &str) -> Result<Precondition, String> {
     Precondition::if_match(text).map_err(|error| error.to_string())
 }
 
@@ -369,6 +372,9 @@ mod tests {
             "put b/c",
             "stat",
             "rm",
+            "cp b/c",
+            "mv",
+            "cp -r b/c b/d --source-if-match 1f-2a",
             "rm -r b/c --if-match 1f-2a",
             "rm --if-none-match 1f-2a -r b/c",
             "cat",

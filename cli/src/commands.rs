@@ -4,6 +4,8 @@ pub(crate) mod capabilities;
 pub(crate) mod cat;
 pub(crate) mod certify;
 pub(crate) mod completions;
+pub(crate) mod copying;
+pub(crate) mod cp;
 pub(crate) mod debug;
 pub(crate) mod dev;
 pub(crate) mod doctor;
@@ -16,6 +18,7 @@ pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod mb;
 pub(crate) mod meta;
+pub(crate) mod mv;
 pub(crate) mod node;
 pub(crate) mod placement;
 pub(crate) mod put;
@@ -43,11 +46,13 @@ pub(crate) async fn run<C: ObjectClient + AccessControl>(
     match command {
         Command::Capabilities(arguments) => capabilities::run(arguments, client, console).await,
         Command::Cat(arguments) => cat::run(arguments, client, console).await,
+        Command::Cp(arguments) => cp::run(arguments, client, console).await,
         Command::Du(arguments) => du::run(arguments, client, console).await,
         Command::Get(arguments) => get::run(arguments, client, console).await,
         Command::Key(arguments) => key::run(arguments, client, console).await,
         Command::Ls(arguments) => ls::run(arguments, client, console).await,
         Command::Mb(arguments) => mb::run(arguments, client, console).await,
+        Command::Mv(arguments) => mv::run(arguments, client, console).await,
         Command::Node(arguments) => node::run(arguments, client, console).await,
         Command::Placement(arguments) => placement::run(arguments, client, console).await,
         Command::Put(arguments) => put::run(arguments, client, console).await,

@@ -167,6 +167,11 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// The same in other words.
+    pub(crate) fn with_message(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_named: true, ..self }
+    }
+
     /// The same with a clear word about what it concerns.
     pub(crate) fn about(self, address: &Address) -> Self {
         let message = if self.is_named { self.message } else { format!("{address}: {}", self.message) };

@@ -11,7 +11,7 @@ use xdpfs_client::{
     Object, PutResult, Rotation, Warning, warnings,
 };
 
-use crate::failure::Failure;
+use crate::{address::Address, failure::Failure};
 
 /// A line on standard error.
 #[derive(Debug, Serialize)]
@@ -109,6 +109,28 @@ pub(crate) struct RemovedRecord<'a> {
     #[serde(flatten)]
     object: ObjectRecord<'a>,
     removed: bool,
+}
+
+/// An object that was copied.
+#[derive(Debug, Serialize)]
+pub(crate) struct CopiedRecord<'a> {
+    #[serde(flatten)]
+    object: ObjectRecord<'a>,
+    source: String,
+    /// Bytes that went through this machine.
+    bytes_moved: u64,
+    copied: bool,
+}
+
+/// An object that was moved.
+#[derive(Debug, Serialize)]
+pub(crate) struct MovedRecord<'a> {
+    #[serde(flatten)]
+    object: ObjectRecord<'a>,
+    source: String,
+    /// Bytes that went through this machine.
+    bytes_moved: u64,
+    moved: bool,
 }
 
 /// Keys that go on behind a slash.
@@ -379,6 +401,18 @@ impl<'a> From<&'a AccessKeyInfo> for AccessKeyRecord<'a> {
 impl From<&Rotation> for RotationRecord {
     fn from(rotation: &Rotation) -> Self {
         Self { key_epoch: rotation.key_epoch, obeyed_within_ms: milliseconds(rotation.obeyed_within) }
+    }
+}
+
+impl<'a> CopiedRecord<'a> {
+    pub(crate) fn new(object: &'a Object, source: &Address, bytes_moved: u64) -> Self {
+        Self { object: object.into(), source: source.to_string(), bytes_moved, copied: true }
+    }
+}
+
+impl<'a> MovedRecord<'a> {
+    pub(crate) fn new(object: &'a Object, source: &Address, bytes_moved: u64) -> Self {
+        Self { object: object.into(), source: source.to_string(), bytes_moved, moved: true }
     }
 }
 

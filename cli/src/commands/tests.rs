@@ -120,6 +120,53 @@ async fn json_lines_have_the_promised_fields() {
 }
 
 #[tokio::test]
+async fn json_of_copies_and_moves_says_what_went_through_this_machine() {
+    let fixture = Fixture::new().await;
+    fixture.done("mb other").await;
+    fixture.done("put @hello demo/a --content-type text/plain").await;
+    let check = async |line: &str, expect: &str| {
+        let out = fixture.done(&format!("--json {line}")).await;
+        assert!(out.ends_with(&format!("{expect}}}\n")), "{line}: {out}");
+        out
+    };
+    let out = check("cp demo/a demo/b", r#""source":"demo/a","bytes_moved":0,"copied":true"#).await;
+    assert!(out.contains(r#""key":"b","size":5"#) && out.contains("text/plain"), "{out}");
+    check("cp demo/a other/", r#""source":"demo/a","bytes_moved":5,"copied":true"#).await;
+    check("mv demo/a demo/c", r#""source":"demo/a","bytes_moved":0,"moved":true"#).await;
+    check("mv demo/c other/d", r#""source":"demo/c","bytes_moved":5,"moved":true"#).await;
+    let out = fixture.done("cp demo/b demo/b --metadata who=me").await;
+    assert_eq!(out, "copied demo/b to demo/b (5 B, no byte moved)\n");
+    let out = fixture.done("--json stat demo/b").await;
+    assert!(out.contains(r#""content_type":"","metadata":{"who":"me"}"#), "{out}");
+}
+
+#[tokio::test]
+async fn copies_and_moves_end_where_hands_expect_them() {
+    let fixture = Fixture::new().await;
+    fixture.done("mb other").await;
+    fixture.done("put -r @tree demo/t").await;
+    let keys = async |bucket: &str| {
+        let out = fixture.done(&format!("--json ls -r {bucket}")).await;
+        let key = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["key"].clone();
+        lines(&out).into_iter().map(key).collect::<Vec<_>>()
+    };
+    fixture.done("cp -r demo/t demo/copy").await;
+    fixture.done("mv -r demo/t/b other/deep/").await;
+    assert_eq!(keys("demo").await, ["copy/a", "copy/b/c", "copy/b/d", "t/a"]);
+    assert_eq!(keys("other").await, ["deep/c", "deep/d"]);
+    assert!(fixture.done("--json stat other/deep/c").await.contains(r#""size":3"#));
+    fixture.fails("mv demo/none demo/x", Exit::NotFound, "no object \"none\"").await;
+    fixture.fails("mv demo/t/a demo/t/a", Exit::Usage, "to itself").await;
+    fixture.fails("cp demo/t/a demo/copy/a --if-none-match *", Exit::Precondition, "stat demo/copy/a").await;
+    fixture.fails("mv demo/t/a demo/copy/a --if-none-match *", Exit::Precondition, "demo/copy/a").await;
+    fixture.fails("cp demo/t/a demo/x --source-if-match 0-0", Exit::Precondition, "precondition").await;
+    fixture.fails("cp -r demo/none/ demo/x", Exit::NotFound, "no object to copy").await;
+    fixture.fails("cp demo/t/ demo/x", Exit::Usage, "-r").await;
+    fixture.fails("mv demo/t/a demo/none demo/", Exit::Partial, "1 of 2 failed").await;
+    assert_eq!(keys("demo").await, ["a", "copy/a", "copy/b/c", "copy/b/d"]);
+}
+
+#[tokio::test]
 async fn json_tells_where_chunks_lie() {
     let fixture = Fixture::new().await;
     fixture.done("put @hello demo").await;

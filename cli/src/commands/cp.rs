@@ -1,0 +1,100 @@
+//! `cp`: copies objects. Within a bucket no byte moves.
+
+use clap::Args;
+use futures::StreamExt as _;
+use xdpfs_client::{CopyOptions, Object, ObjectClient, ObjectMetadata, Precondition, copy_bytes};
+
+use super::copying::{Leg, Route};
+use crate::{
+    arguments::{Conditions, Parallel, parse_if_match, parse_pair, user_metadata},
+    batch::Batch,
+    console::Console,
+    failure::{Exit, Failure},
+    record::CopiedRecord,
+    units::human_bytes,
+};
+
+/// Copy objects.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Within a bucket, a copy shares the chunks of its source: no byte moves, whatever the size. From
+bucket to bucket, the bytes go through this machine. The line for each copy says which it was.
+
+Examples:
+  xdpfs-cli cp photos/cat.jpg photos/2026/               photos/2026/cat.jpg
+  xdpfs-cli cp photos/cat.jpg backup/cat.jpg             to another bucket
+  xdpfs-cli cp -r photos/2026/ photos/best/              all below it
+  xdpfs-cli cp a/x a/y --if-none-match '*'               only if a/y is not there
+  xdpfs-cli cp a/x a/x --content-type text/plain         change what is said about it")]
+pub(crate) struct CpArguments {
+    #[command(flatten)]
+    route: Route,
+    /// The copies' media type. With --content-type or --metadata, nothing of what is said about the source is kept.
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// Words about the copies instead of those about the source; may be given more than once.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    metadata: Vec<(String, String)>,
+    /// Only if the source is the object with this etag.
+    #[arg(long, value_name = "ETAG", conflicts_with = "recursive", value_parser = parse_if_match)]
+    source_if_match: Option<Precondition>,
+    #[command(flatten)]
+    conditions: Conditions,
+    #[command(flatten)]
+    parallel: Parallel,
+}
+
+impl CpArguments {
+    fn options(&self) -> CopyOptions {
+        let rewords = self.content_type.is_some() || !self.metadata.is_empty();
+        let metadata = ObjectMetadata {
+            content_type: self.content_type.clone().unwrap_or_default(),
+            user_metadata: user_metadata(&self.metadata),
+        };
+        CopyOptions {
+            source_precondition: self.source_if_match.clone(),
+            precondition: self.conditions.precondition(),
+            metadata: rewords.then_some(metadata),
+        }
+    }
+}
+
+/// Copies everything that is asked for.
+pub(crate) async fn run<C: ObjectClient>(
+    arguments: &CpArguments,
+    client: &C,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    let jobs = arguments.route.legs(client)?.map(|leg| async move {
+        let leg = leg?;
+        let object = copy(&leg, arguments.options(), client).await?;
+        Ok((leg, object))
+    });
+    let mut batch = Batch::default();
+    batch.run(arguments.parallel, jobs, console, confirm).await?;
+    if batch.is_empty() {
+        return Err(Failure::not_found("there is no object to copy"));
+    }
+    Ok(batch.finish(console))
+}
+
+async fn copy<C: ObjectClient>(leg: &Leg, options: CopyOptions, client: &C) -> Result<Object, Failure> {
+    let Leg { source, target } = leg;
+    let copied = if leg.is_within_bucket() {
+        client.copy(&source.bucket, &source.key, &target.key, options).await
+    } else {
+        let from = (source.bucket.as_str(), source.key.as_str());
+        let to = (target.bucket.as_str(), target.key.as_str());
+        copy_bytes(client, from, to, options).await.map(|put| put.object)
+    };
+    copied.map_err(|error| Failure::from(error).about(target))
+}
+
+fn confirm(console: &mut Console, (leg, object): (Leg, Object)) -> Result<(), Failure> {
+    let bytes_moved = if leg.is_within_bucket() { 0 } else { object.size };
+    let how = if leg.is_within_bucket() { "no byte moved" } else { "through this machine" };
+    let (source, size) = (&leg.source, human_bytes(object.size));
+    console.confirm(&CopiedRecord::new(&object, source, bytes_moved), || {
+        format!("copied {source} to {}/{} ({size}, {how})", object.bucket, object.key)
+    })
+}
