@@ -17,8 +17,8 @@ use xdpfs_trace::{Endpoint, Ratio};
 
 use crate::{
     commands::{
-        capabilities, cat, certify, completions, cp, debug, dev, doctor, du, get, health, init, key, ls, man,
-        mb, meta, mv, node, placement, put, rb, rm, stat, status, top, xdp,
+        bucket, capabilities, cat, certify, completions, cp, debug, dev, doctor, du, get, health, init, key,
+        ls, man, mb, meta, mv, node, placement, put, rb, rm, stat, status, top, xdp,
     },
     failure::{EXIT_CODES_HELP, Failure, message_of},
 };
@@ -106,6 +106,7 @@ pub(crate) struct Common {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Bucket(bucket::BucketArguments),
     Capabilities(capabilities::CapabilitiesArguments),
     Cat(cat::CatArguments),
     Certify(certify::CertifyArguments),
@@ -373,6 +374,10 @@ mod tests {
             "stat",
             "rm",
             "cp b/c",
+            "bucket",
+            "bucket update b",
+            "bucket update b --quota lots",
+            "bucket update b --max-objects 1.5",
             "mv",
             "cp -r b/c b/d --source-if-match 1f-2a",
             "rm -r b/c --if-match 1f-2a",

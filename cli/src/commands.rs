@@ -1,5 +1,6 @@
 //! One command per file: its arguments and what it prints. What they do is the client's business.
 
+pub(crate) mod bucket;
 pub(crate) mod capabilities;
 pub(crate) mod cat;
 pub(crate) mod certify;
@@ -44,6 +45,7 @@ pub(crate) async fn run<C: ObjectClient + AccessControl>(
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     match command {
+        Command::Bucket(arguments) => bucket::run(arguments, client, console).await,
         Command::Capabilities(arguments) => capabilities::run(arguments, client, console).await,
         Command::Cat(arguments) => cat::run(arguments, client, console).await,
         Command::Cp(arguments) => cp::run(arguments, client, console).await,

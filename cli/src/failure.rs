@@ -45,7 +45,7 @@ Exit codes:
     2  the command line, a name or a range makes no sense; also TLS or a CA that does not fit the servers
     3  not found; also a recursive command that found nothing
     4  a precondition failed; also a bucket that exists already or is not empty
-    5  unavailable: the same may work later; also no space, or an unknown outcome
+    5  unavailable: the same may work later; also no space, a full quota, or an unknown outcome
     6  permission denied; also an access key that is missing or no good
     7  bytes fail their checksum
   130  interrupted (Ctrl-C), 143 terminated, 129 hung up: what was not finished has been given up
@@ -217,7 +217,7 @@ const fn exit_of(kind: ErrorKind) -> Exit {
         ErrorKind::Integrity => Exit::Integrity,
         ErrorKind::InvalidArgument | ErrorKind::Trust => Exit::Usage,
         ErrorKind::Io | ErrorKind::Protocol => Exit::Partial,
-        ErrorKind::NoSpace | ErrorKind::Unavailable => Exit::Unavailable,
+        ErrorKind::NoSpace | ErrorKind::QuotaExceeded | ErrorKind::Unavailable => Exit::Unavailable,
         ErrorKind::NotFound => Exit::NotFound,
         ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => Exit::Permission,
     }
@@ -260,6 +260,10 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::NodeNotFound => "see those that exist with: xdpfs-cli node list".into(),
         Error::ObjectNotFound { bucket, .. } => format!("see what is there: xdpfs-cli ls -r {bucket}"),
         Error::PreconditionFailed { .. } => format!("see what the key holds with: xdpfs-cli stat {PLACE}"),
+        Error::QuotaExceeded { bucket, .. } => format!(
+            "remove objects, or have whoever runs the cluster raise it: xdpfs-cli bucket update {bucket} --quota SIZE; \
+             xdpfs-cli bucket show {bucket} tells more"
+        ),
         Error::RangeNotSatisfiable { size: 0, .. } => "it is empty: get it without --range".into(),
         Error::RangeNotSatisfiable { size, .. } => format!("ask for bytes below {size}"),
         Error::ChangedWhileReading => "run it again to read the new version".into(),
@@ -308,7 +312,8 @@ fn address_in(error: &Error) -> Option<Address> {
         Error::BatchRefused { source, .. } => address_in(source),
         Error::BucketExists { bucket }
         | Error::BucketNotFound { bucket }
-        | Error::BucketNotEmpty { bucket } => Some(Address::bucket(bucket)),
+        | Error::BucketNotEmpty { bucket }
+        | Error::QuotaExceeded { bucket, .. } => Some(Address::bucket(bucket)),
         Error::ObjectNotFound { bucket, key } => Some(Address::new(bucket, key)),
         Error::AccessKeyNotFound { .. }
         | Error::Input(_)
@@ -391,6 +396,8 @@ mod tests {
         check(Error::Mismatch { endpoint: "m:1".into(), mismatch }, Exit::Usage, "trust");
         check(Error::ObjectNotFound { bucket: bucket(), key: key() }, Exit::NotFound, "not_found");
         check(Error::PreconditionFailed { message: why() }, Exit::Precondition, "precondition_failed");
+        let quota = Error::QuotaExceeded { bucket: bucket(), message: why() };
+        check(quota, Exit::Unavailable, "quota_exceeded");
         check(Error::RangeNotSatisfiable { start: 2, size: 1 }, Exit::Usage, "invalid_argument");
         check(Error::ChangedWhileReading, Exit::Unavailable, "unavailable");
         check(Error::DataUnavailable { chunk: ChunkId(1), why: why() }, Exit::Unavailable, "unavailable");
@@ -427,6 +434,7 @@ mod tests {
         check(ErrorKind::Unauthenticated, 6);
         check(ErrorKind::PreconditionFailed, 4);
         check(ErrorKind::Protocol, 1);
+        check(ErrorKind::QuotaExceeded, 5);
         check(ErrorKind::Trust, 2);
         check(ErrorKind::Unavailable, 5);
     }

@@ -150,6 +150,9 @@ pub(crate) struct BucketRecord<'a> {
     created: String,
     objects: u64,
     bytes: u64,
+    /// Null: no bound.
+    quota_bytes: Option<u64>,
+    quota_objects: Option<u64>,
 }
 
 /// A bucket that was removed.
@@ -378,6 +381,8 @@ impl<'a> From<&'a Bucket> for BucketRecord<'a> {
             created: timestamp(bucket.created),
             objects: bucket.objects,
             bytes: bucket.bytes,
+            quota_bytes: bucket.quota_bytes,
+            quota_objects: bucket.quota_objects,
         }
     }
 }

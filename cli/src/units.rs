@@ -31,6 +31,12 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u32, String> {
     u32::try_from(bytes.as_u64()).map_err(|_| "it is too large".to_owned())
 }
 
+/// A number of bytes as typed, such as `10GiB`, however many.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let bytes: ByteSize = text.parse().map_err(|error| format!("{error}: write bytes, or 500MiB, 10GiB"))?;
+    Ok(bytes.as_u64())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -55,6 +61,8 @@ mod tests {
         assert_eq!(parse_bytes("4096"), Ok(4096));
         assert!(parse_bytes("5GiB").is_err());
         assert!(parse_bytes("much").is_err());
+        assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+        assert!(parse_size("-1").is_err());
     }
 
     #[test]

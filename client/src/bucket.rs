@@ -26,6 +26,10 @@ pub struct Bucket {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The most bytes that it may hold.
+    pub quota_bytes: Option<u64>,
+    /// The most objects that it may hold.
+    pub quota_objects: Option<u64>,
 }
 
 /// Settings of a bucket to be made; `None` leaves the choice to the cluster.
@@ -37,7 +41,63 @@ pub struct BucketOptions {
     pub replicas: Option<u32>,
     /// Copies without which a put fails.
     pub min_replicas: Option<u32>,
+    /// The most bytes that it may hold. Copies that share their chunks count in full, replicas don't.
+    pub quota_bytes: Option<u64>,
+    /// The most objects that it may hold.
+    pub quota_objects: Option<u64>,
 }
+
+/// What to change about a bucket.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BucketUpdate {
+    /// The most bytes that it may hold.
+    pub quota_bytes: Setting<u64>,
+    /// The most objects that it may hold.
+    pub quota_objects: Setting<u64>,
+}
+
+/// What becomes of a setting.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Setting<T> {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// It is taken away.
+    Remove,
+    /// It becomes this.
+    Set(T),
+}
+
+impl Setting<u64> {
+    /// To the cluster, zero is none.
+    pub(crate) fn to_proto(self) -> Option<u64> {
+        match self {
+            Self::Keep => None,
+            Self::Remove => Some(0),
+            Self::Set(value) => Some(value),
+        }
+    }
+
+    pub(crate) fn apply(self, held: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Keep => held,
+            Self::Remove => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+impl BucketUpdate {
+    pub(crate) fn check(self) -> Result<()> {
+        if [self.quota_bytes, self.quota_objects].contains(&Setting::Set(0)) {
+            return Err(Error::invalid(NO_ZERO_QUOTA));
+        }
+        Ok(())
+    }
+}
+
+/// A zero would mean to the cluster that there is no bound.
+const NO_ZERO_QUOTA: &str = "a quota is at least 1: take it away to have none";
 
 /// Some buckets, in the order of their names.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -56,6 +116,9 @@ impl BucketOptions {
                 "a bucket has chunks of more than 0 bytes, and at least 1 replica of each",
             ));
         }
+        if [self.quota_bytes, self.quota_objects].contains(&Some(0)) {
+            return Err(Error::invalid(NO_ZERO_QUOTA));
+        }
         Ok(())
     }
 }
@@ -73,6 +136,8 @@ impl Bucket {
             created: SystemTime::UNIX_EPOCH + Duration::from_millis(bucket.create_time_ms),
             objects: bucket.objects,
             bytes: bucket.bytes,
+            quota_bytes: Some(bucket.quota_bytes).filter(|bytes| *bytes > 0),
+            quota_objects: Some(bucket.quota_objects).filter(|objects| *objects > 0),
         })
     }
 }
@@ -90,8 +155,13 @@ mod tests {
             BucketOptions { chunk_size: Some(0), ..none },
             BucketOptions { replicas: Some(0), ..none },
             BucketOptions { min_replicas: Some(0), ..none },
+            BucketOptions { quota_bytes: Some(0), ..none },
+            BucketOptions { quota_objects: Some(0), ..none },
         ] {
             assert!(matches!(bad.check(), Err(Error::InvalidArgument { .. })), "{bad:?}");
         }
+        let update = BucketUpdate { quota_objects: Setting::Set(0), ..BucketUpdate::default() };
+        assert!(matches!(update.check(), Err(Error::InvalidArgument { .. })));
+        BucketUpdate { quota_objects: Setting::Remove, ..update }.check().unwrap();
     }
 }

@@ -13,9 +13,9 @@ use xdpfs_proto::meta::v1 as proto;
 use xdpfs_transport::{ChunkClient, Counters};
 
 use crate::{
-    Batch, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClientConfig, ClusterStatus,
-    CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object,
-    ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
+    Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClientConfig,
+    ClusterStatus, CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage,
+    NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     error::{Error, Result},
@@ -139,6 +139,8 @@ impl ObjectClient for Client {
             chunk_size: options.chunk_size.unwrap_or_default(),
             replicas: options.replicas.unwrap_or_default(),
             min_replicas: options.min_replicas.unwrap_or_default(),
+            quota_bytes: options.quota_bytes.unwrap_or_default(),
+            quota_objects: options.quota_objects.unwrap_or_default(),
         };
         let operation = Operation::CreateBucket;
         let send = |mut meta: Meta, request| async move { meta.create_bucket(request).await };
@@ -168,6 +170,23 @@ impl ObjectClient for Client {
         let reply = reply.map_err(|refusal| refusal.about(operation, "", ""))?;
         let buckets = reply.buckets.into_iter().map(|bucket| Bucket::parse(Some(bucket), operation.label()));
         Ok(BucketPage { buckets: buckets.collect::<Result<_>>()?, next: next_page(reply.next_page_token) })
+    }
+
+    async fn update_bucket(&self, bucket: &str, update: BucketUpdate) -> Result<Bucket> {
+        update.check()?;
+        let request = proto::UpdateBucketRequest {
+            request_id: request_id(),
+            name: bucket_name(bucket)?,
+            quota_bytes: update.quota_bytes.to_proto(),
+            quota_objects: update.quota_objects.to_proto(),
+        };
+        let operation = Operation::UpdateBucket;
+        let send = |mut meta: Meta, request| async move { meta.update_bucket(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        Bucket::parse(
+            reply.map_err(|refusal| refusal.about(operation, bucket, ""))?.bucket,
+            operation.label(),
+        )
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<()> {

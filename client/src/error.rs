@@ -83,6 +83,14 @@ pub enum Error {
         /// The metadata server's words.
         message: String,
     },
+    /// The bucket may not hold as much.
+    #[error("the quota of bucket {bucket:?} is exceeded: {message}")]
+    QuotaExceeded {
+        /// The bucket.
+        bucket: String,
+        /// The metadata server's words.
+        message: String,
+    },
     /// The range begins behind the object's end.
     #[error("the range starts at byte {start}, but the object has {size} bytes")]
     RangeNotSatisfiable {
@@ -234,6 +242,8 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// Client and server do not understand each other.
     Protocol,
+    /// The bucket may not hold as much.
+    QuotaExceeded,
     /// Client and server do not agree on TLS, or on whom to trust.
     Trust,
     /// The cluster does not know who asks.
@@ -257,6 +267,7 @@ impl ErrorKind {
             Self::PermissionDenied => "permission_denied",
             Self::PreconditionFailed => "precondition_failed",
             Self::Protocol => "protocol",
+            Self::QuotaExceeded => "quota_exceeded",
             Self::Trust => "trust",
             Self::Unauthenticated => "unauthenticated",
             Self::Unavailable => "unavailable",
@@ -291,6 +302,7 @@ impl Error {
             | Self::Unavailable { .. }
             | Self::UploadExpired => ErrorKind::Unavailable,
             Self::NoSpace => ErrorKind::NoSpace,
+            Self::QuotaExceeded { .. } => ErrorKind::QuotaExceeded,
             Self::PermissionDenied { .. } => ErrorKind::PermissionDenied,
             Self::Unauthenticated { .. } => ErrorKind::Unauthenticated,
             Self::Integrity { .. } => ErrorKind::Integrity,
@@ -311,6 +323,7 @@ impl From<Error> for io::Error {
             ErrorKind::InvalidArgument | ErrorKind::PreconditionFailed => io::ErrorKind::InvalidInput,
             ErrorKind::Io | ErrorKind::NotEmpty => io::ErrorKind::Other,
             ErrorKind::NoSpace => io::ErrorKind::StorageFull,
+            ErrorKind::QuotaExceeded => io::ErrorKind::QuotaExceeded,
             ErrorKind::NotFound => io::ErrorKind::NotFound,
             ErrorKind::PermissionDenied | ErrorKind::Trust | ErrorKind::Unauthenticated => {
                 io::ErrorKind::PermissionDenied

@@ -13,9 +13,9 @@ use tokio::io::AsyncRead;
 
 pub use self::plan::{Fault, Method, Plan};
 use crate::{
-    Batch, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, CopyOptions,
-    DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient,
-    PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
+    Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
+    CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object,
+    ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
     error::{Error, Result},
 };
 
@@ -97,6 +97,10 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
 
     async fn buckets(&self, page: Option<String>) -> Result<BucketPage> {
         call(self.next_fault(Method::Buckets), self.inner.buckets(page)).await
+    }
+
+    async fn update_bucket(&self, bucket: &str, update: BucketUpdate) -> Result<Bucket> {
+        call(self.next_fault(Method::UpdateBucket), self.inner.update_bucket(bucket, update)).await
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<()> {

@@ -64,7 +64,7 @@ pub use access_key::{AccessKey, ParseAccessKeyError};
 pub use backup::BackupStream;
 pub(crate) use batch::BatchOperation;
 pub use batch::{BATCH_OPERATIONS_MAX, Batch, BatchResult};
-pub use bucket::{Bucket, BucketOptions, BucketPage};
+pub use bucket::{Bucket, BucketOptions, BucketPage, BucketUpdate, Setting};
 pub use client::Client;
 pub use cluster::{
     ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaServer, RequestCounts, TOOK_PLACES,

@@ -18,10 +18,10 @@ use xdpfs_wire::NodeId;
 
 use self::store::{NODES, Operation, Store};
 use crate::{
-    Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus,
-    CopyOptions, DataNode, DataNodeState, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
-    ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport,
-    Precondition, PutOptions, PutResult,
+    Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
+    ClusterStatus, CopyOptions, DataNode, DataNodeState, DrainPlan, GetOptions, GetStream, LabelChange,
+    ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient, PlacementQuery,
+    PlacementReport, Precondition, PutOptions, PutResult,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
 };
@@ -70,6 +70,12 @@ impl ObjectClient for MockClient {
         })
     }
 
+    async fn update_bucket(&self, bucket: &str, update: BucketUpdate) -> Result<Bucket> {
+        bucket_name(bucket)?;
+        update.check()?;
+        self.with_store(|store| store.update_bucket(bucket, update))
+    }
+
     async fn delete_bucket(&self, bucket: &str) -> Result<()> {
         bucket_name(bucket)?;
         self.with_store(|store| store.delete_bucket(bucket))
@@ -81,7 +87,10 @@ impl ObjectClient for MockClient {
     {
         ObjectName::new(bucket, key)?;
         options.check()?;
-        self.with_store(|store| store.check(bucket, key, options.precondition.as_ref()))?;
+        self.with_store(|store| {
+            store.check(bucket, key, options.precondition.as_ref())?;
+            store.check_room(bucket, key)
+        })?;
         let mut bytes = Vec::new();
         input.read_to_end(&mut bytes).await.map_err(Error::Input)?;
         let object = self.with_store(|store| store.put(bucket, key, Bytes::from(bytes), options))?;

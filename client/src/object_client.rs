@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::{
-    Batch, BatchResult, Bucket, BucketOptions, BucketPage, ChunkPlacement, ClusterStatus, CopyOptions,
-    DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectWriter,
-    PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult, error::Result,
+    Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
+    CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object,
+    ObjectWriter, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -25,6 +25,13 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
 
     /// Buckets in the order of their names, from the page that `next` of the page before names.
     fn buckets(&self, page: Option<String>) -> impl Future<Output = Result<BucketPage>> + Send;
+
+    /// Changes how much a bucket may hold. Less than it holds is good: then nothing can be added.
+    fn update_bucket(
+        &self,
+        bucket: &str,
+        update: BucketUpdate,
+    ) -> impl Future<Output = Result<Bucket>> + Send;
 
     /// Removes an empty bucket.
     fn delete_bucket(&self, bucket: &str) -> impl Future<Output = Result<()>> + Send;

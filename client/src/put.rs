@@ -20,7 +20,7 @@ use self::{
     chunker::Chunker,
     in_flight::InFlight,
     replicas::Written,
-    upload::{Upload, UploadGuard},
+    upload::{Purpose, Upload, UploadGuard},
 };
 use crate::{
     Object, ObjectMetadata, Precondition,
@@ -79,7 +79,7 @@ where
 {
     let span = traces::put();
     let whole = async {
-        let staged = stage(shared, bucket, key, input, &options).await?;
+        let staged = stage(shared, bucket, key, input, &options, Purpose::Itself).await?;
         commit::commit(staged, options).await
     };
     let put = whole.instrument(span.clone()).await;
@@ -91,18 +91,19 @@ where
 
 /// A put whose bytes are durable, and which nobody sees yet. Dropping it gives it up.
 #[derive(Debug)]
-pub(crate) struct Staged {
+struct Staged {
     guard: UploadGuard,
     chunks: Vec<Written>,
 }
 
 /// Does all of a put but its commit.
-pub(crate) async fn stage<R>(
+async fn stage<R>(
     shared: &Arc<Shared>,
     bucket: &str,
     key: &str,
     input: R,
     options: &PutOptions,
+    purpose: Purpose,
 ) -> Result<Staged>
 where
     R: AsyncRead + Send + Unpin,
@@ -112,7 +113,7 @@ where
     let mut chunker = Chunker::new(input);
     let peeked = chunker.fill(PEEK_BYTES).await.map_err(Error::Input)?;
     let first = if chunker.has_ended() { u32::from(peeked > 0) } else { first_grants(options.size_hint) };
-    let guard = Upload::begin(shared, name, first, options.precondition.as_ref()).await?;
+    let guard = Upload::begin(shared, name, first, options.precondition.as_ref(), purpose).await?;
     let chunks = write_chunks(&guard, chunker, options.size_hint).await?;
     Ok(Staged { guard, chunks })
 }

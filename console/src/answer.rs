@@ -67,6 +67,7 @@ impl From<Error> for Trouble {
             ErrorKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
             ErrorKind::NoSpace | ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::QuotaExceeded => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::Integrity | ErrorKind::Io | ErrorKind::Protocol | ErrorKind::Trust => {
                 StatusCode::BAD_GATEWAY
             }

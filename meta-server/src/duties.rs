@@ -171,8 +171,13 @@ mod tests {
     fn uploads_end_with_their_lease() {
         let (mut state, times) = (State::default(), Times::default());
         perform_all(&mut state, &times, NOW_MS);
-        let create =
-            pb::CreateBucket { name: "abc".into(), chunk_size: 65_536, replicas: 1, min_replicas: 1 };
+        let create = pb::CreateBucket {
+            name: "abc".into(),
+            chunk_size: 65_536,
+            replicas: 1,
+            min_replicas: 1,
+            ..Default::default()
+        };
         let begin =
             pb::BeginPut { bucket: "abc".into(), key: "k".into(), lease_ms: 1000, ..Default::default() };
         for kind in [command::Kind::CreateBucket(create), command::Kind::BeginPut(begin)] {

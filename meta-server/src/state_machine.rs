@@ -16,6 +16,7 @@ mod nodes;
 mod objects;
 mod pending_deletes;
 mod precondition;
+mod quota;
 mod reject;
 mod snapshot;
 mod uploads;
@@ -48,6 +49,7 @@ pub use self::{
     objects::Object,
     pending_deletes::PendingDeletes,
     precondition::{Etag, check_precondition},
+    quota::Quota,
     reject::Reason,
     snapshot::SnapshotError,
     uploads::{CHUNKS_PER_OBJECT_MAX, GRANTS_MAX, UPLOADS_MAX, Upload},
@@ -134,6 +136,7 @@ impl State {
         use command::Kind;
         match command.kind.as_ref() {
             Some(Kind::CreateBucket(create)) => self.create_bucket(create),
+            Some(Kind::UpdateBucket(update)) => self.update_bucket(update),
             Some(Kind::DeleteBucket(delete)) => self.delete_bucket(context, delete),
             Some(Kind::BeginPut(begin)) => self.begin_put(begin),
             Some(Kind::ExtendPut(extend)) => self.extend_put(extend),

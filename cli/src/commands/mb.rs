@@ -8,7 +8,7 @@ use crate::{
     console::Console,
     failure::{Exit, Failure},
     record::BucketRecord,
-    units::parse_bytes,
+    units::{parse_bytes, parse_size},
 };
 
 /// Make a bucket.
@@ -17,6 +17,7 @@ use crate::{
 Examples:
   xdpfs-cli mb photos
   xdpfs-cli mb logs --chunk-size 1MiB --replicas 2 --min-replicas 1
+  xdpfs-cli mb inbox --quota 10GiB --max-objects 100000
   xdpfs-cli mb photos --if-missing     or leave it as it is")]
 pub(crate) struct MbArguments {
     /// The bucket: 3 to 63 of a-z, 0-9, '.' and '-'.
@@ -30,6 +31,12 @@ pub(crate) struct MbArguments {
     /// Copies of each chunk without which a put fails [default: 2, or replicas if that is less].
     #[arg(long, value_name = "COUNT")]
     min_replicas: Option<u32>,
+    /// The most bytes that its objects may have together [default: no bound].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<u64>,
+    /// The most objects that it may hold [default: no bound].
+    #[arg(long, value_name = "COUNT")]
+    max_objects: Option<u64>,
     /// A bucket that is there already, with whatever settings, will do.
     #[arg(long)]
     if_missing: bool,
@@ -52,6 +59,8 @@ pub(crate) async fn run<C: ObjectClient>(
         chunk_size: arguments.chunk_size,
         replicas: arguments.replicas,
         min_replicas: arguments.min_replicas,
+        quota_bytes: arguments.quota,
+        quota_objects: arguments.max_objects,
     };
     let made = make(arguments, options, client).await;
     match made.map_err(|error| Failure::from(error).about(&arguments.bucket))? {

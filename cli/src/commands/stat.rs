@@ -85,13 +85,17 @@ async fn show_object<C: ObjectClient>(
     console.flush()
 }
 
-fn bucket_text(bucket: &Bucket) -> String {
+pub(super) fn bucket_text(bucket: &Bucket) -> String {
+    let bound =
+        |quota: Option<u64>, show: fn(u64) -> String| quota.map_or_else(|| "no bound".to_owned(), show);
     lines(
         &bucket.name,
         &[
             ("created", timestamp(bucket.created)),
             ("objects", bucket.objects.to_string()),
             ("bytes", size_text(bucket.bytes)),
+            ("quota", bound(bucket.quota_bytes, size_text)),
+            ("max objects", bound(bucket.quota_objects, |count| count.to_string())),
             ("chunk size", size_text(bucket.chunk_size.into())),
             ("replicas", bucket.replicas.to_string()),
             ("min replicas", bucket.min_replicas.to_string()),

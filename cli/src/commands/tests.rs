@@ -102,7 +102,7 @@ async fn json_lines_have_the_promised_fields() {
     );
     let bucket = concat!(
         r#""bucket":"demo","chunk_size":4194304,"replicas":3,"min_replicas":2,"created":"TIME","#,
-        r#""objects":1,"bytes":5"#,
+        r#""objects":1,"bytes":5,"quota_bytes":null,"quota_objects":null"#,
     );
     let put = format!(r#"{{{object},"chunks_in_debt":0,"source":"@/hello"}}"#);
     check("put @hello demo/p/ --metadata who=me --content-type text/plain", &[&put]).await;
@@ -111,6 +111,7 @@ async fn json_lines_have_the_promised_fields() {
     check("ls demo", &[r#"{"bucket":"demo","prefix":"p/"}"#]).await;
     check("ls", &[&format!("{{{bucket}}}")]).await;
     check("stat demo", &[&format!("{{{bucket}}}")]).await;
+    check("bucket show demo", &[&format!("{{{bucket}}}")]).await;
     check("du demo/p", &[r#"{"bucket":"demo","prefix":"p","objects":1,"bytes":5}"#]).await;
     check("du", &[r#"{"bucket":"demo","prefix":"","objects":1,"bytes":5}"#]).await;
     let got = format!(r#"{{{object},"bytes":2,"target":"@/part"}}"#);
@@ -310,6 +311,30 @@ async fn buckets_are_removed_empty_or_by_force() {
     let out = fixture.done("--json rb --force demo").await;
     assert_eq!(lines(&out).last(), Some(&r#"{"bucket":"demo","removed":true,"objects_removed":3}"#));
     fixture.fails("rb demo", Exit::NotFound, "no bucket").await;
+}
+
+#[tokio::test]
+async fn a_quota_is_set_shown_and_kept() {
+    let fixture = Fixture::new().await;
+    fixture.done("mb small --quota 8 --max-objects 2").await;
+    fixture.done("put @hello small/a").await;
+    fixture.fails("put @hello small/b", Exit::Unavailable, "bucket update small --quota").await;
+    fixture.fails("cp small/a small/b", Exit::Unavailable, "quota").await;
+    fixture.done("mv small/a small/b").await;
+    let out = fixture.done("bucket update small --quota 1KiB").await;
+    assert_eq!(out, "bucket small may hold 1.0 KiB in 2 objects\n");
+    fixture.done("cp small/b small/c").await;
+    fixture.fails("put @tree/b/d small/d", Exit::Unavailable, "more objects").await;
+    let out = fixture.done("bucket update small --max-objects none").await;
+    assert_eq!(out, "bucket small may hold 1.0 KiB in any number of objects\n");
+    fixture.done("put @tree/b/d small/d").await;
+    let out = fixture.done("bucket show small").await;
+    assert!(out.contains("quota") && out.contains("no bound"), "{out}");
+    let out = fixture.done("--json bucket update small --quota none").await;
+    assert!(out.contains(r#""quota_bytes":null,"quota_objects":null"#), "{out}");
+    fixture.fails("bucket update small --quota 0", Exit::Usage, "at least 1").await;
+    fixture.fails("bucket update none-such --quota 1", Exit::NotFound, "no bucket").await;
+    fixture.fails("bucket show small/a", Exit::Usage, "not a bucket").await;
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub(crate) enum Operation {
     PlanDrain,
     RevokeAccessKey,
     RotateKeyEpoch,
+    UpdateBucket,
 }
 
 impl Operation {
@@ -55,6 +56,7 @@ impl Operation {
             Self::PlanDrain => "PlanDrain",
             Self::RevokeAccessKey => "RevokeAccessKey",
             Self::RotateKeyEpoch => "RotateKeyEpoch",
+            Self::UpdateBucket => "UpdateBucket",
         }
     }
 
@@ -72,6 +74,7 @@ impl Operation {
                 | Self::LabelNode
                 | Self::RevokeAccessKey
                 | Self::RotateKeyEpoch
+                | Self::UpdateBucket
         )
     }
 }

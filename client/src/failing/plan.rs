@@ -39,6 +39,8 @@ pub enum Method {
     Put,
     /// `stat`
     Stat,
+    /// `update_bucket`
+    UpdateBucket,
 }
 
 /// What goes wrong with a call.

@@ -134,6 +134,13 @@ impl MetaService for FakeMeta {
         self.serve(Operation::ListBuckets, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
+    async fn update_bucket(
+        &self,
+        ask: Request<proto::UpdateBucketRequest>,
+    ) -> Reply<proto::UpdateBucketResponse> {
+        self.serve(Operation::UpdateBucket, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
     async fn delete_bucket(
         &self,
         ask: Request<proto::DeleteBucketRequest>,

@@ -7,7 +7,8 @@ use xdpfs_transport::crc32c;
 use xdpfs_wire::{BucketId, ChunkId, NodeId};
 
 use crate::{
-    BatchResult, Bucket, BucketOptions, ChunkPlacement, CopyOptions, Object, Precondition, PutOptions,
+    BatchResult, Bucket, BucketOptions, BucketUpdate, ChunkPlacement, CopyOptions, Object, Precondition,
+    PutOptions,
     error::{Error, Result},
 };
 
@@ -35,6 +36,8 @@ pub(super) struct StoredBucket {
     replicas: u32,
     min_replicas: u32,
     created: SystemTime,
+    quota_bytes: Option<u64>,
+    quota_objects: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +91,8 @@ impl Store {
             replicas,
             min_replicas,
             created: SystemTime::now(),
+            quota_bytes: options.quota_bytes,
+            quota_objects: options.quota_objects,
         };
         let described = bucket.describe();
         self.buckets.insert(name.to_owned(), bucket);
@@ -105,6 +110,45 @@ impl Store {
 
     pub(super) fn stored_objects(&self) -> impl Iterator<Item = &StoredObject> {
         self.buckets.values().flat_map(|bucket| bucket.objects.values())
+    }
+
+    pub(super) fn update_bucket(&mut self, name: &str, update: BucketUpdate) -> Result<Bucket> {
+        let missing = || Error::BucketNotFound { bucket: name.to_owned() };
+        let bucket = self.buckets.get_mut(name).ok_or_else(missing)?;
+        bucket.quota_bytes = update.quota_bytes.apply(bucket.quota_bytes);
+        bucket.quota_objects = update.quota_objects.apply(bucket.quota_objects);
+        Ok(bucket.describe())
+    }
+
+    /// Whether anything at all can be put under a key that may hold nothing yet.
+    pub(super) fn check_room(&self, bucket: &str, key: &str) -> Result<()> {
+        if self.bucket(bucket)?.objects.contains_key(key) {
+            return Ok(());
+        }
+        self.check_quota(bucket, &[(key, Some(0))])
+    }
+
+    /// Whether the bucket keeps within its quota, or at least gets no fuller, if the keys hold objects of these sizes.
+    fn check_quota(&self, name: &str, changes: &[(&str, Option<u64>)]) -> Result<()> {
+        let bucket = self.bucket(name)?;
+        let held = |key: &str| bucket.objects.get(key).map(|stored| stored.object.size);
+        let now = bucket.describe();
+        let (mut objects, mut bytes) = (now.objects, now.bytes);
+        for (key, size) in changes {
+            objects = objects + u64::from(size.is_some()) - u64::from(held(key).is_some());
+            bytes = bytes + size.unwrap_or(0) - held(key).unwrap_or(0);
+        }
+        let exceeds = |before: u64, after: u64, quota: Option<u64>| {
+            after > before && quota.is_some_and(|quota| after > quota)
+        };
+        let message = if exceeds(now.objects, objects, bucket.quota_objects) {
+            "the bucket may not hold more objects"
+        } else if exceeds(now.bytes, bytes, bucket.quota_bytes) {
+            "the bucket may not hold as many bytes"
+        } else {
+            return Ok(());
+        };
+        Err(Error::QuotaExceeded { bucket: name.to_owned(), message: message.to_owned() })
     }
 
     pub(super) fn delete_bucket(&mut self, name: &str) -> Result<()> {
@@ -141,6 +185,7 @@ impl Store {
         options: PutOptions,
     ) -> Result<Object> {
         self.check(bucket, key, options.precondition.as_ref())?;
+        self.check_quota(bucket, &[(key, Some(bytes.len() as u64))])?;
         let version = self.number();
         self.put_version(version, bucket, key, bytes, options)
     }
@@ -184,6 +229,9 @@ impl Store {
                 source: Box::new(source),
             })?;
         }
+        let changes: Vec<_> =
+            operations.iter().filter_map(|operation| self.outcome(bucket, operation)).collect();
+        self.check_quota(bucket, &changes)?;
         let sources: Vec<Option<StoredObject>> =
             operations.iter().map(|operation| self.source(bucket, operation).cloned()).collect();
         let version = self.number();
@@ -207,9 +255,23 @@ impl Store {
         let copy = Operation::Copy { source: source.to_owned(), key: key.to_owned(), options };
         self.judge(bucket, &copy)?;
         let stored = self.object(bucket, source)?.clone();
+        self.check_quota(bucket, &[(key, Some(stored.object.size))])?;
         let version = self.number();
         let copied = self.change(version, bucket, copy, Some(stored))?;
         copied.ok_or_else(|| Error::ObjectNotFound { bucket: bucket.to_owned(), key: source.to_owned() })
+    }
+
+    /// The key that the operation changes, and the size of what it will hold.
+    fn outcome<'a>(&self, bucket: &str, operation: &'a Operation) -> Option<(&'a str, Option<u64>)> {
+        match operation {
+            Operation::Put { key, bytes, .. } => Some((key, Some(bytes.len() as u64))),
+            Operation::Copy { source, key, .. } => {
+                let size = self.object(bucket, source).map_or(0, |stored| stored.object.size);
+                Some((key, Some(size)))
+            }
+            Operation::Delete { key, .. } => Some((key, None)),
+            Operation::Check { .. } => None,
+        }
     }
 
     fn source(&self, bucket: &str, operation: &Operation) -> Option<&StoredObject> {
@@ -314,6 +376,8 @@ impl StoredBucket {
             created: self.created,
             objects: self.objects.len() as u64,
             bytes: self.objects.values().map(|stored| stored.object.size).sum(),
+            quota_bytes: self.quota_bytes,
+            quota_objects: self.quota_objects,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::{
     PutOptions, Staged,
     commit::{accept, refresh},
     stage,
+    upload::Purpose,
 };
 use crate::{
     Batch, BatchOperation, BatchResult, Object, Precondition,
@@ -79,7 +80,7 @@ async fn prepare(shared: &Arc<Shared>, bucket: &str, operation: BatchOperation) 
     let precondition = |precondition: Option<Precondition>| Precondition::to_proto(precondition.as_ref());
     Ok(Ready::Other(match operation {
         BatchOperation::Put { key, input, options } => {
-            let staged = stage(shared, bucket, &key, input, &options).await?;
+            let staged = stage(shared, bucket, &key, input, &options, Purpose::Batch).await?;
             return Ok(Ready::Put(Box::new(staged), options));
         }
         BatchOperation::Copy { source, key, options } => Kind::Copy(proto::BatchCopy {

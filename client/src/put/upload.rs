@@ -33,6 +33,15 @@ pub(super) struct Grant {
     pub(super) nodes: Vec<NodeId>,
 }
 
+/// What a put is begun for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Purpose {
+    /// To be one of a batch, which may make room for it.
+    Batch,
+    /// To be committed by itself.
+    Itself,
+}
+
 /// Shared by the chunks of one put.
 #[derive(Debug)]
 pub(super) struct Upload {
@@ -64,6 +73,7 @@ impl Upload {
         name: ObjectName,
         chunks: u32,
         precondition: Option<&Precondition>,
+        purpose: Purpose,
     ) -> Result<UploadGuard> {
         let request = proto::BeginPutRequest {
             request_id: request_id(),
@@ -71,6 +81,7 @@ impl Upload {
             chunks,
             precondition: Precondition::to_proto(precondition),
             avoid_node_ids: shared.suspects.ids(),
+            for_batch: purpose == Purpose::Batch,
         };
         let send = |mut meta: crate::control::Meta, request| async move { meta.begin_put(request).await };
         let begun = shared.control.call(Operation::BeginPut, request, send).await;

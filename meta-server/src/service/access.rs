@@ -286,8 +286,13 @@ mod tests {
     fn fixture(grants: &[&[(&str, u32)]]) -> Fixture {
         let mut fixture = Fixture { state: State::default(), keys: vec![] };
         fixture.add(&[("*", 8)]);
-        let bucket =
-            pb::CreateBucket { name: "photos".into(), chunk_size: 65_536, replicas: 1, min_replicas: 1 };
+        let bucket = pb::CreateBucket {
+            name: "photos".into(),
+            chunk_size: 65_536,
+            replicas: 1,
+            min_replicas: 1,
+            ..Default::default()
+        };
         fixture.apply(Kind::CreateBucket(bucket));
         let begin =
             pb::BeginPut { bucket: "photos".into(), key: "k".into(), lease_ms: 1000, ..Default::default() };
@@ -410,7 +415,7 @@ mod tests {
             (1, &[GetObject, HeadObject]),
             (2, &[AbortPut, BeginPut, CommitBatch, CommitPut, DeleteObject, ExtendPut]),
             (4, &[ListObjects]),
-            (8, &[CreateBucket, DeleteBucket]),
+            (8, &[CreateBucket, DeleteBucket, UpdateBucket]),
         ];
         let always = [GetBucket, GetClusterStatus, ListBuckets];
         let methods = [
@@ -433,6 +438,7 @@ mod tests {
             ListObjects,
             RevokeAccessKey,
             RotateKeyEpoch,
+            UpdateBucket,
         ];
         let admin_of_all = [CreateAccessKey, ListAccessKeys, RevokeAccessKey, RotateKeyEpoch];
         for (bits, good_for) in rows {

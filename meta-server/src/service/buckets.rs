@@ -74,6 +74,23 @@ impl Gateway {
         })
     }
 
+    pub(super) async fn update_bucket(
+        &self,
+        call: Call<proto::UpdateBucketRequest>,
+    ) -> Result<proto::UpdateBucketResponse, Refusal> {
+        let request = call.message;
+        let request_id = RequestId::parse(&request.request_id)?;
+        let name = name::parse_bucket("name", &request.name)?;
+        let (quota_bytes, quota_objects) = (request.quota_bytes, request.quota_objects);
+        let update = command::Kind::UpdateBucket(pb::UpdateBucket { name, quota_bytes, quota_objects });
+        match self.propose_for(&call.access, call.deadline, request_id, update).await? {
+            outcome::Kind::Bucket(bucket) => {
+                Ok(proto::UpdateBucketResponse { bucket: Some(from_record(bucket)) })
+            }
+            _ => Err(reused_request_id()),
+        }
+    }
+
     pub(super) async fn delete_bucket(
         &self,
         call: Call<proto::DeleteBucketRequest>,
@@ -110,7 +127,8 @@ fn parse_settings(request: &proto::CreateBucketRequest) -> Result<pb::CreateBuck
     if min_replicas > replicas {
         return Err(Refusal::invalid("min_replicas", "a put cannot need more replicas than it asks for"));
     }
-    Ok(pb::CreateBucket { name, chunk_size, replicas, min_replicas })
+    let (quota_bytes, quota_objects) = (request.quota_bytes, request.quota_objects);
+    Ok(pb::CreateBucket { name, chunk_size, replicas, min_replicas, quota_bytes, quota_objects })
 }
 
 fn to_proto(bucket: &Bucket) -> proto::Bucket {
@@ -123,6 +141,8 @@ fn to_proto(bucket: &Bucket) -> proto::Bucket {
         create_time_ms: bucket.create_time_ms,
         objects: bucket.objects,
         bytes: bucket.bytes,
+        quota_bytes: bucket.quota.bytes,
+        quota_objects: bucket.quota.objects,
     }
 }
 
@@ -136,6 +156,8 @@ fn from_record(bucket: pb::Bucket) -> proto::Bucket {
         create_time_ms: bucket.create_time_ms,
         objects: bucket.objects,
         bytes: bucket.bytes,
+        quota_bytes: bucket.quota_bytes,
+        quota_objects: bucket.quota_objects,
     }
 }
 

@@ -41,6 +41,7 @@ methods! {
     create_bucket: CreateBucketRequest => CreateBucketResponse,
     get_bucket: GetBucketRequest => GetBucketResponse,
     list_buckets: ListBucketsRequest => ListBucketsResponse,
+    update_bucket: UpdateBucketRequest => UpdateBucketResponse,
     delete_bucket: DeleteBucketRequest => DeleteBucketResponse,
     begin_put: BeginPutRequest => BeginPutResponse,
     extend_put: ExtendPutRequest => ExtendPutResponse,

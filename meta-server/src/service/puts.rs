@@ -37,7 +37,8 @@ impl Gateway {
         // Without a bucket nothing is placed, and apply says what is wrong, or gives the answer of the first time.
         let placements = self.place(term, &asked, |state| state.bucket(&bucket))?;
         let lease_ms = duration_ms(self.config().times.upload_lease);
-        let begin = pb::BeginPut { bucket, key, placements, precondition, lease_ms };
+        let for_batch = request.for_batch;
+        let begin = pb::BeginPut { bucket, key, placements, precondition, lease_ms, for_batch };
         let begun =
             self.propose_for(&call.access, call.deadline, request_id, command::Kind::BeginPut(begin)).await?;
         let outcome::Kind::Begun(begun) = begun else { return Err(reused_request_id()) };

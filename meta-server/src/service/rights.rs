@@ -66,6 +66,7 @@ methods! {
     PlanDrain => Need::AdminOfAll,
     RevokeAccessKey => Need::AdminOfAll,
     RotateKeyEpoch => Need::AdminOfAll,
+    UpdateBucket => Need::Right(Right::Admin),
 }
 
 /// What a caller needs.
@@ -166,6 +167,7 @@ asks! {
     proto::PlanDrainRequest: PlanDrain, |_request| Ok(Place::Cluster);
     access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::RotateKeyEpochRequest: RotateKeyEpoch, |_request| Ok(Place::Cluster), |request| "";
+    proto::UpdateBucketRequest: UpdateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
 }
 
 impl Asks for proto::CommitBatchRequest {

@@ -126,6 +126,7 @@ const fn code(reason: Reason) -> Code {
         | Reason::LastAdminKey
         | Reason::NodeUnknown
         | Reason::PreconditionFailed
+        | Reason::QuotaExceeded
         | Reason::WrongCluster => Code::FailedPrecondition,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::Internal => Code::Internal,

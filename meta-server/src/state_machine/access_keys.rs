@@ -350,6 +350,7 @@ impl State {
         match kind {
             Kind::CreateBucket(create) => Some((&[Right::Admin], Place::Bucket(&create.name))),
             Kind::DeleteBucket(delete) => Some((&[Right::Admin], Place::Bucket(&delete.name))),
+            Kind::UpdateBucket(update) => Some((&[Right::Admin], Place::Bucket(&update.name))),
             Kind::BeginPut(begin) => Some((&[Right::Write], Place::Bucket(&begin.bucket))),
             Kind::ExtendPut(extend) => of_upload(extend.upload_id),
             Kind::CommitPut(commit) => of_upload(commit.upload_id),
@@ -544,7 +545,13 @@ mod tests {
         apply(&mut state, 1, create(2, &[("abc", 8), ("def", 7)]));
         let key = |number| Some(caller::Kind::KeyId(id(number)));
         let bucket = |name: &str| {
-            let create = pb::CreateBucket { name: name.into(), chunk_size: 8, replicas: 1, min_replicas: 1 };
+            let create = pb::CreateBucket {
+                name: name.into(),
+                chunk_size: 8,
+                replicas: 1,
+                min_replicas: 1,
+                ..Default::default()
+            };
             command::Kind::CreateBucket(create)
         };
         let mut check = |caller, kind, expect| assert_eq!(apply_as(&mut state, 2, caller, kind), expect);
@@ -586,7 +593,13 @@ mod tests {
     fn refusal_for_want_of_rights_is_not_remembered_for_the_request() {
         let mut state = State::default();
         apply(&mut state, 1, create(1, &[("*", 8)]));
-        let bucket = pb::CreateBucket { name: "abc".into(), chunk_size: 8, replicas: 1, min_replicas: 1 };
+        let bucket = pb::CreateBucket {
+            name: "abc".into(),
+            chunk_size: 8,
+            replicas: 1,
+            min_replicas: 1,
+            ..Default::default()
+        };
         let mut command = pb::Command {
             time_ms: 2,
             request_id: vec![7; 16].into(),

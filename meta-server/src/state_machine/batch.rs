@@ -10,6 +10,7 @@ use xdpfs_wire::BucketId;
 
 use super::{
     Bucket, Context, Object, ObjectName, State, Upload, check_precondition,
+    quota::Growth,
     reject::{BUCKET_NOT_FOUND, OBJECT_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
 };
 
@@ -41,6 +42,7 @@ impl State {
             return Err(Reject::new(Reason::InvalidArgument, "a batch has 1 to 64 operations"));
         }
         let changes = self.judge_batch(context, bucket.id, &batch.operations)?;
+        bucket.check_growth(self.growth(&changes))?;
         // All copies take hold of their chunks before any key lets go of one.
         for change in &changes {
             if let Change::Copy { name, object } = change {
@@ -69,6 +71,19 @@ impl State {
             changes.push(change);
         }
         Ok(changes)
+    }
+
+    fn growth(&self, changes: &[Change]) -> Growth {
+        let mut growth = Growth::default();
+        for change in changes {
+            if let Change::Commit { object, .. } | Change::Copy { object, .. } = change {
+                growth.add(object.size);
+            }
+            if let Some(held) = change.name().and_then(|name| self.objects.get(name)) {
+                growth.remove(held.size);
+            }
+        }
+        growth
     }
 
     fn judge_operation(

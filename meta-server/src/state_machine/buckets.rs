@@ -4,7 +4,7 @@ use xdpfs_proto::state::v1::{self as pb, outcome};
 use xdpfs_wire::BucketId;
 
 use super::{
-    Context, State,
+    Context, Quota, State,
     reject::{BUCKET_NOT_FOUND, Reason, Reject},
 };
 
@@ -29,6 +29,8 @@ pub struct Bucket {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The most of both.
+    pub quota: Quota,
 }
 
 impl Bucket {
@@ -42,6 +44,8 @@ impl Bucket {
             create_time_ms: self.create_time_ms,
             objects: self.objects,
             bytes: self.bytes,
+            quota_bytes: self.quota.bytes,
+            quota_objects: self.quota.objects,
         }
     }
 
@@ -55,6 +59,7 @@ impl Bucket {
             create_time_ms: record.create_time_ms,
             objects: record.objects,
             bytes: record.bytes,
+            quota: Quota { bytes: record.quota_bytes, objects: record.quota_objects },
         }
     }
 }
@@ -107,6 +112,7 @@ impl State {
             create_time_ms: self.time_ms,
             objects: 0,
             bytes: 0,
+            quota: Quota { bytes: create.quota_bytes, objects: create.quota_objects },
         };
         self.counters.bucket += 1;
         let record = bucket.record();

@@ -169,6 +169,7 @@ impl Model {
         match command.kind.as_ref().unwrap() {
             Kind::CreateBucket(create) => may(key.allows(8, &create.name), Reason::AccessDenied),
             Kind::DeleteBucket(delete) => may(key.allows(8, &delete.name), Reason::AccessDenied),
+            Kind::UpdateBucket(update) => may(key.allows(8, &update.name), Reason::AccessDenied),
             Kind::BeginPut(begin) => may(key.allows(2, &begin.bucket), Reason::AccessDenied),
             Kind::DeleteObject(delete) => may(key.allows(2, &delete.bucket), Reason::AccessDenied),
             Kind::ExtendPut(extend) => may_in_upload(extend.upload_id),
@@ -213,14 +214,24 @@ impl Model {
             }
             Kind::BeginPut(begin) => {
                 self.buckets.get(&begin.bucket).ok_or(Reason::BucketNotFound)?;
-                self.check(&begin.bucket, &begin.key, begin.precondition.as_ref())
+                self.check(&begin.bucket, &begin.key, begin.precondition.as_ref())?;
+                let is_new = !self.objects.contains_key(&(begin.bucket.clone(), begin.key.clone()));
+                let least = u64::from(!begin.placements.is_empty());
+                if is_new && !begin.for_batch {
+                    self.judge_quota(&begin.bucket, &[(begin.key.clone(), Some(least))])?;
+                }
+                Ok(())
+            }
+            Kind::UpdateBucket(update) => {
+                self.buckets.get(&update.name).map(|_| ()).ok_or(Reason::BucketNotFound)
             }
             Kind::ExtendPut(extend) => self.upload(extend.upload_id).map(|_| ()),
             Kind::AbortPut(abort) => self.upload(abort.upload_id).map(|_| ()),
             Kind::CommitPut(commit) => {
                 let upload = self.upload(commit.upload_id)?;
                 self.check(&upload.bucket, &upload.key, commit.precondition.as_ref())?;
-                self.judge_chunks(upload, &commit.chunks)
+                self.judge_chunks(upload, &commit.chunks)?;
+                self.judge_quota(&upload.bucket, &[(upload.key.clone(), Some(size_of(&commit.chunks)))])
             }
             Kind::DeleteObject(delete) => {
                 self.buckets.get(&delete.bucket).ok_or(Reason::BucketNotFound)?;
@@ -244,25 +255,50 @@ impl Model {
             }
             Kind::Batch(batch) => {
                 self.buckets.get(&batch.bucket).ok_or(Reason::BucketNotFound)?;
-                let mut keys = BTreeSet::new();
+                if batch.operations.is_empty() {
+                    return Err(Reason::InvalidArgument);
+                }
+                let mut changes: Vec<(String, Option<u64>)> = Vec::new();
                 for operation in &batch.operations {
-                    let changed = self.judge_operation(&batch.bucket, operation.kind.as_ref().unwrap())?;
-                    if changed.is_some_and(|key| !keys.insert(key)) {
+                    let change = self.judge_operation(&batch.bucket, operation.kind.as_ref().unwrap())?;
+                    let Some(change) = change else { continue };
+                    if changes.iter().any(|(key, _)| *key == change.0) {
                         return Err(Reason::InvalidArgument);
                     }
+                    changes.push(change);
                 }
-                if keys.is_empty() && batch.operations.is_empty() {
-                    Err(Reason::InvalidArgument)
-                } else {
-                    Ok(())
-                }
+                self.judge_quota(&batch.bucket, &changes)
             }
             _ => Ok(()),
         }
     }
 
-    /// Gives the key that the operation would change.
-    fn judge_operation(&self, bucket: &str, operation: &Operation) -> Result<Option<String>, Reason> {
+    /// Whether the bucket would be within its quota, or no further from it, if the keys held objects of these sizes.
+    fn judge_quota(&self, bucket: &str, changes: &[(String, Option<u64>)]) -> Result<(), Reason> {
+        let own = self.objects.iter().filter(|((own, _), _)| own == bucket);
+        let before: BTreeMap<&str, u64> =
+            own.map(|((_, key), object)| (key.as_str(), object.size())).collect();
+        let mut after = before.clone();
+        for (key, size) in changes {
+            match size {
+                Some(size) => after.insert(key, *size),
+                None => after.remove(key.as_str()),
+            };
+        }
+        let bytes = |held: &BTreeMap<&str, u64>| held.values().sum::<u64>();
+        let is_worse = |before: u64, after: u64, quota: u64| quota > 0 && after > quota && after > before;
+        let quota = &self.buckets[bucket];
+        let exceeds = is_worse(before.len() as u64, after.len() as u64, quota.quota_objects)
+            || is_worse(bytes(&before), bytes(&after), quota.quota_bytes);
+        if exceeds { Err(Reason::QuotaExceeded) } else { Ok(()) }
+    }
+
+    /// Gives the key that the operation would change, and the size of what it would hold.
+    fn judge_operation(
+        &self,
+        bucket: &str,
+        operation: &Operation,
+    ) -> Result<Option<(String, Option<u64>)>, Reason> {
         let object =
             |key: &str| self.objects.get(&(bucket.to_owned(), key.to_owned())).ok_or(Reason::ObjectNotFound);
         match operation {
@@ -273,18 +309,18 @@ impl Model {
                 }
                 self.check(bucket, &upload.key, commit.precondition.as_ref())?;
                 self.judge_chunks(upload, &commit.chunks)?;
-                Ok(Some(upload.key.clone()))
+                Ok(Some((upload.key.clone(), Some(size_of(&commit.chunks)))))
             }
             Operation::Copy(copy) => {
-                object(&copy.source)?;
+                let size = object(&copy.source)?.size();
                 self.check(bucket, &copy.source, copy.source_precondition.as_ref())?;
                 self.check(bucket, &copy.key, copy.precondition.as_ref())?;
-                Ok(Some(copy.key.clone()))
+                Ok(Some((copy.key.clone(), Some(size))))
             }
             Operation::Delete(delete) => {
                 self.check(bucket, &delete.key, delete.precondition.as_ref())?;
                 object(&delete.key)?;
-                Ok(Some(delete.key.clone()))
+                Ok(Some((delete.key.clone(), None)))
             }
             Operation::Check(check) => {
                 self.check(bucket, &check.key, check.precondition.as_ref())?;
@@ -353,10 +389,19 @@ impl Model {
                     replicas: create.replicas,
                     min_replicas: create.min_replicas,
                     create_time_ms: self.time_ms,
+                    quota_bytes: create.quota_bytes,
+                    quota_objects: create.quota_objects,
                     ..Default::default()
                 };
                 assert_eq!(*bucket, expected);
                 self.buckets.insert(create.name.clone(), expected);
+            }
+            (Kind::UpdateBucket(update), outcome::Kind::Bucket(found)) => {
+                let bucket = self.buckets.get_mut(&update.name).unwrap();
+                bucket.quota_bytes = update.quota_bytes.unwrap_or(bucket.quota_bytes);
+                bucket.quota_objects = update.quota_objects.unwrap_or(bucket.quota_objects);
+                let held = pb::Bucket { objects: found.objects, bytes: found.bytes, ..bucket.clone() };
+                assert_eq!(*found, held);
             }
             (Kind::DeleteBucket(delete), outcome::Kind::Done(_)) => {
                 self.end_uploads(removable_ms, |upload| upload.bucket == delete.name);
@@ -624,6 +669,8 @@ impl Model {
             let own = self.objects.iter().filter(|((bucket, _), _)| bucket == name).map(|(_, object)| object);
             let found = state.bucket(name).unwrap();
             assert_eq!(found.id, BucketId(bucket.id));
+            let quota = super::Quota { bytes: bucket.quota_bytes, objects: bucket.quota_objects };
+            assert_eq!(found.quota, quota);
             assert_eq!(found.objects, own.clone().count() as u64);
             assert_eq!(found.bytes, own.clone().map(ModelObject::size).sum::<u64>());
             // Chunks that copies share are lacking once.
@@ -731,6 +778,10 @@ impl Model {
     }
 }
 
+fn size_of(chunks: &[pb::WrittenChunk]) -> u64 {
+    chunks.iter().map(|chunk| u64::from(chunk.length)).sum()
+}
+
 /// What a receipt is about.
 #[derive(Clone, Copy)]
 struct Word {
@@ -757,6 +808,7 @@ fn sign(key: &[u8], epoch: u32, word: Word) -> u64 {
 enum Step {
     CreateBucket { bucket: usize, replicas: u32, min_replicas: u32 },
     DeleteBucket { bucket: usize },
+    UpdateBucket { bucket: usize, bytes: Option<u64>, objects: Option<u64> },
     Begin { bucket: usize, key: usize, condition: Condition, placements: Vec<u32>, lease_ms: u64 },
     Extend { upload: usize, placements: Vec<u32>, lease_ms: u64 },
     Commit { upload: usize, condition: Condition, chunks: Vec<(usize, Fault)>, short: bool },
@@ -859,6 +911,8 @@ fn any_step() -> impl Strategy<Value = Step> {
             Step::CreateBucket { bucket, replicas: replicas.max(min_replicas), min_replicas }
         }),
         1 => bucket.clone().prop_map(|bucket| Step::DeleteBucket { bucket }),
+        1 => (bucket.clone(), prop::option::of(0..40u64), prop::option::of(0..3u64))
+            .prop_map(|(bucket, bytes, objects)| Step::UpdateBucket { bucket, bytes, objects }),
         6 => (bucket.clone(), key.clone(), any_condition(), placements(), 0..20_000u64).prop_map(
             |(bucket, key, condition, placements, lease_ms)| Step::Begin { bucket, key, condition, placements, lease_ms }
         ),
@@ -968,6 +1022,12 @@ impl Pair {
                 chunk_size: 8,
                 replicas: *replicas,
                 min_replicas: *min_replicas,
+                ..Default::default()
+            }),
+            Step::UpdateBucket { bucket, bytes, objects } => Kind::UpdateBucket(pb::UpdateBucket {
+                name: text(&BUCKETS, *bucket),
+                quota_bytes: *bytes,
+                quota_objects: *objects,
             }),
             Step::DeleteBucket { bucket } => {
                 Kind::DeleteBucket(pb::DeleteBucket { name: text(&BUCKETS, *bucket) })
@@ -978,6 +1038,7 @@ impl Pair {
                 placements: self.placements(placements),
                 precondition: self.precondition(BUCKETS[*bucket], KEYS[*key], *condition),
                 lease_ms: *lease_ms,
+                for_batch: lease_ms.is_multiple_of(2),
             }),
             Step::Extend { upload, placements, lease_ms } => Kind::ExtendPut(pb::ExtendPut {
                 upload_id: self.upload_id(*upload)?,
@@ -1552,4 +1613,34 @@ fn batch_commits_no_upload_of_another_bucket() {
     };
     assert_eq!(apply("two"), Some(Reason::UploadNotFound));
     assert_eq!(apply("one"), None);
+}
+
+#[test]
+fn full_bucket_takes_what_makes_it_no_fuller() {
+    let (mut pair, _) = committed();
+    let quota = |objects, bytes| Step::UpdateBucket { bucket: 0, bytes, objects };
+    pair.step(&quota(Some(1), None));
+    let bucket = |pair: &Pair| pair.state.bucket("one").unwrap().clone();
+    pair.step(&Step::Batch { bucket: 0, parts: vec![copy(0, 1)] });
+    assert_eq!(bucket(&pair).objects, 1, "a copy counts");
+    pair.step(&Step::Batch {
+        bucket: 0,
+        parts: vec![copy(0, 1), Part::Delete { key: 0, condition: Condition::None }],
+    });
+    assert!(pair.state.object(bucket(&pair).id, KEYS[1]).is_some(), "a rename adds nothing");
+    pair.step(&quota(Some(0), Some(1)));
+    pair.step(&Step::Batch { bucket: 0, parts: vec![copy(1, 1)] });
+    assert_eq!(pair.state.object(bucket(&pair).id, KEYS[1]).unwrap().version, pair.index, "it is no larger");
+    let begin = |key, lease_ms| Step::Begin {
+        bucket: 0,
+        key,
+        condition: Condition::None,
+        placements: vec![7],
+        lease_ms,
+    };
+    pair.step(&begin(2, 1001));
+    assert_eq!(pair.state.upload_count(), 0, "no byte need be sent");
+    pair.step(&begin(1, 1001));
+    pair.step(&begin(2, 1002));
+    assert_eq!(pair.state.upload_count(), 2, "one may be smaller, the other is for a batch");
 }

@@ -15,6 +15,7 @@ use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt};
 use super::{
     Bucket, Chunk, Context, Etag, ObjectName, Owner, Replicas, State, Upload, check_precondition,
     chunk_id_bytes, parse_chunk_id,
+    quota::Growth,
     reject::{BUCKET_NOT_FOUND, OBJECT_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
 };
 
@@ -158,6 +159,12 @@ impl State {
     ) -> Result<outcome::Kind, Reject> {
         let (name, object) = self.judge_commit(context, commit)?;
         let bucket = self.buckets.get(&name.0).ok_or(BUCKET_NOT_FOUND)?;
+        let mut growth = Growth::default();
+        growth.add(object.size);
+        if let Some(held) = self.objects.get(&name) {
+            growth.remove(held.size);
+        }
+        bucket.check_growth(growth)?;
         let committed = pb::Committed {
             object: Some(object.head().record(&name)),
             chunks_in_debt: object.chunks_in_debt(bucket),

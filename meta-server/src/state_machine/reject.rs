@@ -70,6 +70,8 @@ reasons! {
     Overloaded = "OVERLOADED",
     /// The key does not hold what the request asks for.
     PreconditionFailed = "PRECONDITION_FAILED",
+    /// The bucket may not hold as much.
+    QuotaExceeded = "QUOTA_EXCEEDED",
     /// An access key was made whose secret can't be shown any more.
     SecretLost = "SECRET_LOST",
     /// Too few receipts are still worth something.

@@ -9,6 +9,7 @@ use xdpfs_wire::{BucketId, ChunkId, ClientId};
 
 use super::{
     Context, Replicas, State, check_precondition, chunk_id_bytes, parse_chunk_id,
+    quota::Growth,
     reject::{BUCKET_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
 };
 
@@ -102,12 +103,19 @@ impl State {
     }
 
     pub(super) fn begin_put(&mut self, begin: &pb::BeginPut) -> Result<outcome::Kind, Reject> {
-        let bucket = self.bucket(&begin.bucket).ok_or(BUCKET_NOT_FOUND)?.id;
+        let bucket = self.bucket(&begin.bucket).ok_or(BUCKET_NOT_FOUND)?;
         let key = Arc::<str>::from(begin.key.as_str());
-        let held = self.objects.get(&(bucket, Arc::clone(&key))).map(super::Object::etag);
+        let held = self.objects.get(&(bucket.id, Arc::clone(&key))).map(super::Object::etag);
         if !check_precondition(begin.precondition.as_ref(), held) {
             return Err(PRECONDITION_FAILED);
         }
+        // No byte need be sent to a bucket that is full. What takes the place of something may be smaller.
+        if held.is_none() && !begin.for_batch {
+            let mut growth = Growth::default();
+            growth.add(u64::from(!begin.placements.is_empty()));
+            bucket.check_growth(growth)?;
+        }
+        let bucket = bucket.id;
         if self.uploads.len() >= UPLOADS_MAX {
             return Err(Reject::new(Reason::Overloaded, "as many uploads are open as there can be"));
         }

@@ -216,6 +216,9 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
     let create =
         CreateBucketRequest { request_id: request_id(), name: "buckets/photos".into(), ..Default::default() };
     ask!(meta(), create_bucket, create);
+    let update =
+        UpdateBucketRequest { request_id: request_id(), name: "buckets/photos".into(), ..Default::default() };
+    ask!(meta(), update_bucket, update);
     ask!(
         meta(),
         delete_bucket,
@@ -258,13 +261,17 @@ async fn each_right_alone_opens_exactly_its_methods() {
             ("extend_put", ""),
         ],
         Right::List => vec![("list_objects", "")],
-        Right::Admin => vec![("create_bucket", "BUCKET_EXISTS"), ("delete_bucket", "BUCKET_NOT_EMPTY")],
+        Right::Admin => vec![
+            ("create_bucket", "BUCKET_EXISTS"),
+            ("delete_bucket", "BUCKET_NOT_EMPTY"),
+            ("update_bucket", ""),
+        ],
         Right::Unspecified => vec![],
     };
     for right in RIGHTS {
         let holder = key(&cluster, &[grant("photos", &[right])]).await;
         let ends = all_methods(&cluster, upload_id, &holder.text).await;
-        assert_eq!(ends.len(), 22);
+        assert_eq!(ends.len(), 23);
         let mut expect: BTreeMap<_, _> = ends.keys().map(|method| (*method, "ACCESS_DENIED")).collect();
         expect.extend(anybody.into_iter().chain(opened(right)));
         let ends: BTreeMap<_, _> = ends.iter().map(|(method, end)| (*method, end.as_str())).collect();

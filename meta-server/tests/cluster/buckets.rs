@@ -1,7 +1,7 @@
 use tonic::Code;
 use xdpfs_proto::meta::v1::{
     Bucket, CreateBucketRequest, DeleteBucketRequest, DeleteObjectRequest, GetBucketRequest,
-    ListBucketsRequest,
+    ListBucketsRequest, UpdateBucketRequest,
 };
 
 use crate::harness::{Cluster, Meta, Writer, assert_refused, register_nodes, request_id};
@@ -95,4 +95,49 @@ async fn pages_of_buckets_join_to_all_of_them() {
     }
     assert_eq!((listed, pages), (names, 3));
     assert_refused(list("0123").await, Code::InvalidArgument, "INVALID_ARGUMENT");
+}
+
+#[tokio::test]
+async fn quota_is_kept_at_the_commit_and_can_be_changed() {
+    let cluster = Cluster::start().await;
+    let nodes = register_nodes(&cluster, 3).await;
+    let writer = Writer { cluster: &cluster, nodes: &nodes, bucket: "photos" };
+    let limited = CreateBucketRequest {
+        chunk_size: 64 << 10,
+        quota_bytes: 100,
+        quota_objects: 2,
+        ..named("buckets/photos")
+    };
+    let made = create(&cluster, limited).await.unwrap();
+    assert_eq!((made.quota_bytes, made.quota_objects), (100, 2));
+    let refused = |answer| assert_refused(answer, Code::FailedPrecondition, "QUOTA_EXCEEDED");
+    let put = async |key: &str, size| writer.put(key, size, None).await.map(drop);
+
+    refused(put("cat", 101).await);
+    put("cat", 60).await.unwrap();
+    refused(put("dog", 41).await);
+    put("cat", 100).await.unwrap();
+    let refusal = writer.begin(writer.begin_request("dog", 1)).await.map(drop);
+    refused(refusal);
+
+    let update = UpdateBucketRequest {
+        request_id: request_id(),
+        name: "buckets/photos".into(),
+        quota_bytes: Some(0),
+        quota_objects: None,
+    };
+    let send = async |mut meta: Meta, request| meta.update_bucket(request).await;
+    let updated = cluster.call(update.clone(), send).await.unwrap();
+    let bucket = updated.bucket.clone().unwrap();
+    assert_eq!((bucket.quota_bytes, bucket.quota_objects, bucket.bytes), (0, 2, 100));
+    assert_eq!(
+        cluster.call(update.clone(), send).await.unwrap(),
+        updated,
+        "asked again, it gives the first answer"
+    );
+    put("dog", 1000).await.unwrap();
+    refused(put("mouse", 0).await);
+    assert_eq!(get(&cluster, "buckets/photos").await.unwrap().objects, 2);
+    let none = UpdateBucketRequest { request_id: request_id(), name: "buckets/none".into(), ..update };
+    assert_refused(cluster.call(none, send).await, Code::NotFound, "BUCKET_NOT_FOUND");
 }

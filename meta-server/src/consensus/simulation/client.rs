@@ -155,7 +155,13 @@ pub(super) fn command(request_id: Bytes, time_ms: u64, random: &mut Random) -> B
     let name = format!("{number}-{}", "x".repeat(if number < 20 { 3000 } else { 1 }));
     let kind = match random.below(3) {
         0 => Kind::DeleteBucket(pb::DeleteBucket { name }),
-        _ => Kind::CreateBucket(pb::CreateBucket { name, chunk_size: 65_536, replicas: 3, min_replicas: 2 }),
+        _ => Kind::CreateBucket(pb::CreateBucket {
+            name,
+            chunk_size: 65_536,
+            replicas: 3,
+            min_replicas: 2,
+            ..Default::default()
+        }),
     };
     pb::Command { time_ms, request_id, kind: Some(kind), deletion_grace_ms: 1, caller: None }
         .encode_to_vec()
