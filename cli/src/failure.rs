@@ -271,6 +271,7 @@ fn hint_for(error: &Error) -> Option<String> {
             "see which data nodes are alive with: xdpfs-cli status; then run it again".into()
         }
         Error::NoSpace => "see how much is free with: xdpfs-cli status; remove objects or add a data node".into(),
+        Error::ListingExpired { .. } => "list a part of it by a prefix, or leave --consistent away".into(),
         Error::OutcomeUnknown { .. } => "look at the result with stat or ls; then run it again if need be".into(),
         Error::Unavailable { .. } => {
             "check --endpoint (XDPFS_ENDPOINT) and whether the metadata servers run; xdpfs-cli status tells more".into()
@@ -313,6 +314,7 @@ fn address_in(error: &Error) -> Option<Address> {
         Error::BucketExists { bucket }
         | Error::BucketNotFound { bucket }
         | Error::BucketNotEmpty { bucket }
+        | Error::ListingExpired { bucket }
         | Error::QuotaExceeded { bucket, .. } => Some(Address::bucket(bucket)),
         Error::ObjectNotFound { bucket, key } => Some(Address::new(bucket, key)),
         Error::AccessKeyNotFound { .. }
@@ -401,6 +403,7 @@ mod tests {
         check(Error::RangeNotSatisfiable { start: 2, size: 1 }, Exit::Usage, "invalid_argument");
         check(Error::ChangedWhileReading, Exit::Unavailable, "unavailable");
         check(Error::DataUnavailable { chunk: ChunkId(1), why: why() }, Exit::Unavailable, "unavailable");
+        check(Error::ListingExpired { bucket: bucket() }, Exit::Unavailable, "unavailable");
         check(Error::NoSpace, Exit::Unavailable, "no_space");
         let not_durable = Error::NotDurable { chunk: ChunkId(1), durable: 1, needed: 2, why: why() };
         check(not_durable, Exit::Unavailable, "unavailable");

@@ -234,6 +234,7 @@ impl ObjectClient for Client {
             page_size: options.page_size.unwrap_or_default(),
             page_token: options.page.unwrap_or_default(),
             start_after: options.start_after,
+            consistent: options.consistent,
         };
         let operation = Operation::ListObjects;
         let send = |mut meta: Meta, request| async move { meta.list_objects(request).await };
@@ -244,6 +245,7 @@ impl ObjectClient for Client {
             objects: objects.collect::<Result<_>>()?,
             prefixes: reply.prefixes,
             next: next_page(reply.next_page_token),
+            as_of: reply.as_of,
         })
     }
 

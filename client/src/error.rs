@@ -121,6 +121,12 @@ pub enum Error {
         /// What the last replica said.
         why: String,
     },
+    /// The cluster no longer remembers the bucket as it was when the listing began.
+    #[error("bucket {bucket:?} has changed too much for its listing to go on")]
+    ListingExpired {
+        /// The bucket.
+        bucket: String,
+    },
     /// The disks of too many data nodes are full.
     #[error("the data nodes are out of space")]
     NoSpace,
@@ -295,6 +301,7 @@ impl Error {
             Self::LastAdminKey | Self::PreconditionFailed { .. } => ErrorKind::PreconditionFailed,
             Self::ChangedWhileReading
             | Self::DataUnavailable { .. }
+            | Self::ListingExpired { .. }
             | Self::NotDurable { .. }
             | Self::NotEnoughNodes { .. }
             | Self::OutcomeUnknown { .. }

@@ -74,7 +74,7 @@ pub use copy::copy_bytes;
 pub use error::{Error, ErrorKind, Result};
 pub use get::{ByteRange, GetOptions, GetStream, ParseByteRangeError};
 pub use health::{Health, HealthError, check_health};
-pub use list::{ListOptions, ListPage, objects};
+pub use list::{ListOptions, ListPage, objects, objects_at_once};
 pub use name::check_key;
 pub use object::{ChunkPlacement, CopyOptions, Object, ObjectMetadata, ParsePreconditionError, Precondition};
 pub use object_client::ObjectClient;

@@ -17,6 +17,9 @@ pub struct ListOptions {
     pub page_size: Option<u32>,
     /// The page to give: `next` of the page before.
     pub page: Option<String>,
+    /// Fail, with [`Error::ListingExpired`](crate::Error::ListingExpired), where the cluster no longer remembers the bucket as it
+    /// was for the first page. Otherwise the listing goes on with the bucket as it is, and `as_of` says so.
+    pub consistent: bool,
 }
 
 /// Some keys, in byte order.
@@ -28,15 +31,40 @@ pub struct ListPage {
     pub prefixes: Vec<String>,
     /// The page that follows; `None` after the last one.
     pub next: Option<String>,
+    /// The moment that the page shows; all pages of one picture have the same.
+    pub as_of: u64,
 }
 
-/// All objects whose keys start with `prefix`, page by page as the stream is read.
+/// All objects whose keys start with `prefix`, page by page as the stream is read. They are those of one moment, unless the
+/// bucket changes so much, or the stream is read so slowly, that the cluster forgets that moment: then the rest are those of
+/// a later one. [`objects_at_once`] fails instead.
 pub fn objects<C: ObjectClient>(
     client: &C,
     bucket: &str,
     prefix: &str,
 ) -> impl Stream<Item = Result<Object>> + Send + use<C> {
-    let first = ListOptions { prefix: prefix.to_owned(), ..ListOptions::default() };
+    pages(client, bucket, ListOptions { prefix: prefix.to_owned(), ..ListOptions::default() })
+}
+
+/// All objects whose keys start with `prefix`, as they were at one moment, page by page as the stream is read.
+///
+/// # Errors
+///
+/// The stream ends with [`Error::ListingExpired`](crate::Error::ListingExpired) if the cluster forgets that moment.
+pub fn objects_at_once<C: ObjectClient>(
+    client: &C,
+    bucket: &str,
+    prefix: &str,
+) -> impl Stream<Item = Result<Object>> + Send + use<C> {
+    let consistent = true;
+    pages(client, bucket, ListOptions { prefix: prefix.to_owned(), consistent, ..ListOptions::default() })
+}
+
+fn pages<C: ObjectClient>(
+    client: &C,
+    bucket: &str,
+    first: ListOptions,
+) -> impl Stream<Item = Result<Object>> + Send + use<C> {
     let start = (client.clone(), bucket.to_owned(), Some(first));
     stream::try_unfold(start, |(client, bucket, options)| async move {
         let Some(options) = options else { return Ok(None) };

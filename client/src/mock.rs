@@ -136,7 +136,7 @@ impl ObjectClient for MockClient {
 
     async fn list(&self, bucket: &str, options: ListOptions) -> Result<ListPage> {
         bucket_name(bucket)?;
-        self.with_store(|store| listing::page(&store.bucket(bucket)?.objects, &options))
+        self.with_store(|store| listing::page(store.bucket(bucket)?, &options))
     }
 
     async fn delete(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {

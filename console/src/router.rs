@@ -150,6 +150,7 @@ async fn objects<E: Entrance>(State(desk): State<Arc<Desk<E>>>, uri: Uri, header
         start_after: String::new(),
         page_size: u32::try_from(limit).ok(),
         page: query.text("page").map(str::to_owned),
+        consistent: false,
     };
     let mut visit = desk.visit(&headers).await?;
     let page = visit.ask(|client| async move { client.list(&bucket, options).await }).await?;

@@ -9,6 +9,7 @@ mod backup;
 mod batch;
 mod buckets;
 mod chunks;
+mod history;
 mod key_epochs;
 mod labels;
 mod listing;
@@ -39,12 +40,13 @@ pub use self::{
     batch::BATCH_OPERATIONS_MAX,
     buckets::Bucket,
     chunks::{Chunk, Owner, REPLICAS_MAX, Replicas, chunk_id_bytes, parse_chunk_id},
+    history::Past,
     key_epochs::{KeyEpoch, KeyEpochs},
     labels::{
         DISK, HOST, KEY_RULE, LABELS_MAX, Labels, RACK, VALUE_RULE, ZONE, are_labels, is_label_key,
         is_label_value,
     },
-    listing::{Listing, ListingEntry, Start},
+    listing::{Listing, ListingEntry, Page, Start},
     nodes::Node,
     objects::Object,
     pending_deletes::PendingDeletes,
@@ -56,6 +58,7 @@ pub use self::{
 };
 use self::{
     chunks::ChunkOwners,
+    history::History,
     reject::{Reject, TOO_MANY_ANSWERS},
 };
 
@@ -81,6 +84,7 @@ pub struct State {
     access_keys: AccessKeys,
     /// Replicas that puts asked for and did not get.
     replica_debt: u64,
+    history: History,
 }
 
 /// The next number of every kind that is never reused.
@@ -115,6 +119,7 @@ impl State {
     /// could not be kept is not taken.
     pub fn apply(&mut self, index: u64, command: &pb::Command) -> pb::Outcome {
         self.time_ms = self.time_ms.max(command.time_ms);
+        self.history.begin(index, self.time_ms);
         self.answered.forget_old(self.time_ms);
         if let Some(outcome) = self.answered.outcome(&command.request_id) {
             return outcome;
@@ -180,6 +185,12 @@ impl State {
     #[must_use]
     pub const fn time_ms(&self) -> u64 {
         self.time_ms
+    }
+
+    /// The entry that this is the state after.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.history.index()
     }
 
     /// The live secrets.

@@ -17,11 +17,15 @@ use crate::{
 Prints the time of the put (UTC), the bytes and the key. Keys that go on behind a slash are shown
 as one group, PRE name/, unless -r is given.
 
+A listing shows the bucket as it was when it began. If so much changes meanwhile that the cluster
+forgets that moment, it goes on with a later one, and a note on standard error says so.
+
 Examples:
   xdpfs-cli ls                       all buckets
   xdpfs-cli ls photos                what is at the top of a bucket
   xdpfs-cli ls photos/2026/          what is in a directory
-  xdpfs-cli ls -r photos/2026/c      all keys that start with 2026/c")]
+  xdpfs-cli ls -r photos/2026/c      all keys that start with 2026/c
+  xdpfs-cli ls -r --consistent logs  as it was at one moment, or fail")]
 pub(crate) struct LsArguments {
     /// The bucket, and how the keys start.
     #[arg(value_name = "BUCKET[/PREFIX]")]
@@ -29,6 +33,9 @@ pub(crate) struct LsArguments {
     /// List all keys, without groups.
     #[arg(short, long)]
     recursive: bool,
+    /// Fail rather than go on with a later moment than that of the first line.
+    #[arg(long)]
+    consistent: bool,
     /// Show sizes rounded, such as 1.5 MiB.
     #[arg(long, visible_alias = "human-readable")]
     human: bool,
@@ -68,13 +75,21 @@ async fn list_objects<C: ObjectClient>(
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     let delimiter = if arguments.recursive { "" } else { "/" };
-    let mut options =
-        ListOptions { prefix: address.key.clone(), delimiter: delimiter.into(), ..ListOptions::default() };
+    let mut options = ListOptions {
+        prefix: address.key.clone(),
+        delimiter: delimiter.into(),
+        consistent: arguments.consistent,
+        ..ListOptions::default()
+    };
     let mut is_empty = true;
+    let mut moment = None;
     loop {
         let listed = client.list(&address.bucket, options.clone()).await;
         let page = listed.map_err(|error| Failure::from(error).about(address))?;
         is_empty &= page.objects.is_empty() && page.prefixes.is_empty();
+        if moment.replace(page.as_of).is_some_and(|before| before != page.as_of) {
+            console.note(&format!("{address} has changed too much: what follows shows a later moment"));
+        }
         print_page(&page, address, arguments, console)?;
         console.flush()?;
         match page.next {

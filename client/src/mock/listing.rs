@@ -1,11 +1,9 @@
-//! Pages of keys, grouped by a delimiter.
+//! Pages of keys, grouped by a delimiter. What a bucket held before a change is not remembered: a consistent listing fails
+//! after any.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound::{Excluded, Included, Unbounded},
-};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
-use super::store::StoredObject;
+use super::store::StoredBucket;
 use crate::{
     ListOptions, ListPage,
     error::{Error, Result},
@@ -19,10 +17,16 @@ enum Start<'a> {
     AfterKey(&'a str),
 }
 
-pub(super) fn page(objects: &BTreeMap<String, StoredObject>, options: &ListOptions) -> Result<ListPage> {
+pub(super) fn page(bucket: &StoredBucket, options: &ListOptions) -> Result<ListPage> {
+    let (objects, as_of) = (&bucket.objects, bucket.changes);
     let start = match options.page.as_deref() {
         Some(token) => {
-            parse_token(token).ok_or_else(|| Error::invalid("the page token is not one of this cluster"))?
+            let (start, moment) = parse_token(token)
+                .ok_or_else(|| Error::invalid("the page token is not one of this cluster"))?;
+            if options.consistent && moment != as_of {
+                return Err(Error::ListingExpired { bucket: bucket.name().to_owned() });
+            }
+            start
         }
         None => Start::AfterKey(&options.start_after),
     };
@@ -36,7 +40,7 @@ pub(super) fn page(objects: &BTreeMap<String, StoredObject>, options: &ListOptio
     if let Start::AfterGroup(group) = start {
         while keys.next_if(|(key, _)| key.starts_with(group)).is_some() {}
     }
-    let mut page = ListPage::default();
+    let mut page = ListPage { as_of, ..ListPage::default() };
     let mut last = None;
     while page.objects.len() + page.prefixes.len() < lines_max {
         let Some((key, stored)) = keys.next() else { return Ok(page) };
@@ -44,11 +48,11 @@ pub(super) fn page(objects: &BTreeMap<String, StoredObject>, options: &ListOptio
             Some(group) => {
                 while keys.next_if(|(key, _)| key.starts_with(group)).is_some() {}
                 page.prefixes.push(group.to_owned());
-                last = Some(format!("g{group}"));
+                last = Some(format!("{as_of}g{group}"));
             }
             None => {
                 page.objects.push(stored.object.clone());
-                last = Some(format!("k{key}"));
+                last = Some(format!("{as_of}k{key}"));
             }
         }
     }
@@ -56,11 +60,13 @@ pub(super) fn page(objects: &BTreeMap<String, StoredObject>, options: &ListOptio
     Ok(page)
 }
 
-fn parse_token(token: &str) -> Option<Start<'_>> {
-    match token.strip_prefix('g') {
-        Some(group) => Some(Start::AfterGroup(group)),
-        None => token.strip_prefix('k').map(Start::AfterKey),
-    }
+fn parse_token(token: &str) -> Option<(Start<'_>, u64)> {
+    let (moment, start) = token.split_at(token.find(|c: char| !c.is_ascii_digit())?);
+    let start = match start.strip_prefix('g') {
+        Some(group) => Start::AfterGroup(group),
+        None => Start::AfterKey(start.strip_prefix('k')?),
+    };
+    Some((start, moment.parse().ok()?))
 }
 
 /// The group that the key belongs to.

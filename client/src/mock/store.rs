@@ -38,6 +38,8 @@ pub(super) struct StoredBucket {
     created: SystemTime,
     quota_bytes: Option<u64>,
     quota_objects: Option<u64>,
+    /// How often it was changed.
+    pub(super) changes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +95,7 @@ impl Store {
             created: SystemTime::now(),
             quota_bytes: options.quota_bytes,
             quota_objects: options.quota_objects,
+            changes: 0,
         };
         let described = bucket.describe();
         self.buckets.insert(name.to_owned(), bucket);
@@ -216,6 +219,7 @@ impl Store {
             user_metadata: options.user_metadata,
             durable_replicas: target.replicas,
         };
+        target.changes += 1;
         target.objects.insert(key.to_owned(), StoredObject { object: object.clone(), bytes, chunks });
         Ok(object)
     }
@@ -320,7 +324,9 @@ impl Store {
                 }
                 let object = copy.object.clone();
                 let missing = || Error::BucketNotFound { bucket: bucket.to_owned() };
-                self.buckets.get_mut(bucket).ok_or_else(missing)?.objects.insert(key, copy);
+                let target = self.buckets.get_mut(bucket).ok_or_else(missing)?;
+                target.changes += 1;
+                target.objects.insert(key, copy);
                 Ok(Some(object))
             }
             Operation::Delete { key, .. } => self.delete(bucket, &key).map(Some),
@@ -330,7 +336,10 @@ impl Store {
 
     pub(super) fn delete(&mut self, bucket: &str, key: &str) -> Result<Object> {
         let missing = || Error::ObjectNotFound { bucket: bucket.to_owned(), key: key.to_owned() };
-        let removed = self.buckets.get_mut(bucket).and_then(|bucket| bucket.objects.remove(key));
+        let removed = self.buckets.get_mut(bucket).and_then(|bucket| {
+            bucket.changes += 1;
+            bucket.objects.remove(key)
+        });
         Ok(removed.ok_or_else(missing)?.object)
     }
 
@@ -367,6 +376,10 @@ fn etag(version: u64, crc32c: u32) -> String {
 }
 
 impl StoredBucket {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn describe(&self) -> Bucket {
         Bucket {
             name: self.name.clone(),

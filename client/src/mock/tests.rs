@@ -116,6 +116,7 @@ async fn keys_are_listed_in_groups_and_pages() {
                 start_after: start_after.into(),
                 page_size: Some(1),
                 page,
+                ..ListOptions::default()
             };
             let found = client.list("demo", options).await.unwrap();
             assert!(found.objects.len() + found.prefixes.len() <= 1);
@@ -177,4 +178,22 @@ async fn batch_is_done_as_a_whole_or_not_at_all() {
     assert_eq!((results.len(), results[2].object.is_none()), (3, true));
     assert_eq!(kind(client.stat("demo", "a", None).await), ErrorKind::NotFound);
     assert_eq!(kind(client.commit(Batch::new("none").delete("a", None)).await), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn consistent_listing_fails_after_a_change_and_another_goes_on() {
+    let client = with_keys(&["a", "b", "c"]).await;
+    let options =
+        |page, consistent| ListOptions { page_size: Some(1), page, consistent, ..ListOptions::default() };
+    let first = client.list("demo", options(None, true)).await.unwrap();
+    let second = client.list("demo", options(first.next.clone(), true)).await.unwrap();
+    assert_eq!((second.objects[0].key.as_str(), second.as_of), ("b", first.as_of));
+    client.delete("demo", "b", None).await.unwrap();
+    let refused = client.list("demo", options(first.next.clone(), true)).await;
+    assert!(matches!(refused, Err(Error::ListingExpired { .. })), "{refused:?}");
+    let later = client.list("demo", options(first.next.clone(), false)).await.unwrap();
+    assert_eq!(later.objects[0].key, "c");
+    assert_ne!(later.as_of, first.as_of);
+    let all: Vec<_> = crate::objects_at_once(&client, "demo", "").try_collect().await.unwrap();
+    assert_eq!(all.len(), 2);
 }

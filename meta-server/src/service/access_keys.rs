@@ -95,7 +95,8 @@ impl Gateway {
         call: Call<ListAccessKeysRequest>,
     ) -> Result<ListAccessKeysResponse, Refusal> {
         let page_len = page_len(call.message.page_size);
-        let after = match page_token::decode(LISTING, &call.message.page_token)? {
+        let place = page_token::decode(LISTING, &call.message.page_token)?;
+        let after = match place.map(|place| place.start) {
             Some(Start::AfterKey(id) | Start::AfterPrefix(id)) => id,
             None => String::new(),
         };
@@ -105,7 +106,7 @@ impl Gateway {
         let keys: Vec<_> = rest.by_ref().take(page_len).collect();
         let next = keys.last().filter(|_| rest.next().is_some());
         let next_page_token =
-            next.map(|last| page_token::encode(LISTING, &Start::AfterKey(last.id.to_string())));
+            next.map(|last| page_token::encode(LISTING, &Start::AfterKey(last.id.to_string()).into()));
         Ok(ListAccessKeysResponse {
             access_keys: keys.into_iter().map(to_proto).collect(),
             next_page_token: next_page_token.unwrap_or_default(),

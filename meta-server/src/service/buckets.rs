@@ -55,7 +55,8 @@ impl Gateway {
         call: Call<proto::ListBucketsRequest>,
     ) -> Result<proto::ListBucketsResponse, Refusal> {
         let page_len = page_len(call.message.page_size);
-        let after = match page_token::decode(LISTING, &call.message.page_token)? {
+        let place = page_token::decode(LISTING, &call.message.page_token)?;
+        let after = match place.map(|place| place.start) {
             Some(Start::AfterKey(name) | Start::AfterPrefix(name)) => name,
             None => String::new(),
         };
@@ -67,7 +68,7 @@ impl Gateway {
         let buckets: Vec<_> = rest.by_ref().take(page_len).collect();
         let next = buckets.last().filter(|_| rest.next().is_some());
         let next_page_token =
-            next.map(|last| page_token::encode(LISTING, &Start::AfterKey(last.name.clone())));
+            next.map(|last| page_token::encode(LISTING, &Start::AfterKey(last.name.clone()).into()));
         Ok(proto::ListBucketsResponse {
             buckets: buckets.into_iter().map(to_proto).collect(),
             next_page_token: next_page_token.unwrap_or_default(),

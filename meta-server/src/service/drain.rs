@@ -249,6 +249,7 @@ mod tests {
             chunk_size: 10,
             replicas: 2,
             min_replicas: 2,
+            ..Default::default()
         }));
         for name in keys {
             let placements = vec![pb::Placement { node_ids: vec![1, 2] }];

@@ -1,4 +1,4 @@
-//! Pages of keys.
+//! Pages of keys, all of which show the bucket as it was for the first one, as long as this server remembers.
 
 use xdpfs_proto::meta::v1 as proto;
 
@@ -7,9 +7,10 @@ use super::{
     buckets::bucket_not_found,
     gateway::Call,
     name::{self, KEY_BYTES_MAX},
-    objects, page_token,
+    objects,
+    page_token::{self, Moment, Place},
 };
-use crate::state_machine::{Listing, ListingEntry, Start};
+use crate::state_machine::{Listing, ListingEntry, Reason, Start};
 
 /// The longest page, and the usual one.
 const PAGE_LEN_MAX: usize = 1000;
@@ -33,33 +34,50 @@ impl Gateway {
         check_len("delimiter", &request.delimiter)?;
         check_len("start_after", &request.start_after)?;
         let described: &[&str] = &[&bucket_name, &request.prefix, &request.delimiter];
-        let start = match page_token::decode(described, &request.page_token)? {
-            Some(start) => Some(start),
-            None if request.start_after.is_empty() => None,
-            None => Some(Start::AfterKey(request.start_after)),
+        let place = page_token::decode(described, &request.page_token)?;
+        let (start, moment) = match place {
+            Some(Place { start, moment }) => (Some(start), moment),
+            None if request.start_after.is_empty() => (None, None),
+            None => (Some(Start::AfterKey(request.start_after)), None),
         };
         self.admit(call.deadline, &call.access).await?;
         let state = self.state();
         let bucket = state.bucket(&bucket_name).ok_or_else(bucket_not_found)?;
+        let is_known =
+            |moment: &Moment| moment.bucket == bucket.id && state.remembers(bucket.id, moment.index);
+        let goes_on = !request.page_token.is_empty();
+        let at = match moment.filter(is_known) {
+            Some(moment) => moment.index,
+            None if goes_on && request.consistent => return Err(listing_expired()),
+            None => state.index(),
+        };
         let listing =
             Listing { prefix: &request.prefix, delimiter: &request.delimiter, start: start.as_ref() };
-        let mut rest = state.list(bucket.id, listing);
-        let page: Vec<_> = rest.by_ref().take(page_len(request.page_size)).collect();
-        let next = page.last().filter(|_| rest.next().is_some()).map(ListingEntry::next_start);
+        let page = state.page(bucket, listing, at, page_len(request.page_size));
+        let moment = Some(Moment { index: at, bucket: bucket.id });
+        let next = page.next.map(|start| page_token::encode(described, &Place { start, moment }));
         let mut response = proto::ListObjectsResponse {
-            next_page_token: next.map(|start| page_token::encode(described, &start)).unwrap_or_default(),
+            next_page_token: next.unwrap_or_default(),
+            as_of: at,
             ..Default::default()
         };
-        for entry in page {
+        for entry in page.entries {
             match entry {
                 ListingEntry::Group(prefix) => response.prefixes.push(prefix.to_owned()),
-                ListingEntry::Object(key, object) => {
-                    response.objects.push(objects::to_proto(bucket, key, object))
+                ListingEntry::Object(key, object, durable_replicas) => {
+                    let object = objects::to_proto(&bucket.name, key, object, durable_replicas);
+                    response.objects.push(object);
                 }
             }
         }
         Ok(response)
     }
+}
+
+fn listing_expired() -> Refusal {
+    let words =
+        "the bucket has changed too much, or the listing takes too long, to go on with it: list again";
+    Refusal::new(Reason::ListingExpired, words)
 }
 
 fn check_len(field: &'static str, text: &str) -> Result<(), Refusal> {

@@ -43,7 +43,7 @@ impl Gateway {
         let grantee = Grantee::reader(random, bucket.id);
         let capability = capability::grant(state.key_epochs(), &self.config().times, now_ms, grantee)?;
         Ok(proto::GetObjectResponse {
-            object: Some(to_proto(bucket, &name.key, object)),
+            object: Some(held_to_proto(bucket, &name.key, object)),
             nodes: addresses(&state, chunks.iter().flat_map(|chunk| chunk.replicas.iter())),
             chunks: chunks.iter().map(chunk_to_proto).collect(),
             chunks_offset,
@@ -60,7 +60,7 @@ impl Gateway {
         self.admit(call.deadline, &call.access).await?;
         let state = self.state();
         let (bucket, object) = find(&state, &name, precondition.as_ref())?;
-        Ok(proto::HeadObjectResponse { object: Some(to_proto(bucket, &name.key, object)) })
+        Ok(proto::HeadObjectResponse { object: Some(held_to_proto(bucket, &name.key, object)) })
     }
 
     pub(super) async fn delete_object(
@@ -139,9 +139,13 @@ pub(super) fn addresses(state: &State, nodes: impl IntoIterator<Item = NodeId>) 
         .collect()
 }
 
-pub(super) fn to_proto(bucket: &Bucket, key: &str, object: &Object) -> proto::Object {
+fn held_to_proto(bucket: &Bucket, key: &str, object: &Object) -> proto::Object {
+    to_proto(&bucket.name, key, object, object.durable_replicas(bucket.replicas))
+}
+
+pub(super) fn to_proto(bucket: &str, key: &str, object: &Object, durable_replicas: u32) -> proto::Object {
     proto::Object {
-        name: name::object_resource(&bucket.name, key),
+        name: name::object_resource(bucket, key),
         version: object.version,
         etag: object.etag().to_string(),
         size: object.size,
@@ -149,7 +153,7 @@ pub(super) fn to_proto(bucket: &Bucket, key: &str, object: &Object) -> proto::Ob
         create_time_ms: object.create_time_ms,
         content_type: object.content_type.clone(),
         user_metadata: object.user_metadata.clone(),
-        durable_replicas: object.durable_replicas(bucket.replicas),
+        durable_replicas,
     }
 }
 

@@ -135,7 +135,7 @@ const fn code(reason: Reason) -> Code {
             Code::Unavailable
         }
         Reason::Overloaded => Code::ResourceExhausted,
-        Reason::SecretLost | Reason::StaleReceipts => Code::Aborted,
+        Reason::ListingExpired | Reason::SecretLost | Reason::StaleReceipts => Code::Aborted,
     }
 }
 

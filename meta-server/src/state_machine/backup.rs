@@ -101,6 +101,7 @@ mod tests {
                 chunk_size: 65_536,
                 replicas: 1,
                 min_replicas: 1,
+                ..Default::default()
             }),
         ];
         for (kind, index) in kinds.into_iter().zip(1..) {

@@ -138,6 +138,7 @@ impl State {
         let id = bucket.id;
         self.abort_uploads(context, |upload| upload.bucket == id);
         self.buckets.remove(&id);
+        self.history.forget_bucket(id);
         self.bucket_ids.remove(&delete.name);
         Ok(outcome::Kind::Done(pb::Done {}))
     }

@@ -10,7 +10,7 @@ use std::{
 
 use xdpfs_wire::BucketId;
 
-use super::{Object, State};
+use super::{Bucket, Object, State};
 
 /// Where a listing begins.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -33,12 +33,21 @@ pub struct Listing<'a> {
 }
 
 /// One line of a listing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum ListingEntry<'a> {
     /// All keys that begin with this.
     Group(&'a str),
-    /// A key by itself.
-    Object(&'a str, &'a Object),
+    /// A key by itself, what it holds, and the fewest durable replicas that any chunk of that has.
+    Object(&'a str, &'a Object, u32),
+}
+
+/// Some lines of a listing.
+#[derive(Clone, Debug)]
+pub struct Page<'a> {
+    /// The lines, in the order of their names.
+    pub entries: Vec<ListingEntry<'a>>,
+    /// Where the next page begins; none after the last one.
+    pub next: Option<Start>,
 }
 
 impl ListingEntry<'_> {
@@ -47,40 +56,101 @@ impl ListingEntry<'_> {
     pub fn next_start(&self) -> Start {
         match self {
             Self::Group(prefix) => Start::AfterPrefix((*prefix).to_owned()),
-            Self::Object(key, _) => Start::AfterKey((*key).to_owned()),
+            Self::Object(key, ..) => Start::AfterKey((*key).to_owned()),
+        }
+    }
+}
+
+/// What a step of a listing has come to.
+enum Step<'a> {
+    /// The key held something.
+    Found(&'a str, &'a Object, u32),
+    /// It held nothing.
+    Nothing(&'a str),
+}
+
+impl<'a> Step<'a> {
+    const fn key(&self) -> &'a str {
+        match self {
+            Self::Found(key, ..) | Self::Nothing(key) => key,
         }
     }
 }
 
 impl State {
-    /// The lines of a listing, made one at a time.
-    pub fn list<'a>(
-        &'a self,
-        bucket: BucketId,
-        listing: Listing<'a>,
-    ) -> impl Iterator<Item = ListingEntry<'a>> + 'a {
-        let mut next = first_key(listing);
-        std::iter::from_fn(move || {
-            let (key, object) = self.first_object(bucket, next.take()?)?;
-            let rest = key.strip_prefix(listing.prefix)?;
+    /// Whether it is known what the bucket held after the entry `at`.
+    #[must_use]
+    pub fn remembers(&self, bucket: BucketId, at: u64) -> bool {
+        self.history.reaches(bucket, at)
+    }
+
+    /// At most `len_max` lines of a listing of the bucket as it was after the entry `at`, which must be
+    /// [remembered](Self::remembers). There may be fewer although more follow: no more than a bounded number of keys is
+    /// looked at.
+    #[must_use]
+    pub fn page<'a>(&'a self, bucket: &Bucket, listing: Listing<'_>, at: u64, len_max: usize) -> Page<'a> {
+        const LOOKED_AT_MAX: usize = 10_000;
+        let mut page = Page { entries: Vec::new(), next: None };
+        let mut from = first_key(listing);
+        for _ in 0..LOOKED_AT_MAX.max(len_max + 1) {
+            let step = from.take().and_then(|from| self.step(bucket, from, at));
+            let within = step.and_then(|step| Some((step.key().strip_prefix(listing.prefix)?, step)));
+            let Some((rest, step)) = within else {
+                page.next = None;
+                return page;
+            };
+            let Step::Found(key, object, durable_replicas) = step else {
+                page.next = Some(Start::AfterKey(step.key().to_owned()));
+                from = Some(Excluded(step.key().to_owned()));
+                continue;
+            };
+            if page.entries.len() == len_max {
+                page.next = page.entries.last().map(ListingEntry::next_start);
+                return page;
+            }
             let group = group_len(rest, listing.delimiter).map(|len| &key[..listing.prefix.len() + len]);
-            Some(match group {
+            let entry = match group {
                 Some(group) => {
-                    next = successor(group).map(Included);
+                    from = successor(group).map(Included);
                     ListingEntry::Group(group)
                 }
                 None => {
-                    next = Some(Excluded(key.to_owned()));
-                    ListingEntry::Object(key, object)
+                    from = Some(Excluded(key.to_owned()));
+                    ListingEntry::Object(key, object, durable_replicas)
                 }
-            })
-        })
+            };
+            page.next = Some(entry.next_start());
+            page.entries.push(entry);
+        }
+        page
     }
 
-    fn first_object(&self, bucket: BucketId, from: Bound<String>) -> Option<(&str, &Object)> {
+    /// The first key that holds something now, or is known to have held something of late.
+    fn step(&self, bucket: &Bucket, from: Bound<String>, at: u64) -> Option<Step<'_>> {
         let from = match from {
-            Included(key) => Included((bucket, Arc::from(key))),
-            Excluded(key) => Excluded((bucket, Arc::from(key))),
+            Included(key) => Included(Arc::from(key)),
+            Excluded(key) => Excluded(Arc::from(key)),
+            Unbounded => Included(Arc::from("")),
+        };
+        let noted = self.history.first_noted(bucket.id, &from, at);
+        let held = self.first_object(bucket.id, from);
+        match (held, noted) {
+            (held, Some((key, Some(past)))) if held.is_none_or(|(other, _)| **key <= *other) => Some(
+                past.map_or(Step::Nothing(key), |past| Step::Found(key, &past.object, past.durable_replicas)),
+            ),
+            (held, Some((key, None))) if held.is_none_or(|(other, _)| **key < *other) => {
+                Some(Step::Nothing(key))
+            }
+            (held, _) => {
+                held.map(|(key, object)| Step::Found(key, object, object.durable_replicas(bucket.replicas)))
+            }
+        }
+    }
+
+    fn first_object(&self, bucket: BucketId, from: Bound<Arc<str>>) -> Option<(&str, &Object)> {
+        let from = match from {
+            Included(key) => Included((bucket, key)),
+            Excluded(key) => Excluded((bucket, key)),
             Unbounded => Included((bucket, Arc::from(""))),
         };
         let ((found, key), object) = self.objects.range((from, Unbounded)).next()?;
@@ -148,13 +218,19 @@ mod tests {
 
     fn lines(state: &State, prefix: &str, delimiter: &str, start: Option<&Start>) -> Vec<String> {
         let listing = Listing { prefix, delimiter, start };
-        state
-            .list(BucketId(2), listing)
-            .map(|entry| match entry {
-                ListingEntry::Group(group) => format!("{group}*"),
-                ListingEntry::Object(key, _) => key.to_owned(),
-            })
-            .collect()
+        texts(&state.page(&bucket(), listing, state.index(), usize::MAX >> 1))
+    }
+
+    fn texts(page: &Page<'_>) -> Vec<String> {
+        let text = |entry: &ListingEntry<'_>| match entry {
+            ListingEntry::Group(group) => format!("{group}*"),
+            ListingEntry::Object(key, ..) => (*key).to_owned(),
+        };
+        page.entries.iter().map(text).collect()
+    }
+
+    fn bucket() -> Bucket {
+        Bucket::from_record(xdpfs_proto::state::v1::Bucket { id: 2, ..Default::default() })
     }
 
     #[test]
@@ -199,6 +275,71 @@ mod tests {
         lines
     }
 
+    fn committed(state: &mut State, index: u64, keys: &[(&str, bool)]) {
+        let object = state.objects.values().next().unwrap().clone();
+        state.history.begin(index, 0);
+        for (key, is_there) in keys {
+            let name = (BucketId(2), Arc::from(*key));
+            let held = match is_there {
+                true => state.objects.insert(name.clone(), Object { version: index, ..object.clone() }),
+                false => state.objects.remove(&name),
+            };
+            state.history.note(0, &name, &bucket(), held.as_ref());
+        }
+    }
+
+    #[test]
+    fn listing_goes_on_with_the_picture_that_it_began_with() {
+        let mut state = state(&["a", "b", "d/1", "d/2", "f"]);
+        committed(&mut state, 5, &[("b", true)]);
+        committed(&mut state, 6, &[("a", false), ("c", true), ("d/1", false), ("d/2", false), ("f", true)]);
+        committed(&mut state, 7, &[("a", true), ("c", false), ("e/1", true)]);
+        let check = |at, expect: &[&str]| {
+            let listing = Listing { prefix: "", delimiter: "/", start: None };
+            assert_eq!(texts(&state.page(&bucket(), listing, at, 100)), expect, "after {at}");
+            let (mut joined, mut start) = (Vec::new(), None);
+            loop {
+                let page = state.page(&bucket(), Listing { start: start.as_ref(), ..listing }, at, 1);
+                joined.extend(texts(&page));
+                start = page.next;
+                if start.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(joined, expect, "after {at}, line by line");
+        };
+        check(4, &["a", "b", "d/*", "f"]);
+        check(5, &["a", "b", "d/*", "f"]);
+        check(6, &["b", "c", "f"]);
+        check(7, &["a", "b", "e/*", "f"]);
+        let listing = Listing { prefix: "b", delimiter: "", start: None };
+        let version = |at| match &state.page(&bucket(), listing, at, 1).entries[..] {
+            [ListingEntry::Object("b", object, _)] => object.version,
+            entries => panic!("{entries:?}"),
+        };
+        assert_eq!([4, 5, 7].map(version), [1, 5, 5]);
+    }
+
+    #[test]
+    fn page_ends_early_rather_than_look_at_too_many_keys() {
+        let mut state = state(&["z"]);
+        let keys: Vec<String> = (0..25_000).map(|at| format!("k{at:05}")).collect();
+        let made: Vec<_> = keys.iter().map(|key| (key.as_str(), true)).collect();
+        committed(&mut state, 5, &made);
+        let (mut listed, mut pages, mut start) = (Vec::new(), 0, None);
+        loop {
+            let listing = Listing { prefix: "", delimiter: "", start: start.as_ref() };
+            let page = state.page(&bucket(), listing, 4, 1000);
+            listed.extend(texts(&page));
+            pages += 1;
+            start = page.next;
+            if start.is_none() {
+                break;
+            }
+        }
+        assert_eq!((listed, pages), (vec!["z".to_owned()], 3));
+    }
+
     proptest! {
         #[test]
         fn pages_join_to_what_a_scan_finds(
@@ -212,11 +353,11 @@ mod tests {
             let mut listed = Vec::new();
             let mut start: Option<Start> = None;
             loop {
-                let lines = lines(&state, &prefix, delimiter, start.as_ref());
                 let listing = Listing { prefix: &prefix, delimiter, start: start.as_ref() };
-                let last = state.list(BucketId(2), listing).take(page).last().map(|entry| entry.next_start());
-                listed.extend(lines.into_iter().take(page));
-                match last {
+                let lines = state.page(&bucket(), listing, state.index(), page);
+                prop_assert!(lines.entries.len() <= page);
+                listed.extend(texts(&lines));
+                match lines.next {
                     Some(next) => start = Some(next),
                     None => break,
                 }

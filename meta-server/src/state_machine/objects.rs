@@ -66,7 +66,15 @@ impl Object {
 
     /// Without its chunks: what an answer needs.
     pub(super) fn head(&self) -> Self {
-        Self { chunks: Box::default(), ..self.clone() }
+        Self {
+            version: self.version,
+            size: self.size,
+            crc32c: self.crc32c,
+            create_time_ms: self.create_time_ms,
+            content_type: self.content_type.clone(),
+            user_metadata: self.user_metadata.clone(),
+            chunks: Box::default(),
+        }
     }
 
     pub(super) fn record(&self, (bucket, key): &ObjectName) -> pb::Object {
@@ -280,8 +288,10 @@ impl State {
         name: &ObjectName,
         object: Option<Object>,
     ) -> Option<Object> {
+        // A copy over one of its kind, or over itself, keeps what both have.
+        let replacing = object.as_ref().filter(|_| self.objects.contains_key(name));
         let kept: BTreeSet<ChunkId> =
-            object.iter().flat_map(|object| object.chunks.iter()).map(|chunk| chunk.id).collect();
+            replacing.iter().flat_map(|object| object.chunks.iter()).map(|chunk| chunk.id).collect();
         if let Some(object) = &object {
             self.refer(name, object);
         }
@@ -297,6 +307,7 @@ impl State {
                 bucket.objects -= 1;
                 bucket.bytes -= held.size;
             }
+            self.history.note(self.time_ms, name, bucket, held.as_ref());
         }
         let gone = held.iter().flat_map(|held| held.chunks.iter()).filter(|chunk| !kept.contains(&chunk.id));
         for chunk in gone {

@@ -52,6 +52,8 @@ reasons! {
     InvalidName = "INVALID_NAME",
     /// No other access key can make keys.
     LastAdminKey = "LAST_ADMIN_KEY",
+    /// The picture that the listing began with is forgotten.
+    ListingExpired = "LISTING_EXPIRED",
     /// The cluster has no leader now.
     NoLeader = "NO_LEADER",
     /// The node is not registered.

@@ -10,7 +10,8 @@ use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 
 use super::{
-    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Node, Object, Owner, State, Upload, parse_chunk_id,
+    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Node, Object, Owner, State, Upload, history::History,
+    parse_chunk_id,
 };
 
 /// The layout of the records.
@@ -65,6 +66,7 @@ impl State {
             next_key_epoch: self.key_epochs.last_number() + 1,
             replica_debt: self.replica_debt,
             access_closed: self.access_keys.is_closed(),
+            index: self.history.index(),
         }
     }
 
@@ -128,6 +130,7 @@ impl State {
                 client: header.next_client_id,
             },
             replica_debt: header.replica_debt,
+            history: History::after_snapshot(header.index),
             ..Self::default()
         };
         state.key_epochs.set_last_number(header.next_key_epoch.saturating_sub(1));
