@@ -1,4 +1,4 @@
-//! Clients that put, get, overwrite and delete without a pause, whatever happens to the cluster meanwhile, and record what
+//! Clients that put, get, overwrite, move and delete without a pause, whatever happens to the cluster meanwhile, and record what
 //! they were answered.
 //!
 //! Invariant: an answer that no store could give ends the program of the one who asked with a panic; what is written
@@ -49,14 +49,27 @@ pub struct Load {
 }
 
 impl Load {
-    /// Sets clients to work, which use these tools in turn.
+    /// Sets clients to work, which use these tools in turn; these know all commands that objects can be changed by.
     ///
     /// # Panics
     /// If there is no tool.
     #[must_use]
     pub fn start(tools: Vec<Cli>, seed: u64) -> Self {
+        Self::start_with(tools, seed, true)
+    }
+
+    /// The same with tools of which not all can move objects.
+    ///
+    /// # Panics
+    /// If there is no tool.
+    #[must_use]
+    pub fn start_without_moves(tools: Vec<Cli>, seed: u64) -> Self {
+        Self::start_with(tools, seed, false)
+    }
+
+    fn start_with(tools: Vec<Cli>, seed: u64, moves: bool) -> Self {
         assert!(!tools.is_empty(), "clients need a tool");
-        let shared = Arc::new(Shared::new(tools));
+        let shared = Arc::new(Shared::new(tools, moves));
         let start = |number| {
             let shared = Arc::clone(&shared);
             thread::spawn(move || work(&shared, number, Rng::new(seed ^ (number + 1) << 32)))
@@ -202,6 +215,8 @@ impl Successes {
 #[derive(Debug)]
 struct Shared {
     tools: Vec<Cli>,
+    /// Whether the tools can move objects.
+    moves: bool,
     recorder: Recorder,
     successes: Successes,
     /// Keys that were written once and acknowledged.
@@ -211,9 +226,10 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(tools: Vec<Cli>) -> Self {
+    fn new(tools: Vec<Cli>, moves: bool) -> Self {
         Self {
             tools,
+            moves,
             recorder: Recorder::default(),
             successes: Successes::default(),
             archive: Mutex::default(),
@@ -232,9 +248,14 @@ impl Shared {
             assert_eq!(self.get(cli, key), Outcome::Found(Some(*value)), "{key} was acknowledged");
             expected.insert(key.clone(), body_len(*value));
         }
+        let mut places: BTreeMap<Value, String> = BTreeMap::new();
         for key in self.recorder.keys() {
             match self.get(cli, &key) {
-                Outcome::Found(Some(value)) => drop(expected.insert(key, body_len(value))),
+                Outcome::Found(Some(value)) => {
+                    let other = places.insert(value, key.clone());
+                    assert!(other.is_none(), "{value:x} was moved, and is at {key} and at {other:?}");
+                    expected.insert(key, body_len(value));
+                }
                 Outcome::Found(None) => {}
                 other => panic!("{key} cannot be read with all members there: {other:?}"),
             }
@@ -286,6 +307,24 @@ impl Shared {
         self.settle(key, called, called_ns, operation, outcome)
     }
 
+    /// Puts under a name of its own, and moves it to the key: for the one a delete, for the other a put.
+    fn put_and_move(&self, cli: &Cli, key: &str, value: Value) {
+        let staged = format!("staged/{value:x}");
+        if self.put(cli, &staged, Operation::Put(value), value) != Outcome::Done {
+            return;
+        }
+        let (called, called_ns) = (Instant::now(), self.recorder.now_ns());
+        let (from, to) = (format!("{BUCKET}/{staged}"), format!("{BUCKET}/{key}"));
+        let output = cli.invoke(["mv", &from, &to]).within(PATIENCE).run();
+        let outcome = match output.code {
+            Some(0) => Outcome::Done,
+            Some(5) => Outcome::Unknown,
+            code => panic!("mv {staged} {key}: {code:?} {}", output.stderr),
+        };
+        self.settle(&staged, called, called_ns, Operation::Delete, outcome);
+        self.settle(key, called, called_ns, Operation::Put(value), outcome);
+    }
+
     fn delete(&self, cli: &Cli, key: &str) -> Outcome {
         let (called, called_ns) = (Instant::now(), self.recorder.now_ns());
         let output = cli.invoke(["rm", &format!("{BUCKET}/{key}")]).within(PATIENCE).run();
@@ -322,6 +361,7 @@ fn work(shared: &Shared, number: u64, mut rng: Rng) {
         let generation = shared.generation.load(Ordering::Relaxed);
         let key = format!("shared/{generation}/{}", rng.below(KEYS));
         match rng.below(20) {
+            4..6 if shared.moves => shared.put_and_move(cli, &key, fresh()),
             0..6 => {
                 let value = fresh();
                 shared.put(cli, &key, Operation::Put(value), value);

@@ -57,7 +57,7 @@ pub fn run(upgrade: &Upgrade) -> Result<(), Box<dyn Error>> {
     let present = Cli { program: upgrade.to.join("xdpfs-cli"), ..earlier.clone() };
 
     let began = Instant::now();
-    let mut load = Load::start(vec![earlier, present.clone()], upgrade.seed);
+    let mut load = Load::start_without_moves(vec![earlier, present.clone()], upgrade.seed);
     goes_on(&load, "all processes of the earlier release")?;
     for (step, member) in order(&cluster)?.into_iter().enumerate() {
         load.use_generation(step as u64 + 1);

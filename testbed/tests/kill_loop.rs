@@ -1,4 +1,4 @@
-//! Clients put, get, overwrite and delete without a pause while members of the cluster are killed at random moments
+//! Clients put, get, overwrite, move and delete without a pause while members of the cluster are killed at random moments
 //! and come back. What the clients saw must be what one single store could have answered; what was acknowledged must
 //! be there at the end; and the loop must go on soon after every kill.
 //!

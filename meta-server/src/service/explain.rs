@@ -11,7 +11,7 @@ use super::{
     candidates::{location, wanted},
     gateway::{Call, no_randomness},
     name::ObjectName,
-    objects::to_proto,
+    objects::held_to_proto,
 };
 use crate::{
     placement::{
@@ -62,7 +62,7 @@ impl Gateway {
                 judged.map(|((node, candidate), why)| judged_node(node, candidate, why)).collect();
             return Ok(response);
         };
-        response.object = Some(to_proto(bucket, &name.key, object));
+        response.object = Some(held_to_proto(bucket, &name.key, object));
         self.explain_object(&state, term, (bucket, object), &mut response);
         let count = match request.chunks as usize {
             0 => CHUNKS_USUAL,

@@ -139,7 +139,7 @@ pub(super) fn addresses(state: &State, nodes: impl IntoIterator<Item = NodeId>) 
         .collect()
 }
 
-fn held_to_proto(bucket: &Bucket, key: &str, object: &Object) -> proto::Object {
+pub(super) fn held_to_proto(bucket: &Bucket, key: &str, object: &Object) -> proto::Object {
     to_proto(&bucket.name, key, object, object.durable_replicas(bucket.replicas))
 }
 

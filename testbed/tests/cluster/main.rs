@@ -7,6 +7,7 @@ mod access;
 mod backup;
 mod bad_input;
 mod console;
+mod copies;
 mod debug_bundle;
 mod edge;
 mod formats;
