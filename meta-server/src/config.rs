@@ -425,7 +425,7 @@ pub struct Arguments {
     /// Which messages are logged: a level, such as `debug`, or MODULE=LEVEL, separated by commas.
     ///
     /// raft-rs, whose words come by slog, speaks at length; what matters of it is logged by this program itself.
-    #[arg(long, env = "XDPFS_LOG", value_name = "FILTER", default_value = "info,slog=warn")]
+    #[arg(long, env = "XDPFS_LOG", value_name = "FILTER", default_value = "info,raft=warn")]
     pub log: LogFilter,
     /// Send traces of clients' requests to this OpenTelemetry collector, by OTLP over gRPC. By default nowhere.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "http://HOST:PORT")]
