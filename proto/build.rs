@@ -4,10 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "xdpfs/access/v1/access.proto",
     "xdpfs/admin/v1/admin.proto",
     "xdpfs/backup/v1/backup.proto",
+    "xdpfs/members/v1/members.proto",
     "xdpfs/meta/v1/meta.proto",
     "xdpfs/node/v1/node.proto",
     "xdpfs/raft/v1/raft.proto",

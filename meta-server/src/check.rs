@@ -8,14 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::BytesMut;
-
 use crate::{
-    consensus,
+    config::ConsensusConfig,
+    consensus::{self, Bootstrap, StartError},
     directory_lock::DirectoryLock,
     server::STORE,
-    state_machine::{SnapshotError, State},
-    storage::{LogStore as _, Recovered, SledStore, SnapshotMeta, SnapshotSource, StoreError, crc32c},
+    state_machine::State,
+    storage::{LogStore as _, SledStore, StoreError},
 };
 
 /// Why a store is no good, or can't be looked at.
@@ -42,9 +41,9 @@ pub enum CheckError {
         /// Which one.
         directory: PathBuf,
     },
-    /// The snapshot is whole and means nothing.
-    #[error("the snapshot makes no sense")]
-    Snapshot(#[from] SnapshotError),
+    /// No server could go on from what is stored.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The store is damaged.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,19 +93,24 @@ pub fn check_store(directory: &Path) -> Result<StoreReport, CheckError> {
         .ok_or_else(|| CheckError::InUse { directory: named() })?;
     let (store, recovered) = SledStore::open(&directory.join(STORE))?;
     let identity = recovered.identity.clone().ok_or_else(|| CheckError::Empty { directory: named() })?;
-    let mut state = match &recovered.snapshot {
-        Some(meta) => read_snapshot(&store.snapshots(), meta)?,
+    let state = match &recovered.snapshot {
+        Some(meta) => consensus::load_snapshot(&store.snapshots(), meta)?,
         None => State::default(),
     };
-    let commit_index = replay(&mut state, &recovered);
-    let snapshot = recovered.snapshot.unwrap_or_default();
+    let (term, snapshot) = (recovered.hard_state.term, recovered.snapshot.clone().unwrap_or_default());
+    let last_index = recovered.compacted.index + recovered.entries.len() as u64;
+    let config = ConsensusConfig::default();
+    let bootstrap = Bootstrap { recovered, identity: identity.clone(), config };
+    let (state, commit_index) = consensus::replay(bootstrap, state).map_err(StartError::from)?;
+    let configuration = state.members().configuration();
+    let voters: Vec<u64> = configuration.voters.iter().copied().collect();
     Ok(StoreReport {
         id: identity.raft_id,
         cluster_id: identity.cluster_id,
-        voters: if snapshot.voters.is_empty() { identity.voters } else { snapshot.voters },
-        term: recovered.hard_state.term,
+        voters: if voters.is_empty() { identity.voters } else { voters },
+        term,
         commit_index,
-        last_index: recovered.compacted.index + recovered.entries.len() as u64,
+        last_index,
         snapshot_index: snapshot.position.index,
         snapshot_bytes: snapshot.total_bytes,
         buckets: state.bucket_count() as u64,
@@ -114,27 +118,4 @@ pub fn check_store(directory: &Path) -> Result<StoreReport, CheckError> {
         object_bytes: state.object_bytes(),
         digest: state.digest(),
     })
-}
-
-fn read_snapshot(source: &impl SnapshotSource, meta: &SnapshotMeta) -> Result<State, CheckError> {
-    let mut bytes = BytesMut::new();
-    for part in 0..meta.parts {
-        let damaged = || StoreError::Damaged { what: format!("part {part} of the snapshot is missing") };
-        bytes.extend_from_slice(&source.part(meta.generation, part)?.ok_or_else(damaged)?);
-    }
-    if (bytes.len() as u64, crc32c(&bytes)) != (meta.total_bytes, meta.crc32c) {
-        let what = "the snapshot's parts are not those that it was made of".to_owned();
-        return Err(StoreError::Damaged { what }.into());
-    }
-    Ok(State::decode(bytes.freeze())?)
-}
-
-/// Applies what is agreed on, and gives the last such entry.
-fn replay(state: &mut State, recovered: &Recovered) -> u64 {
-    let applied = recovered.snapshot.as_ref().map_or(0, |meta| meta.position.index);
-    let commit = recovered.hard_state.commit.max(applied);
-    for entry in recovered.entries.iter().filter(|entry| (applied + 1..=commit).contains(&entry.index)) {
-        consensus::apply(state, entry);
-    }
-    commit
 }

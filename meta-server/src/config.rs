@@ -13,6 +13,7 @@ use std::{
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
 use xdpfs_observe::LogFilter;
+use xdpfs_proto::state::v1 as pb;
 use xdpfs_settings::{Reloader, Settings, mark_reloaded};
 use xdpfs_trace::{Endpoint, Ratio};
 
@@ -24,15 +25,21 @@ const KEY_FILE_BYTES_MAX: u64 = 4096;
 /// Everything that a server needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This server's Raft id; one of `members`.
+    /// This server's Raft id; one of `members`. Zero: the one that its data directory has, or that the cluster gives it
+    /// when it joins.
     pub id: u64,
-    /// All servers of the cluster, in the order of their ids.
+    /// The servers that the cluster begins with, in the order of their ids. Once it has begun, its log says who they are.
+    /// Of a server that joins only itself.
     pub members: Vec<Member>,
     /// Holds the store. Belongs to one server for life.
     pub data_dir: PathBuf,
     /// Whether an empty data directory is the beginning of a new cluster. Otherwise it is an error: a server that has
     /// lost its store must not vote again under its old id.
     pub bootstrap: bool,
+    /// Which cluster to join if the data directory is empty, or if it has not become a member yet.
+    pub join: Option<Join>,
+    /// Whether a damaged store is moved aside, so that the server joins anew.
+    pub quarantine: bool,
     /// Where to listen for other servers. None: this member's own address.
     pub listen_peer: Option<SocketAddr>,
     /// Where to listen for clients and data nodes. None: this member's own address.
@@ -66,6 +73,17 @@ pub struct Config {
     pub audit_log: Option<PathBuf>,
 }
 
+/// How a server joins a cluster that runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Join {
+    /// Where some of its metadata servers serve clients, as `host:port`.
+    pub endpoints: Vec<String>,
+    /// Whether it does not vote until somebody says so.
+    pub learner: bool,
+    /// What it shows: a key with the right admin on all buckets. None: its certificate, or nothing.
+    pub key: Option<Credential>,
+}
+
 /// What is kept of a root key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RootKey {
@@ -90,6 +108,14 @@ pub struct Member {
     pub peer_address: String,
     /// `host:port` for clients and data nodes.
     pub client_address: String,
+}
+
+impl Member {
+    /// As the log carries it.
+    pub(crate) fn record(&self) -> pb::MetaMember {
+        let Self { id, peer_address, client_address } = self.clone();
+        pb::MetaMember { id, peer_address, client_address, ..pb::MetaMember::default() }
+    }
 }
 
 /// Durations that clients and data nodes notice.
@@ -175,6 +201,15 @@ pub enum ConfigError {
     /// The own id must be a member's.
     #[error("server {0} is not among the members")]
     NotAMember(u64),
+    /// It does not say which server this is.
+    #[error(
+        "give --id and --member for a server of a new cluster, or --address, and --join for its first start, for one \
+         that joins a cluster"
+    )]
+    Nobody,
+    /// A store can be given up only for a new beginning.
+    #[error("--quarantine makes a server join anew: give --join, too")]
+    QuarantineWithoutJoin,
     /// Each id names one server.
     #[error("server {0} is there twice")]
     Twice(u64),
@@ -196,9 +231,9 @@ pub enum ConfigError {
     /// A server that serves nothing is of no use.
     #[error("the number of requests that are served at once must not be zero")]
     NoRequests,
-    /// The file with the root key can't be used.
-    #[error("the root key can't be read from {}: {why}", .file.display())]
-    RootKey {
+    /// The file with a key can't be used.
+    #[error("the key can't be read from {}: {why}", .file.display())]
+    KeyFile {
         /// Which file.
         file: PathBuf,
         /// Why; without anything of its content.
@@ -219,6 +254,8 @@ impl Config {
             members,
             data_dir,
             bootstrap: false,
+            join: None,
+            quarantine: false,
             listen_peer: None,
             listen_client: None,
             times: Times::default(),
@@ -243,15 +280,20 @@ impl Config {
     ///
     /// The parts contradict each other.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.members.iter().any(|member| member.id == 0) {
+        let is_nameless = self.id == 0 && self.members.len() == 1 && !self.bootstrap;
+        if self.members.iter().any(|member| member.id == 0) && !is_nameless {
             return Err(ConfigError::ZeroId);
+        }
+        if self.quarantine && self.join.is_none() {
+            return Err(ConfigError::QuarantineWithoutJoin);
         }
         if let Some(pair) = self.members.windows(2).find(|pair| pair[0].id == pair[1].id) {
             return Err(ConfigError::Twice(pair[0].id));
         }
         self.own_member().ok_or(ConfigError::NotAMember(self.id))?;
         let addresses = self.members.iter().flat_map(|member| [&member.peer_address, &member.client_address]);
-        if let Some(bad) = addresses.into_iter().find(|address| !is_host_and_port(address)) {
+        let endpoints = self.join.iter().flat_map(|join| &join.endpoints);
+        if let Some(bad) = addresses.chain(endpoints).find(|address| !is_host_and_port(address)) {
             return Err(ConfigError::Address(bad.clone()));
         }
         if self.requests_max == 0 {
@@ -288,6 +330,14 @@ impl Config {
     pub fn check_address(&self, address: SocketAddr) -> Result<(), ConfigError> {
         let is_good = self.tls.is_some() || self.insecure || address.ip().is_loopback();
         if is_good { Ok(()) } else { Err(ConfigError::Insecure(address)) }
+    }
+
+    /// This server has this id from now on.
+    pub(crate) fn become_server(&mut self, id: u64) {
+        if self.id == 0 {
+            self.id = id;
+            self.members.iter_mut().for_each(|member| member.id = id);
+        }
     }
 
     /// This server's own entry.
@@ -343,20 +393,37 @@ impl std::str::FromStr for Member {
 /// The options that are read again while the server runs. Certificates are followed all the time.
 const RELOADED: &[&str] = &["connections-max", "log", "requests-max", "root-key-file", "trace-sample"];
 
+/// Where a server that joins is reached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct OwnAddress {
+    peer: String,
+    client: String,
+}
+
+impl std::str::FromStr for OwnAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (peer, client) = text.split_once(',').ok_or("expected PEER_ADDRESS,CLIENT_ADDRESS")?;
+        Ok(Self { peer: peer.trim().to_owned(), client: client.trim().to_owned() })
+    }
+}
+
 /// The command line of `xdpfs-meta-server`.
 #[derive(Debug, Parser)]
 #[command(name = "xdpfs-meta-server", version, about = "A metadata server of xdpfs")]
 pub struct Arguments {
-    /// This server's id.
-    #[arg(long, env = "XDPFS_META_ID")]
-    id: u64,
-    /// Every server of the cluster, this one too: its id, its address for other servers, its address for clients.
+    /// This server's id, if it is one of those that the cluster begins with.
+    #[arg(long, env = "XDPFS_META_ID", requires = "members", conflicts_with = "address")]
+    id: Option<u64>,
+    /// Every server that the cluster begins with, this one too: its id, its address for other servers, its address for
+    /// clients. Later the cluster itself knows its servers (xdpfs-cli meta list), and this list does not matter.
     #[arg(
         long = "member",
         env = "XDPFS_META_MEMBERS",
         value_name = "ID,PEER_ADDRESS,CLIENT_ADDRESS",
         value_delimiter = ';',
-        required = true
+        requires = "id"
     )]
     members: Vec<Member>,
     /// Where the server keeps its log and its snapshots.
@@ -366,6 +433,31 @@ pub struct Arguments {
     /// server that lost its directory must not vote again under its old id.
     #[arg(long, env = "XDPFS_META_BOOTSTRAP")]
     bootstrap: bool,
+    /// Join the cluster that one of these metadata servers belongs to, if the data directory is empty: as a server with a
+    /// new id, which gets a copy of everything and votes once it has caught up. Later starts need it no more, and may have
+    /// it all the same.
+    #[arg(
+        long,
+        env = "XDPFS_META_JOIN",
+        value_name = "ENDPOINT",
+        value_delimiter = ',',
+        requires = "address"
+    )]
+    #[arg(conflicts_with = "bootstrap")]
+    join: Vec<String>,
+    /// Where a server that joins is reached: its address for other servers, its address for clients.
+    #[arg(long, env = "XDPFS_META_ADDRESS", value_name = "PEER_ADDRESS,CLIENT_ADDRESS")]
+    address: Option<OwnAddress>,
+    /// Join without a vote until xdpfs-cli meta add or replace gives it one.
+    #[arg(long, env = "XDPFS_META_LEARNER", requires = "join")]
+    learner: bool,
+    /// A file with an access key that has the right admin on all buckets, to join with where there are no certificates.
+    #[arg(long, env = "XDPFS_META_JOIN_KEY_FILE", value_name = "FILE", requires = "join")]
+    join_key_file: Option<PathBuf>,
+    /// If the store is damaged, move it aside within the data directory and join anew, under a new id. The old id stays a
+    /// member until somebody removes it.
+    #[arg(long, env = "XDPFS_META_QUARANTINE", requires = "join")]
+    quarantine: bool,
     /// Listen here for other servers, if not at the member's own address.
     #[arg(long, env = "XDPFS_META_LISTEN_PEER", value_name = "ADDRESS")]
     listen_peer: Option<SocketAddr>,
@@ -472,8 +564,21 @@ impl Arguments {
     ///
     /// The arguments contradict each other.
     pub fn into_config(self) -> Result<Config, ConfigError> {
-        let mut config = Config::new(self.id, self.members, self.data_dir);
+        let mut config = match (self.id, self.address) {
+            (Some(0), _) => return Err(ConfigError::ZeroId),
+            (Some(id), None) => Config::new(id, self.members, self.data_dir),
+            (None, Some(OwnAddress { peer, client })) => {
+                let own = Member { id: 0, peer_address: peer, client_address: client };
+                Config::new(0, vec![own], self.data_dir)
+            }
+            (Some(_), Some(_)) | (None, None) => return Err(ConfigError::Nobody),
+        };
         config.bootstrap = self.bootstrap;
+        if !self.join.is_empty() {
+            let key = self.join_key_file.as_deref().map(read_key).transpose()?;
+            config.join = Some(Join { endpoints: self.join, learner: self.learner, key });
+        }
+        config.quarantine = self.quarantine;
         config.listen_peer = self.listen_peer;
         config.listen_client = self.listen_client;
         config.listen_http = self.http_listen;
@@ -489,7 +594,8 @@ impl Arguments {
         config.requests_max = self.requests_max;
         config.consensus.snapshot_entries = self.snapshot_count;
         config.consensus.log_entries_kept = self.snapshot_count / 2;
-        config.root_key = self.root_key_file.as_deref().map(read_root_key).transpose()?;
+        config.root_key =
+            self.root_key_file.as_deref().map(read_key).transpose()?.as_ref().map(RootKey::from);
         config.open = self.open;
         config.audit_log = self.audit_log;
         config.check()?;
@@ -497,17 +603,17 @@ impl Arguments {
     }
 }
 
-fn read_root_key(file: &Path) -> Result<RootKey, ConfigError> {
-    let bad = |why: String| ConfigError::RootKey { file: file.to_owned(), why };
+fn read_key(file: &Path) -> Result<Credential, ConfigError> {
+    let bad = |why: String| ConfigError::KeyFile { file: file.to_owned(), why };
     let mut text = String::new();
     let opened = File::open(file).map_err(|error| bad(error.to_string()))?;
     opened.take(KEY_FILE_BYTES_MAX).read_to_string(&mut text).map_err(|error| bad(error.to_string()))?;
     let credential: Credential =
         text.trim().parse().map_err(|error: MalformedCredential| bad(error.to_string()))?;
     if is_for_everybody(file) {
-        tracing::warn!(file = %file.display(), "everybody on this machine can read the root key: chmod o-r");
+        tracing::warn!(file = %file.display(), "everybody on this machine can read the key: chmod o-r");
     }
-    Ok(RootKey::from(&credential))
+    Ok(credential)
 }
 
 fn is_for_everybody(file: &Path) -> bool {
@@ -539,7 +645,7 @@ mod tests {
         std::fs::write(&file, format!("{}\n", credential.to_text())).unwrap();
         assert_eq!(start(&file).unwrap().root_key, Some(RootKey::from(&credential)));
         let error = start(&directory.path().join("none")).unwrap_err();
-        assert!(error.contains("none") && error.contains("root key"), "{error}");
+        assert!(error.contains("none") && error.contains("the key"), "{error}");
         std::fs::write(&file, format!("{}x", credential.to_text())).unwrap();
         let error = start(&file).unwrap_err();
         assert!(error.contains("a dot and its secret") && !error.contains(credential.secret()), "{error}");
@@ -563,6 +669,18 @@ mod tests {
     }
 
     #[test]
+    fn server_that_joins_has_no_id_of_its_own() {
+        let joins =
+            parse(&["--data-dir", "d", "--address", "a:1,a:2", "--join", "b:2,c:2", "--learner"]).unwrap();
+        assert_eq!((joins.id, joins.own_member().unwrap().client_address.as_str()), (0, "a:2"));
+        let endpoints = vec!["b:2".to_owned(), "c:2".to_owned()];
+        assert_eq!(joins.join, Some(Join { endpoints, learner: true, key: None }));
+        let mut later = parse(&["--data-dir", "d", "--address", "a:1,a:2"]).unwrap();
+        later.become_server(9);
+        assert_eq!((later.id, later.voters()), (9, vec![9]));
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         let check = |arguments: &[&str], expect: &str| {
             let error = parse(&[&["--data-dir", "d"], arguments].concat()).unwrap_err();
@@ -571,6 +689,13 @@ mod tests {
         check(&["--id", "3", "--member", "1,a:1,a:2"], "not among the members");
         check(&["--id", "1", "--member", "1,a:1,a:2;1,b:1,b:2"], "twice");
         check(&["--id", "0", "--member", "0,a:1,a:2"], "zero");
+        check(&["--id", "1"], "--member");
+        check(&[], "--address");
+        check(&["--join", "a:1"], "--address");
+        check(&["--address", "a:1"], "PEER_ADDRESS,CLIENT_ADDRESS");
+        check(&["--address", "a:1,a:2", "--join", "a"], "HOST:PORT");
+        check(&["--address", "a:1,a:2", "--quarantine"], "--join");
+        check(&["--address", "a:1,a:2", "--join", "b:2", "--bootstrap"], "--bootstrap");
         check(&["--id", "1", "--member", "1,a:1"], "ID,PEER_ADDRESS");
         check(&["--id", "1", "--member", "1,a:1,a"], "HOST:PORT");
         check(&["--id", "1", "--member", "1,a:1,a:2", "--requests-max", "0"], "zero");

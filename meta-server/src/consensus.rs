@@ -10,16 +10,19 @@ mod apply;
 mod core;
 mod log_thread;
 mod log_view;
+mod membership;
 mod messages;
 mod raft_loop;
 mod reads;
+mod replay;
 
 #[cfg(test)]
 mod simulation;
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard,
         mpsc::{SyncSender, TrySendError},
     },
     thread::JoinHandle,
@@ -32,13 +35,17 @@ use tokio::sync::{oneshot, watch};
 use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
-pub(crate) use self::apply::apply;
+pub(crate) use self::replay::replay;
 pub use self::{
     core::{Bootstrap, ReceivedSnapshot},
     messages::{ConversionError, message_from_wire, message_to_wire},
     raft_loop::{StartError, start},
 };
-use crate::{state_machine::State, storage::LogPosition};
+pub(crate) use self::{membership::configuration_of, raft_loop::load_snapshot};
+use crate::{
+    state_machine::{Configuration, Members, State},
+    storage::LogPosition,
+};
 
 /// Inputs that wait for the raft loop. Those of clients and peers are refused beyond this.
 const INPUTS_MAX: usize = 8192;
@@ -55,6 +62,8 @@ pub enum Input {
         position: LogPosition,
         /// The cluster's id, when it has just become known.
         cluster_id: Option<String>,
+        /// Who the members are, when that has just changed.
+        members: Option<Arc<Members>>,
     },
     /// Another server's message.
     Message(Box<Message>),
@@ -66,6 +75,8 @@ pub enum Input {
     Propose(Proposal),
     /// A client wants to read what is committed now.
     Read(Read),
+    /// Others say that this server was removed from the cluster.
+    Removed,
     /// How sending a snapshot to a server ended.
     SnapshotSent(u64, SnapshotStatus),
     /// A local snapshot is durable, or was given up.
@@ -74,8 +85,8 @@ pub enum Input {
     SnapshotTaken(LogPosition, Vec<Bytes>),
     /// End the loop.
     Stop,
-    /// Give leadership away.
-    TransferLeadership,
+    /// Give leadership away: to this server, or else to the one that lags the least.
+    TransferLeadership(Option<u64>),
     /// A message to this server was lost.
     Unreachable(u64),
 }
@@ -155,11 +166,15 @@ pub struct RaftStatus {
     pub commit_index: u64,
     /// Entries up to this one are in this server's state.
     pub applied_index: u64,
-    /// On the leader: every voter.
+    /// On the leader: every server that takes part.
     pub voters: Vec<VoterStatus>,
+    /// Who takes part, as far as this server knows.
+    pub configuration: Configuration,
+    /// This server was removed from the cluster, and does nothing any more.
+    pub removed: bool,
 }
 
-/// What a leader knows about a voter.
+/// What a leader knows about a server that takes part.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct VoterStatus {
     /// Which one.
@@ -168,6 +183,8 @@ pub struct VoterStatus {
     pub matched_index: u64,
     /// It was heard of of late.
     pub active: bool,
+    /// It gets the log and does not vote.
+    pub learner: bool,
 }
 
 /// How long the stages of a change take on this server. Clones are the same.
@@ -193,7 +210,21 @@ pub struct Consensus {
     inputs: InputSender,
     state: Arc<RwLock<State>>,
     status: watch::Receiver<RaftStatus>,
+    members: watch::Receiver<Arc<Members>>,
     cluster_id: Arc<OnceLock<String>>,
+    first_voters: Arc<[u64]>,
+    moves: Arc<Mutex<BTreeMap<u64, Moved>>>,
+}
+
+/// Where a member says that it is, other than where it is listed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Moved {
+    /// Which one.
+    pub(crate) id: u64,
+    /// For other servers.
+    pub(crate) peer_address: String,
+    /// For clients and data nodes.
+    pub(crate) client_address: String,
 }
 
 /// Feeds the raft loop.
@@ -201,6 +232,13 @@ pub struct Consensus {
 pub struct InputSender(SyncSender<Input>);
 
 impl InputSender {
+    /// One of a test's own, and what comes out of it.
+    #[cfg(test)]
+    pub(crate) fn channel() -> (Self, std::sync::mpsc::Receiver<Input>) {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(INPUTS_MAX);
+        (Self(sender), receiver)
+    }
+
     /// Hands over an input that may be lost. False: it was.
     pub fn offer(&self, input: Input) -> bool {
         self.0.try_send(input).is_ok()
@@ -302,6 +340,48 @@ impl Consensus {
         self.status.clone()
     }
 
+    /// The voters that the cluster began with, which the log's changes of them build on.
+    #[must_use]
+    pub fn first_voters(&self) -> &[u64] {
+        &self.first_voters
+    }
+
+    /// A member says where it is.
+    pub(crate) fn hear_of_move(&self, id: u64, peer_address: &str, client_address: &str) {
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let (peer_address, client_address) = (peer_address.to_owned(), client_address.to_owned());
+        moves.insert(id, Moved { id, peer_address, client_address });
+    }
+
+    /// A member that says that it is elsewhere than it is listed.
+    pub(crate) fn moved(&self) -> Option<Moved> {
+        let members = self.members();
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        moves.retain(|id, moved| {
+            members.find(*id).is_some_and(|member| {
+                (&member.peer_address, &member.client_address) != (&moved.peer_address, &moved.client_address)
+            })
+        });
+        moves.values().next().cloned()
+    }
+
+    /// Others have said that this server was removed from the cluster.
+    pub fn remove(&self) {
+        self.inputs.offer(Input::Removed);
+    }
+
+    /// Who the members are, by the entries that this server has applied. Cheaper than a look at the state.
+    #[must_use]
+    pub fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members.borrow())
+    }
+
+    /// Tells of every change of the members.
+    #[must_use]
+    pub fn watch_members(&self) -> watch::Receiver<Arc<Members>> {
+        self.members.clone()
+    }
+
     /// None until the cluster has agreed on one.
     #[must_use]
     pub fn cluster_id(&self) -> Option<&str> {
@@ -310,7 +390,12 @@ impl Consensus {
 
     /// Asks the server that lags the least to lead, if this one does.
     pub fn transfer_leadership(&self) {
-        self.inputs.offer(Input::TransferLeadership);
+        self.inputs.offer(Input::TransferLeadership(None));
+    }
+
+    /// Asks this server to lead, if the one that is asked does.
+    pub fn transfer_leadership_to(&self, id: u64) {
+        self.inputs.offer(Input::TransferLeadership(Some(id)));
     }
 
     fn input(&self, input: Input) -> Result<(), ConsensusError> {

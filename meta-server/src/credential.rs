@@ -95,7 +95,7 @@ impl PartialEq for SecretHash {
 impl Eq for SecretHash {}
 
 /// An access key with its secret.
-#[derive(Clone)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Credential {
     id: KeyId,
     secret: String,

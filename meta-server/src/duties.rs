@@ -1,10 +1,11 @@
-//! What only a leader does, without being asked: it gives the cluster its id, keeps the secrets for capabilities fresh,
+//! What only a leader does, without being asked: it gives the cluster its id, writes down who its members are, keeps the
+//! secrets for capabilities fresh,
 //! ends uploads whose lease has ended, and closes a cluster that has a root key.
 //!
 //! Invariant: two leaders in a row do no harm. Whether a duty takes effect is decided where its command is applied.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -14,8 +15,8 @@ use xdpfs_proto::state::v1::{self as pb, command};
 
 use crate::{
     clock::millis,
-    config::Times,
-    consensus::Role,
+    config::{Member, Times},
+    consensus::{Moved, Role},
     service::{Gateway, Refusal, RequestId, new_key},
     state_machine::State,
 };
@@ -72,10 +73,26 @@ fn due(gateway: &Gateway) -> Option<Duty> {
     let now_ms = gateway.now_ms();
     let config = gateway.config();
     let state = gateway.state();
+    if !state.cluster_id().is_empty() && !state.members().is_known() && knows_all_voters(gateway) {
+        return Some(Duty::SeedMembers);
+    }
     if gateway.live().root_key().is_some() && !state.access_keys().is_closed() {
         return Some(Duty::CloseAccess);
     }
+    if let Some(moved) = own_move(gateway, &state).or_else(|| gateway.consensus().moved()) {
+        return Some(Duty::UpdateMember(moved));
+    }
     next_duty(&state, &config.times, now_ms)
+}
+
+/// Where this server is, if it is listed elsewhere.
+fn own_move(gateway: &Gateway, state: &State) -> Option<Moved> {
+    let own = gateway.config().own_member()?;
+    let listed = state.members().find(own.id)?;
+    let is_as_listed =
+        (&listed.peer_address, &listed.client_address) == (&own.peer_address, &own.client_address);
+    let Member { id, peer_address, client_address } = own.clone();
+    (!is_as_listed).then_some(Moved { id, peer_address, client_address })
 }
 
 /// A new leader may have entries that it has yet to apply: what seems due to it may be done already.
@@ -83,13 +100,13 @@ async fn perform_one(gateway: &Gateway) -> Result<(), Refusal> {
     let deadline = Instant::now() + PATIENCE;
     gateway.read_barrier(deadline).await?;
     if let Some(duty) = due(gateway) {
-        gateway.propose(deadline, RequestId::NONE, duty.command()?).await?;
+        gateway.propose(deadline, RequestId::NONE, duty.command(&gateway.config().members)?).await?;
     }
     Ok(())
 }
 
 /// Something that a leader has to do now.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Duty {
     /// A new secret, behind the one of this number.
     AddKeyEpoch(u32),
@@ -99,6 +116,24 @@ enum Duty {
     ExpireUploads,
     /// The cluster's first id.
     InitCluster,
+    /// Who the members are, for the first time.
+    SeedMembers,
+    /// Where a member is, by its own word.
+    UpdateMember(Moved),
+}
+
+/// Whether the configuration names the very servers that vote: of a cluster without a list of its members, nobody has
+/// changed them.
+fn knows_all_voters(gateway: &Gateway) -> bool {
+    let voters: Vec<u64> = gateway.consensus().status().configuration.voters.into_iter().collect();
+    let is_same = gateway.config().voters() == voters;
+    static TOLD: Once = Once::new();
+    if !is_same {
+        TOLD.call_once(|| {
+            tracing::warn!(?voters, "--member names other servers than the cluster has: name these")
+        });
+    }
+    is_same
 }
 
 fn next_duty(state: &State, times: &Times, now_ms: u64) -> Option<Duty> {
@@ -117,7 +152,7 @@ fn next_duty(state: &State, times: &Times, now_ms: u64) -> Option<Duty> {
 }
 
 impl Duty {
-    fn command(self) -> Result<command::Kind, Refusal> {
+    fn command(self, members: &[Member]) -> Result<command::Kind, Refusal> {
         Ok(match self {
             Self::AddKeyEpoch(after) => {
                 command::Kind::AddKeyEpoch(pb::AddKeyEpoch { secret: new_key()?, after })
@@ -127,6 +162,13 @@ impl Duty {
             Self::InitCluster => {
                 command::Kind::InitCluster(pb::InitCluster { cluster_id: Uuid::new_v4().to_string() })
             }
+            Self::UpdateMember(Moved { id, peer_address, client_address }) => {
+                tracing::info!(id, peer_address, client_address, "a server says that it has moved");
+                command::Kind::UpdateMember(pb::UpdateMember { id, peer_address, client_address })
+            }
+            Self::SeedMembers => command::Kind::SeedMembers(pb::SeedMembers {
+                members: members.iter().map(Member::record).collect(),
+            }),
         })
     }
 }
@@ -140,7 +182,7 @@ mod tests {
     fn perform_all(state: &mut State, times: &Times, now_ms: u64) -> Vec<Duty> {
         let mut done = Vec::new();
         while let Some(duty) = next_duty(state, times, now_ms) {
-            let kind = Some(duty.command().unwrap());
+            let kind = Some(duty.clone().command(&[]).unwrap());
             state.apply(1, &pb::Command { time_ms: now_ms, kind, ..Default::default() });
             done.push(duty);
         }

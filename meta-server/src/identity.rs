@@ -17,7 +17,8 @@ pub enum IdentityError {
     /// It holds nothing, and nobody says that it is new.
     #[error(
         "the data directory {} is empty: if this cluster has never run, start all its servers with --bootstrap; if this \
-         server has lost its store, it must not come back under its old id {id}", .directory.display()
+         server has lost its store, it must not come back under its old id {id}, but join anew: give --join and --address \
+         instead of --id and --member", .directory.display()
     )]
     Empty {
         /// Where.
@@ -35,18 +36,14 @@ pub enum IdentityError {
         /// Which server is configured.
         configured: u64,
     },
-    /// It was made for other members.
+    /// It holds nothing, and there is no cluster to join.
     #[error(
-        "the data directory {} belongs to a cluster of the servers {stored:?}, and the configuration names \
-         {configured:?}", .directory.display()
+        "the data directory {} is empty, and there is no cluster to join: give --join ENDPOINT with the address of one \
+         of its metadata servers", .directory.display()
     )]
-    OtherMembers {
+    Nowhere {
         /// Where.
         directory: PathBuf,
-        /// Who the members were.
-        stored: Vec<u64>,
-        /// Who the members are said to be.
-        configured: Vec<u64>,
     },
     /// The identity of a new server could not be stored.
     #[error("the identity of a new server cannot be stored")]
@@ -54,34 +51,41 @@ pub enum IdentityError {
 }
 
 /// The identity to go on with: the stored one if it fits the configuration, or a new one, made durable here before
-/// anything can vote.
+/// anything can vote. `joined` is what a cluster has given to a server with an empty directory.
+///
+/// Which members the configuration names is no part of it: the log says who they are, and has done so since the first
+/// start.
 pub(crate) fn establish(
     config: &Config,
     store: &mut impl LogStore,
     stored: Option<Identity>,
+    joined: Option<Identity>,
 ) -> Result<Identity, IdentityError> {
     let Some(stored) = stored else {
-        return begin(config, store);
+        return begin(config, store, joined);
     };
     let directory = config.data_dir.clone();
-    if stored.raft_id != config.id {
+    if config.id != 0 && stored.raft_id != config.id {
         let (stored, configured) = (stored.raft_id, config.id);
         return Err(IdentityError::OtherServer { directory, stored, configured });
-    }
-    let configured = config.voters();
-    let mut members = stored.voters.clone();
-    members.sort_unstable();
-    if members != configured {
-        return Err(IdentityError::OtherMembers { directory, stored: members, configured });
     }
     Ok(stored)
 }
 
-fn begin(config: &Config, store: &mut impl LogStore) -> Result<Identity, IdentityError> {
-    if !config.bootstrap {
-        return Err(IdentityError::Empty { directory: config.data_dir.clone(), id: config.id });
-    }
-    let identity = Identity { raft_id: config.id, cluster_id: String::new(), voters: config.voters() };
+fn begin(
+    config: &Config,
+    store: &mut impl LogStore,
+    joined: Option<Identity>,
+) -> Result<Identity, IdentityError> {
+    let directory = || config.data_dir.clone();
+    let identity = match joined {
+        Some(joined) => joined,
+        None if config.bootstrap => {
+            Identity { raft_id: config.id, cluster_id: String::new(), voters: config.voters() }
+        }
+        None if config.id == 0 => return Err(IdentityError::Nowhere { directory: directory() }),
+        None => return Err(IdentityError::Empty { directory: directory(), id: config.id }),
+    };
     store.stage(Change::Identity(identity.clone()));
     store.sync()?;
     Ok(identity)
@@ -105,7 +109,7 @@ mod tests {
 
     fn establish_in(directory: &TempDir, config: &Config) -> Result<Identity, IdentityError> {
         let (mut store, recovered) = SledStore::open(directory.path()).unwrap();
-        establish(config, &mut store, recovered.identity)
+        establish(config, &mut store, recovered.identity, None)
     }
 
     #[test]
@@ -124,7 +128,28 @@ mod tests {
         establish_in(&directory, &config(1, &[1, 2, 3], true)).unwrap();
         let refused = establish_in(&directory, &config(2, &[1, 2, 3], true)).unwrap_err();
         assert!(matches!(refused, IdentityError::OtherServer { stored: 1, configured: 2, .. }), "{refused}");
-        let refused = establish_in(&directory, &config(1, &[1, 2, 4], true)).unwrap_err();
-        assert!(matches!(refused, IdentityError::OtherMembers { .. }), "{refused}");
+    }
+
+    #[test]
+    fn restart_with_another_list_of_members_is_no_other_cluster() {
+        let directory = TempDir::new().unwrap();
+        let made = establish_in(&directory, &config(1, &[1, 2, 3], true)).unwrap();
+        assert_eq!(establish_in(&directory, &config(1, &[1, 2, 4], true)).unwrap(), made);
+    }
+
+    #[test]
+    fn server_that_joins_is_whom_the_cluster_has_made_it_and_stays_that() {
+        let directory = TempDir::new().unwrap();
+        let nameless = config(0, &[0], false);
+        let refused = establish_in(&directory, &nameless).unwrap_err();
+        assert!(matches!(refused, IdentityError::Nowhere { .. }), "{refused}");
+        let joined = |raft_id| Identity { raft_id, cluster_id: "c".into(), voters: vec![1, 2, 3] };
+        let (mut store, recovered) = SledStore::open(directory.path()).unwrap();
+        let made = establish(&nameless, &mut store, recovered.identity, Some(joined(7))).unwrap();
+        assert_eq!(made, joined(7));
+        drop(store);
+        let (mut store, recovered) = SledStore::open(directory.path()).unwrap();
+        let again = establish(&nameless, &mut store, recovered.identity, Some(joined(8))).unwrap();
+        assert_eq!(again, joined(7));
     }
 }

@@ -17,10 +17,12 @@ mod duties;
 pub mod edges;
 mod hearsay;
 mod identity;
+mod join;
 pub mod liveness;
 mod metrics;
 mod peers;
 pub mod placement;
+mod quarantine;
 mod restore;
 mod server;
 mod service;
@@ -28,8 +30,11 @@ pub mod state_machine;
 pub mod storage;
 
 pub use check::{CheckError, StoreReport, check_store};
-pub use config::{Arguments, Config, ConfigError, ConsensusConfig, Member, MemberError, RootKey, Times};
+pub use config::{
+    Arguments, Config, ConfigError, ConsensusConfig, Join, Member, MemberError, RootKey, Times,
+};
 pub use credential::{Credential, KeyId, MalformedCredential, SecretHash};
 pub use identity::IdentityError;
+pub use join::JoinError;
 pub use restore::{RestoreError, restore};
 pub use server::{Listeners, Server, ServerError};

@@ -42,7 +42,6 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("signals cannot be received")?;
     let mut terminate = signal(SignalKind::terminate()).context("signals cannot be received")?;
     let mut hangup = signal(SignalKind::hangup()).context("signals cannot be received")?;
-    let id = config.id;
     xdpfs_trust::allow_connections(config.connections_max);
     if let Some(tracing) = &mut reloading.tracing {
         tracing.start().context("traces cannot be sent")?;
@@ -54,6 +53,7 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
         let console =
             server.console_address().map(|address| format!(" console={address}")).unwrap_or_default();
         let (client, peer) = (server.client_address(), server.peer_address());
+        let id = server.id();
         let ready = format!("ready id={id} client={client} peer={peer}{http}{console}\n");
         // Whoever has closed the other end does not want to know.
         let _ = io::stdout().write_all(ready.as_bytes());
@@ -65,16 +65,23 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
         }
         std::future::pending::<()>().await;
     };
-    tokio::select! {
-        () = announce => {}
-        () = reload => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    let is_removed = tokio::select! {
+        () = announce => false,
+        () = reload => false,
+        () = server.removed() => true,
+        _ = interrupt.recv() => false,
+        _ = terminate.recv() => false,
+    };
+    let id = server.id();
     server.shutdown().await;
     if let Some(tracing) = reloading.tracing {
         tracing.shutdown();
     }
+    anyhow::ensure!(
+        !is_removed,
+        "server {id} was removed from the cluster and has stopped: its data directory is of no use any more; to bring this \
+         machine back, start it with --join and an empty data directory"
+    );
     Ok(())
 }
 

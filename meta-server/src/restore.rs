@@ -6,14 +6,14 @@
 use std::{fs, io, path::PathBuf};
 
 use bytes::Bytes;
-use raft::eraftpb::HardState;
+use raft::eraftpb::{ConfState, HardState};
 use xdpfs_proto::backup::v1::BackupHeader;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Member},
     directory_lock::DirectoryLock,
     server::STORE,
-    state_machine::{State, restored_index},
+    state_machine::{MEMBERS_MAX, State, restored_index},
     storage::{
         Change, Identity, LogPosition, LogStore, PART_LEN_MAX, SledStore, SnapshotMeta, StoreError, crc32c,
         crc32c_combine,
@@ -40,6 +40,9 @@ pub enum RestoreError {
         /// Why.
         source: io::Error,
     },
+    /// The members can't be those of a cluster.
+    #[error("a cluster has 1 to {MEMBERS_MAX} metadata servers, with addresses of at most 256 bytes")]
+    Members,
     /// There is something that would be lost.
     #[error("the data directory {} is not empty: name a new one, or move away what is there", .directory.display())]
     NotEmpty {
@@ -68,12 +71,14 @@ pub fn restore(config: &Config, header: &BackupHeader, state: State) -> Result<(
     let _lock = DirectoryLock::try_acquire(&config.data_dir)
         .map_err(unusable)?
         .ok_or_else(|| RestoreError::NotEmpty { directory: directory() })?;
-    let state = state.restored();
+    let members = config.members.iter().map(Member::record);
+    let state = state.restored(members).ok_or(RestoreError::Members)?;
     let cluster_id = state.cluster_id().to_owned();
     let pieces = state.encode(PART_LEN_MAX);
     let position = LogPosition { index: restored_index(header.applied_index), term: FIRST_TERM };
     let (mut store, _) = SledStore::open(&config.data_dir.join(STORE))?;
-    let meta = stage_snapshot(&mut store, position, config.voters(), pieces)?;
+    let conf_state = ConfState::from((config.voters(), Vec::new()));
+    let meta = stage_snapshot(&mut store, position, conf_state, pieces)?;
     store.stage(Change::Install(meta));
     store.stage(Change::HardState(HardState {
         term: FIRST_TERM,
@@ -88,10 +93,10 @@ pub fn restore(config: &Config, header: &BackupHeader, state: State) -> Result<(
 fn stage_snapshot(
     store: &mut SledStore,
     position: LogPosition,
-    voters: Vec<u64>,
+    conf_state: ConfState,
     pieces: Vec<Bytes>,
 ) -> Result<SnapshotMeta, StoreError> {
-    let mut meta = SnapshotMeta { generation: 1, position, voters, ..SnapshotMeta::default() };
+    let mut meta = SnapshotMeta { generation: 1, position, conf_state, ..SnapshotMeta::default() };
     for data in pieces {
         meta.total_bytes += data.len() as u64;
         meta.crc32c = crc32c_combine(meta.crc32c, crc32c(&data), data.len() as u64);
@@ -110,7 +115,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{check_store, config::Member};
+    use crate::check_store;
 
     fn config(directory: &TempDir) -> Config {
         let member = |id| Member {

@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use xdpfs_client::EndpointsError;
 use xdpfs_console::{Console, ConsoleError};
 use xdpfs_observe::{Observer, ObserverError};
+use xdpfs_proto::raft::v1::raft_service_server::RaftServiceServer;
 use xdpfs_trust::{Audience, Dialer, Limits, PresenceLayer, Security, Trust, TrustError};
 
 use crate::{
@@ -27,10 +28,14 @@ use crate::{
     directory_lock::DirectoryLock,
     duties, identity,
     identity::IdentityError,
+    join,
+    join::JoinError,
     metrics::MetaMetrics,
-    peers::{self, PeerOutbox, RaftReceiver},
+    peers::{self, Addresses, PeerOutbox, RaftReceiver, Wiring},
+    quarantine,
     service::{self, Gateway, Health, RequestMetrics},
-    storage::{LogStore as _, SledStore, StoreError},
+    state_machine::Members,
+    storage::{Identity, LogStore as _, Recovered, SledStore, SnapshotSource, StoreError},
 };
 
 /// The store, inside of the data directory.
@@ -73,6 +78,9 @@ pub enum ServerError {
     /// The data directory is not this server's.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// No cluster takes this server.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// Administrative acts can't be noted.
     #[error("the audit log {} cannot be written", .file.display())]
     AuditLog {
@@ -114,7 +122,7 @@ pub enum ServerError {
     /// The store cannot be opened.
     #[error(
         "the store in {} cannot be opened; if it is damaged, the server must come back from a fresh directory under a \
-         new id", .directory.display()
+         new id: give --join, --address and --quarantine instead of --id and --member", .directory.display()
     )]
     Store {
         /// Where it is.
@@ -151,6 +159,8 @@ pub struct Server {
     console: Option<JoinHandle<()>>,
     /// Follows consensus into health.
     health_follower: AbortOnDropHandle<()>,
+    /// Makes this server a member, if it is not one yet.
+    _joining: AbortOnDropHandle<()>,
     _duties: AbortOnDropHandle<()>,
     /// The certificates, and what follows their directory.
     trust: Option<(Arc<Trust>, AbortOnDropHandle<()>)>,
@@ -209,15 +219,29 @@ impl Server {
         let http_address = observer.as_ref().map(Observer::address);
         let latencies = StageLatencies::default();
         let stop_peers = CancellationToken::new();
-        let (engine, consensus, trust) = {
-            let (config, latencies, stop) = (config.clone(), latencies.clone(), stop_peers.clone());
-            let start = tokio::task::spawn_blocking(move || {
+        let (mut config, opened, trust) = {
+            let open = tokio::task::spawn_blocking(move || {
                 let open = |directory: &PathBuf| Trust::open(directory, &[xdpfs_trust::Role::Meta]);
                 let trust = config.tls.as_ref().map(open).transpose()?;
-                let (engine, consensus) = start_engine(&config, trust.as_ref(), peer, latencies, &stop)?;
-                Ok::<_, ServerError>((engine, consensus, trust))
+                let opened = Opened::open(&config)?;
+                Ok::<_, ServerError>((config, opened, trust))
             });
-            start.await.map_err(io::Error::other)??
+            open.await.map_err(io::Error::other)??
+        };
+        let joined = match opened.recovered.identity {
+            None => join::reserve(&config, trust.as_ref()).await?,
+            Some(_) => None,
+        };
+        let (engine, consensus) = {
+            let (latencies, stop, trust) = (latencies.clone(), stop_peers.clone(), trust.clone());
+            let start = tokio::task::spawn_blocking(move || {
+                let started =
+                    start_engine(&mut config, opened, joined, trust.as_ref(), peer, latencies, &stop)?;
+                Ok::<_, ServerError>((config, started))
+            });
+            let (known, started) = start.await.map_err(io::Error::other)??;
+            config = known;
+            started
         };
         let security = security(trust.as_ref(), Audience::Anyone);
         let follow = |trust: Arc<Trust>| {
@@ -225,6 +249,7 @@ impl Server {
             (trust, AbortOnDropHandle::new(following))
         };
         tracing::info!(id = config.id, %client_address, %peer_address, "the server has started");
+        let joining = join::become_member(config.clone(), trust.clone(), consensus.clone());
 
         let gateway = Arc::new(Gateway::new(config, consensus, audit, trust.clone()));
         let health = Health::new();
@@ -256,6 +281,7 @@ impl Server {
             observer,
             console,
             health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
+            _joining: AbortOnDropHandle::new(tokio::spawn(joining)),
             _duties: AbortOnDropHandle::new(tokio::spawn(duties::run(Arc::clone(&gateway)))),
             trust: trust.map(follow),
             gateway,
@@ -322,6 +348,21 @@ impl Server {
         }
     }
 
+    /// This server's id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.gateway.config().id
+    }
+
+    /// Resolves once this server was removed from the cluster: it does nothing any more, and must not come back.
+    pub async fn removed(&self) {
+        let mut status = self.gateway.consensus().watch_status();
+        if status.wait_for(|status| status.removed).await.is_err() {
+            // Consensus has ended by itself.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Stops in good order: gives leadership away, lets what is under way end, closes the store. It takes no longer
     /// than the configuration says; what has not ended then is cut off.
     pub async fn shutdown(mut self) {
@@ -358,7 +399,8 @@ impl Server {
         let id = self.gateway.config().id;
         let mut status = consensus.watch_status();
         let has_successor = |status: &RaftStatus| {
-            let others_live = status.voters.iter().any(|voter| voter.id != id && voter.active);
+            let others_live =
+                status.voters.iter().any(|voter| voter.id != id && voter.active && !voter.learner);
             status.role == Role::Leader && others_live
         };
         if !has_successor(&status.borrow_and_update()) {
@@ -410,19 +452,38 @@ fn security(trust: Option<&Arc<Trust>>, audience: Audience) -> Security {
     trust.map_or(Security::Plaintext, |trust| Security::Tls(Arc::clone(trust), audience))
 }
 
-/// Opens the store and starts everything that works without clients. Blocks.
+/// A data directory that is this process's alone.
+struct Opened {
+    lock: DirectoryLock,
+    store: SledStore,
+    recovered: Recovered,
+}
+
+impl Opened {
+    fn open(config: &Config) -> Result<Self, ServerError> {
+        let lock = lock_directory(config)?;
+        let directory = config.data_dir.join(STORE);
+        let opened = quarantine::open(&directory, config.quarantine);
+        let (store, recovered) = opened.map_err(|source| ServerError::Store { directory, source })?;
+        Ok(Self { lock, store, recovered })
+    }
+}
+
+/// Starts everything that works without clients, as the server that the data directory belongs to. Blocks.
 fn start_engine(
-    config: &Config,
+    config: &mut Config,
+    opened: Opened,
+    joined: Option<Identity>,
     trust: Option<&Arc<Trust>>,
     peer_listener: TcpListener,
     latencies: StageLatencies,
     stop: &CancellationToken,
 ) -> Result<(Engine, Consensus), ServerError> {
-    let lock = lock_directory(config)?;
-    let directory = config.data_dir.join(STORE);
-    let (mut store, recovered) =
-        SledStore::open(&directory).map_err(|source| ServerError::Store { directory, source })?;
-    let identity = identity::establish(config, &mut store, recovered.identity.clone())?;
+    let Opened { lock, mut store, recovered } = opened;
+    let identity = identity::establish(config, &mut store, recovered.identity.clone(), joined)?;
+    config.become_server(identity.raft_id);
+    let config = &*config;
+    let has_joined = !identity.voters.contains(&identity.raft_id);
     let bootstrap = Bootstrap { recovered, identity, config: config.consensus.clone() };
     let peer_runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(PEER_THREADS)
@@ -431,28 +492,93 @@ fn start_engine(
         .build()?;
     let in_runtime = peer_runtime.enter();
     let snapshots = store.snapshots();
-    let others: Vec<Member> =
-        config.members.iter().filter(|member| member.id != config.id).cloned().collect();
+    let known = config.members.iter().map(|member| (member.id, member.peer_address.clone()));
+    let own_addresses = config
+        .own_member()
+        .map(|own| Addresses { peer: own.peer_address.clone(), client: own.client_address.clone() });
+    let mut outbox = None;
     let (consensus, threads) = consensus::start(bootstrap, store, latencies, |inputs, cluster_id| {
-        let dialer = Dialer::new(trust.map(Trust::dialing), peers::CONNECT_TIMEOUT);
-        PeerOutbox::start(others.into_iter(), dialer, inputs, &cluster_id, &snapshots, stop)
+        let wiring = Wiring {
+            own: config.id,
+            own_addresses: own_addresses.unwrap_or_default(),
+            configured: known.clone().collect(),
+            dialer: Dialer::new(trust.map(Trust::dialing), peers::CONNECT_TIMEOUT),
+            inputs,
+            cluster_id,
+            snapshots,
+            stop: stop.clone(),
+            runtime: peer_runtime.handle().clone(),
+        };
+        outbox.insert(PeerOutbox::start(known, wiring)).clone()
     })?;
+    let outbox = outbox.expect("consensus makes it");
+    tokio::spawn(follow_members(config.members.clone(), consensus.clone(), outbox.clone(), stop.clone()));
     let listener = tokio::net::TcpListener::from_std(peer_listener)?;
     let security = security(trust, Audience::MetaServers);
-    tokio::spawn(serve_peers(consensus.clone(), listener, security, stop.clone()));
+    let receiver = RaftReceiver::service(consensus.clone(), outbox, config.id, has_joined);
+    tokio::spawn(serve_peers(receiver, listener, security, stop.clone()));
     drop(in_runtime);
     Ok((Engine { threads, peer_runtime, lock }, consensus))
 }
 
-async fn serve_peers(
+/// Speaks to those that are members now.
+async fn follow_members<S: SnapshotSource>(
+    configured: Vec<Member>,
     consensus: Consensus,
+    outbox: PeerOutbox<S>,
+    stop: CancellationToken,
+) {
+    let mut members = consensus.watch_members();
+    drop(consensus);
+    let mut contradiction = None;
+    let follow = async {
+        loop {
+            let now = Arc::clone(&members.borrow_and_update());
+            outbox.follow(&now);
+            let found = contradiction_in(&configured, &now);
+            if found != contradiction
+                && let Some(what) = &found
+            {
+                tracing::warn!(
+                    what,
+                    "the configuration is out of date: the cluster's own list of its servers counts"
+                );
+            }
+            contradiction = found;
+            if members.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    stop.run_until_cancelled(follow).await;
+}
+
+/// What a configuration says of the members that is not so. Members that were added since are no contradiction.
+fn contradiction_in(configured: &[Member], members: &Members) -> Option<String> {
+    let wrong = |own: &&Member| match members.find(own.id) {
+        Some(member) => {
+            (&member.peer_address, &member.client_address) != (&own.peer_address, &own.client_address)
+        }
+        None => members.is_known() && members.is_former(own.id),
+    };
+    let found = configured.iter().find(wrong)?;
+    Some(match members.find(found.id) {
+        Some(member) => {
+            format!("server {} is at {},{}", found.id, member.peer_address, member.client_address)
+        }
+        None => format!("server {} is no member any more", found.id),
+    })
+}
+
+async fn serve_peers<S: SnapshotSource>(
+    receiver: RaftServiceServer<RaftReceiver<S>>,
     listener: tokio::net::TcpListener,
     security: Security,
     stop: CancellationToken,
 ) {
     let limits = Limits { connections_max: PEER_CONNECTIONS_MAX, handshakes_max: PEER_CONNECTIONS_MAX };
     let incoming = xdpfs_trust::listen(listener, security, limits);
-    let server = peers::server().layer(PresenceLayer).add_service(RaftReceiver::service(consensus));
+    let server = peers::server().layer(PresenceLayer).add_service(receiver);
     if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
         tracing::error!(error = &error as &dyn std::error::Error, "peers are not served");
     }

@@ -20,6 +20,7 @@ mod labels;
 mod layers;
 mod listing;
 mod live;
+mod members;
 mod meta;
 mod name;
 mod node;
@@ -37,15 +38,17 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use xdpfs_proto::{
     access::v1::access_service_server::AccessServiceServer,
-    backup::v1::backup_service_server::BackupServiceServer, meta::v1::meta_service_server::MetaServiceServer,
-    node::v1::node_service_server::NodeServiceServer,
+    backup::v1::backup_service_server::BackupServiceServer,
+    members::v1::members_service_server::MembersServiceServer,
+    meta::v1::meta_service_server::MetaServiceServer, node::v1::node_service_server::NodeServiceServer,
 };
 use xdpfs_trust::{PresenceLayer, Security};
 
 use self::{
     access_keys::AccessFrontend,
     backup::BackupFrontend,
-    layers::{Admission, AdmissionLayer, DeadlineLayer, MembershipLayer, TraceLayer},
+    layers::{Admission, AdmissionLayer, DeadlineLayer, MembershipLayer, RosterLayer, TraceLayer},
+    members::MembersFrontend,
     meta::MetaFrontend,
     node::NodeFrontend,
 };
@@ -53,7 +56,7 @@ pub(crate) use self::{
     gateway::{Gateway, RequestId, new_key},
     health::Health,
     layers::RequestMetrics,
-    status::Refusal,
+    status::{DOMAIN, Refusal},
 };
 
 /// The largest request and the largest reply: the commit of an object with as many chunks as there can be, each with
@@ -111,6 +114,7 @@ pub(crate) async fn serve(
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
         .layer(PresenceLayer)
         .layer(TraceLayer(metrics))
+        .layer(RosterLayer(gateway.consensus().watch_members()))
         .layer(MembershipLayer)
         .layer(AdmissionLayer(Admission::new(gateway.live().requests_max())))
         .layer(DeadlineLayer { max: config.deadline })
@@ -118,6 +122,7 @@ pub(crate) async fn serve(
         .add_service(reflection)
         .add_service(access)
         .add_service(backup)
+        .add_service(MembersServiceServer::new(MembersFrontend(Arc::clone(&gateway))))
         .add_service(meta)
         .add_service(node);
     let incoming = xdpfs_trust::listen_within(listener, security, gateway.live().connections());

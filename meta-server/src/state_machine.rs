@@ -13,6 +13,7 @@ mod history;
 mod key_epochs;
 mod labels;
 mod listing;
+mod members;
 mod nodes;
 mod objects;
 mod pending_deletes;
@@ -47,6 +48,7 @@ pub use self::{
         is_label_value,
     },
     listing::{Listing, ListingEntry, Page, Start},
+    members::{Configuration, MEMBERS_MAX, Members, MetaMember, Wanted},
     nodes::Node,
     objects::Object,
     pending_deletes::PendingDeletes,
@@ -85,6 +87,7 @@ pub struct State {
     /// Replicas that puts asked for and did not get.
     replica_debt: u64,
     history: History,
+    members: Arc<Members>,
 }
 
 /// The next number of every kind that is never reused.
@@ -159,6 +162,13 @@ impl State {
             Some(Kind::RotateKeyEpoch(rotate)) => self.rotate_key_epoch(rotate),
             Some(Kind::CloseAccess(_)) => Ok(self.close_access()),
             Some(Kind::LabelNode(label)) => self.label_node(label),
+            Some(Kind::SeedMembers(seed)) => Ok(self.seed_members(seed)),
+            Some(Kind::ReserveMember(_)) => self.reserve_member(),
+            Some(Kind::AddMember(add)) => self.add_member(add),
+            Some(Kind::PromoteMember(promote)) => self.promote_member(promote),
+            Some(Kind::RemoveMember(remove)) => self.remove_member(remove),
+            Some(Kind::ReplaceMember(replace)) => self.replace_member(replace),
+            Some(Kind::UpdateMember(update)) => self.update_member(update),
             None => Err(Reject::new(Reason::InvalidArgument, "the command is of an unknown kind")),
         }
     }

@@ -9,7 +9,7 @@ mod record;
 mod sled_store;
 
 use bytes::Bytes;
-use raft::eraftpb::{Entry, HardState};
+use raft::eraftpb::{ConfState, Entry, HardState};
 
 pub use self::sled_store::SledStore;
 
@@ -38,14 +38,14 @@ pub struct LogPosition {
 }
 
 /// A snapshot that is wholly stored.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SnapshotMeta {
     /// Tells the parts of one snapshot from those of another; rises.
     pub generation: u64,
     /// The last entry that the state includes.
     pub position: LogPosition,
-    /// Who voted there.
-    pub voters: Vec<u64>,
+    /// Who took part in consensus there.
+    pub conf_state: ConfState,
     /// Stored parts; all but the last one hold [`PART_LEN_MAX`] bytes.
     pub parts: u32,
     /// Bytes in all parts.

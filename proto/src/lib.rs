@@ -43,6 +43,13 @@ pub mod backup {
     }
 }
 
+/// The metadata servers themselves, for those who run the cluster.
+pub mod members {
+    pub mod v1 {
+        tonic::include_proto!("xdpfs.members.v1");
+    }
+}
+
 /// Objects and buckets, for clients.
 pub mod meta {
     pub mod v1 {

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, mpsc::Receiver};
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
+use tokio::sync::watch;
 use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
@@ -12,7 +13,7 @@ use super::{
     core::{ApplyJob, Waiter},
 };
 use crate::{
-    state_machine::State,
+    state_machine::{Configuration, Members, State},
     storage::{LogPosition, PART_LEN_MAX},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct ApplyThread {
     pub(super) state: Arc<RwLock<State>>,
     pub(super) applied: LogPosition,
     pub(super) cluster_id: Arc<OnceLock<String>>,
+    /// What others know of the members.
+    pub(super) members: watch::Sender<Arc<Members>>,
     pub(super) inputs: InputSender,
     /// How long what is agreed on waits for this thread, and takes it.
     pub(super) latency: Latency,
@@ -39,6 +42,7 @@ impl ApplyThread {
 
     pub(super) fn process(&mut self, job: ApplyJob) {
         match job {
+            ApplyJob::Configure(position, configuration) => self.configure(position, configuration),
             ApplyJob::Entries(entries) => self.apply_all(entries),
             ApplyJob::Install(position, state) => self.install(position, *state),
             ApplyJob::Snapshot => self.take_snapshot(),
@@ -68,6 +72,12 @@ impl ApplyThread {
         self.report();
     }
 
+    fn configure(&mut self, position: LogPosition, configuration: Configuration) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).configure(configuration);
+        self.applied = position;
+        self.report();
+    }
+
     fn install(&mut self, position: LogPosition, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.applied = position;
@@ -76,14 +86,18 @@ impl ApplyThread {
 
     fn report(&self) {
         let mut cluster_id = None;
-        if self.cluster_id.get().is_none() {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            if !state.cluster_id().is_empty() {
-                cluster_id = Some(state.cluster_id().to_owned());
-                self.cluster_id.get_or_init(|| state.cluster_id().to_owned());
-            }
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let has_changed = !Arc::ptr_eq(&self.members.borrow(), state.members());
+        let members = has_changed.then(|| Arc::clone(state.members()));
+        if self.cluster_id.get().is_none() && !state.cluster_id().is_empty() {
+            cluster_id = Some(state.cluster_id().to_owned());
+            self.cluster_id.get_or_init(|| state.cluster_id().to_owned());
         }
-        self.inputs.deliver(Input::Applied { position: self.applied, cluster_id });
+        drop(state);
+        if let Some(members) = &members {
+            self.members.send_replace(Arc::clone(members));
+        }
+        self.inputs.deliver(Input::Applied { position: self.applied, cluster_id, members });
     }
 
     /// Readers go on meanwhile; only changes wait.
@@ -93,9 +107,13 @@ impl ApplyThread {
     }
 }
 
-/// Applies an entry. The empty one with which a leader begins its term changes nothing.
-pub(crate) fn apply(state: &mut State, entry: &Entry) -> Option<pb::Outcome> {
-    assert_eq!(entry.get_entry_type(), EntryType::EntryNormal, "the set of servers is fixed");
+/// Applies an entry with a command. The empty one with which a leader begins its term changes nothing.
+pub(super) fn apply(state: &mut State, entry: &Entry) -> Option<pb::Outcome> {
+    assert_eq!(
+        entry.get_entry_type(),
+        EntryType::EntryNormal,
+        "changes of the servers come by their own way"
+    );
     if entry.data.is_empty() {
         return None;
     }

@@ -6,24 +6,26 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
+    sync::Arc,
     time::Instant,
 };
 
 use bytes::Bytes;
 use raft::{
     Config as RaftConfig, RawNode, ReadOnlyOption, StateRole,
-    eraftpb::{Entry, Message, MessageType},
+    eraftpb::{ConfState, Entry, EntryType, Message, MessageType},
 };
 use tokio::sync::oneshot;
 
 use super::{
     Applied, ConsensusError, Input, Proposal, RaftStatus, Read, Role, VoterStatus,
     log_view::LogView,
+    membership::{self, Step},
     reads::{self, Reads},
 };
 use crate::{
     config::ConsensusConfig,
-    state_machine::State,
+    state_machine::{Configuration, Members, State},
     storage::{Change, Identity, LogPosition, PART_LEN_MAX, Recovered, SnapshotMeta, crc32c, crc32c_combine},
 };
 
@@ -92,6 +94,8 @@ pub(super) struct WriteJob {
 /// What the apply thread does next.
 #[derive(Debug)]
 pub(super) enum ApplyJob {
+    /// An entry has changed who takes part.
+    Configure(LogPosition, Configuration),
     Entries(Vec<(Entry, Option<Waiter>)>),
     Install(LogPosition, Box<State>),
     /// Encode the state as it is then.
@@ -127,6 +131,12 @@ pub(super) struct RaftCore {
     installing: VecDeque<Installing>,
     snapshot_running: bool,
     next_generation: u64,
+    /// Who takes part from this entry on, from before the newest snapshot on.
+    conf_states: VecDeque<(u64, ConfState)>,
+    /// Who the members are, by what is applied.
+    members: Arc<Members>,
+    /// This server was removed from the cluster.
+    removed: bool,
 }
 
 impl RaftCore {
@@ -137,9 +147,11 @@ impl RaftCore {
         let next_generation = snapshot.map_or(1, |meta| meta.generation + 1);
         // A snapshot holds only what was committed, even if the commit itself was not yet stored.
         recovered.hard_state.commit = recovered.hard_state.commit.max(applied);
-        let voters = snapshot.map_or_else(|| identity.voters.clone(), |meta| meta.voters.clone());
+        // What the cluster began with, if nothing is known of what it has become: the log's changes build on it.
+        let first = || ConfState::from((identity.voters.clone(), Vec::new()));
+        let conf_state = snapshot.map_or_else(first, |meta| meta.conf_state.clone());
         let raft_config = raft_config(&config, identity.raft_id, applied);
-        let node = RawNode::new(&raft_config, LogView::new(recovered, voters), logger)?;
+        let node = RawNode::new(&raft_config, LogView::new(recovered, conf_state.clone()), logger)?;
         Ok(Self {
             node,
             config,
@@ -153,32 +165,39 @@ impl RaftCore {
             installing: VecDeque::new(),
             snapshot_running: false,
             next_generation,
+            conf_states: [(applied, conf_state)].into(),
+            members: Arc::default(),
+            removed: false,
         })
     }
 
     /// One unit of time has passed.
     pub(super) fn tick(&mut self, now: Instant) {
         // raft-rs would stand for election without a log: it ends the process when it looks for what to apply.
-        if self.installing.is_empty() {
+        if self.installing.is_empty() && !self.removed {
             self.node.tick();
         }
+        self.change_members();
         self.reads.end_expired(now);
         self.watch_leadership();
     }
 
     pub(super) fn handle(&mut self, input: Input, now: Instant) {
         match input {
-            Input::Applied { position, cluster_id } => self.handle_applied(position, cluster_id),
+            Input::Applied { position, cluster_id, members } => {
+                self.handle_applied(position, cluster_id, members);
+            }
             Input::Message(message) => self.handle_message(*message),
             Input::PeerSnapshot(received) => self.handle_snapshot(*received),
             Input::Persisted(number) => self.handle_persisted(number),
             Input::Propose(proposal) => self.handle_proposal(proposal, now),
             Input::Read(read) => self.handle_read(read, now),
+            Input::Removed => self.remove(),
             Input::SnapshotSent(to, status) => self.node.report_snapshot(to, status),
             Input::SnapshotStored(meta) => self.handle_snapshot_stored(meta),
             Input::SnapshotTaken(position, pieces) => self.handle_snapshot_taken(position, pieces),
             Input::Stop => {}
-            Input::TransferLeadership => self.transfer_leadership(),
+            Input::TransferLeadership(to) => self.transfer_leadership(to),
             Input::Unreachable(peer) => self.node.report_unreachable(peer),
         }
         self.watch_leadership();
@@ -206,6 +225,8 @@ impl RaftCore {
             commit_index: raft.raft_log.committed,
             applied_index: self.applied,
             voters: if role == Role::Leader { self.voter_statuses() } else { Vec::new() },
+            configuration: membership::configuration(self.conf_state()),
+            removed: self.removed,
         }
     }
 
@@ -220,6 +241,7 @@ impl RaftCore {
             id: *id,
             matched_index: progress.matched,
             active: *id == raft.id || progress.recent_active,
+            learner: !votes(self.conf_state(), *id),
         };
         let mut voters: Vec<_> = raft.prs().iter().map(status).collect();
         voters.sort_by_key(|voter| voter.id);
@@ -227,13 +249,67 @@ impl RaftCore {
     }
 
     fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
+        self.node.raft.state == StateRole::Leader && !self.removed
     }
 
-    /// Stands for election at once. With pre-vote this disturbs nobody.
+    /// Who takes part now.
+    fn conf_state(&self) -> &ConfState {
+        &self.conf_states.back().expect("some servers always take part").1
+    }
+
+    /// Who took part at this entry.
+    fn conf_state_at(&self, index: u64) -> ConfState {
+        let before = self.conf_states.iter().rev().find(|(from, _)| *from <= index);
+        before.or(self.conf_states.front()).expect("some servers always take part").1.clone()
+    }
+
+    /// A server that leads brings about what the state wants of the members.
+    fn change_members(&mut self) {
+        let raft = &self.node.raft;
+        // raft-rs would turn a change into an empty entry without a word while another one may be pending.
+        let is_free = self.is_leader()
+            && raft.commit_to_current_term()
+            && !raft.has_pending_conf()
+            && raft.lead_transferee.is_none();
+        if !is_free {
+            return;
+        }
+        let (own, last) = (raft.id, raft.raft_log.last_index());
+        let configuration = membership::configuration(self.conf_state());
+        let step = membership::next_step(own, last, &self.members, &configuration, &self.voter_statuses());
+        match step {
+            None => {}
+            Some(Step::Transfer(to)) => self.node.transfer_leader(to),
+            Some(Step::Change(change)) => {
+                // Dropped when too much is uncommitted: the next look tries again.
+                let _ = self.node.propose_conf_change(Vec::new(), change);
+            }
+        }
+    }
+
+    /// Who the members are now.
+    pub(super) fn know(&mut self, members: Arc<Members>) {
+        self.removed |= members.is_former(self.node.raft.id);
+        self.members = members;
+    }
+
+    /// Others would not listen to it any more, and it must not vote.
+    fn remove(&mut self) {
+        self.removed = true;
+    }
+
+    /// Whether messages of this server are of use. One that this server has not yet heard of may be a newer member.
+    fn is_heard(&self, from: u64) -> bool {
+        !self.removed && !self.members.is_former(from)
+    }
+
+    /// Stands for election at once, if it votes. With pre-vote this disturbs nobody.
     pub(super) fn campaign(&mut self) {
-        // An error means that it cannot stand now.
-        let _ = self.node.campaign();
+        // raft-rs looks at that only when it stands by itself: a learner might lead.
+        if self.node.raft.promotable() && !self.removed {
+            // An error means that it cannot stand now.
+            let _ = self.node.campaign();
+        }
     }
 
     /// What was proposed in a term that has ended may still be committed by the next leader.
@@ -259,7 +335,7 @@ impl RaftCore {
             MessageType::MsgSnapshot => true,
             // As in `tick`.
             MessageType::MsgTimeoutNow if !self.installing.is_empty() => true,
-            _ => message.to != self.node.raft.id || !self.node.store().voters().contains(&message.from),
+            _ => message.to != self.node.raft.id || !self.is_heard(message.from),
         };
         if refused {
             return;
@@ -307,8 +383,16 @@ impl RaftCore {
         }
     }
 
-    fn handle_applied(&mut self, position: LogPosition, cluster_id: Option<String>) {
+    fn handle_applied(
+        &mut self,
+        position: LogPosition,
+        cluster_id: Option<String>,
+        members: Option<Arc<Members>>,
+    ) {
         self.applied = position.index;
+        if let Some(members) = members {
+            self.know(members);
+        }
         self.advance_apply_to(position.index);
         self.reads.serve(self.applied);
         if let Some(cluster_id) = cluster_id {
@@ -359,7 +443,34 @@ impl RaftCore {
         self.reads.serve(self.applied);
     }
 
+    /// Every change of the servers takes effect here, in the order of the log, on every server alike.
     fn apply(&mut self, committed: Vec<Entry>) {
+        let mut commands = Vec::new();
+        for entry in committed {
+            if entry.get_entry_type() == EntryType::EntryNormal {
+                commands.push(entry);
+                continue;
+            }
+            self.apply_commands(mem::take(&mut commands));
+            self.configure(&entry);
+        }
+        self.apply_commands(commands);
+    }
+
+    fn configure(&mut self, entry: &Entry) {
+        let change = membership::decode_change(&entry.data).expect("what is in the log was looked at");
+        match self.node.apply_conf_change(&change) {
+            Ok(conf_state) => self.conf_states.push_back((entry.index, conf_state)),
+            // It is refused on every server, since it is the same everywhere.
+            Err(error) => tracing::warn!(index = entry.index, %error, "a change of the servers is refused"),
+        }
+        let position = LogPosition { index: entry.index, term: entry.term };
+        let configuration = membership::configuration(self.conf_state());
+        tracing::info!(index = entry.index, ?configuration, "the servers that take part have changed");
+        self.outputs.push_back(Output::Apply(ApplyJob::Configure(position, configuration)));
+    }
+
+    fn apply_commands(&mut self, committed: Vec<Entry>) {
         if committed.is_empty() {
             return;
         }
@@ -380,7 +491,7 @@ impl RaftCore {
 
     fn handle_snapshot(&mut self, received: ReceivedSnapshot) {
         let message = received.message.clone();
-        if message.to != self.node.raft.id || !self.node.store().voters().contains(&message.from) {
+        if message.to != self.node.raft.id || !self.is_heard(message.from) {
             return;
         }
         let before = self.wanted_snapshot();
@@ -408,15 +519,21 @@ impl RaftCore {
         assert_eq!(received_index(&received), index, "raft-rs wants the snapshot that was received");
         let metadata = received.message.get_snapshot().get_metadata();
         let position = LogPosition { index, term: metadata.term };
-        let voters = metadata.get_conf_state().voters.clone();
-        let meta = self.snapshot_meta(position, voters, &received.pieces);
+        let conf_state = metadata.get_conf_state().clone();
+        self.conf_states = [(index, conf_state.clone())].into();
+        let meta = self.snapshot_meta(position, conf_state, &received.pieces);
         self.node.mut_store().install(meta.clone());
         let ReceivedSnapshot { state, installed, pieces, .. } = received;
         self.installing.push_back(Installing { number, position, state, installed });
         (meta, pieces)
     }
 
-    fn snapshot_meta(&mut self, position: LogPosition, voters: Vec<u64>, pieces: &[Bytes]) -> SnapshotMeta {
+    fn snapshot_meta(
+        &mut self,
+        position: LogPosition,
+        conf_state: ConfState,
+        pieces: &[Bytes],
+    ) -> SnapshotMeta {
         let generation = self.next_generation;
         self.next_generation += 1;
         let crc = |crc, piece: &Bytes| crc32c_combine(crc, crc32c(piece), piece.len() as u64);
@@ -424,7 +541,7 @@ impl RaftCore {
         SnapshotMeta {
             generation,
             position,
-            voters,
+            conf_state,
             parts: pieces.len() as u32,
             total_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
             crc32c: pieces.iter().fold(0, crc),
@@ -445,7 +562,7 @@ impl RaftCore {
         let log = self.node.store();
         let last = log.snapshot_meta().map_or(0, |meta| meta.position.index);
         let due = self.applied >= last + self.config.snapshot_entries
-            || log.bytes() > self.config.log_bytes_max && self.applied > last;
+            || (log.bytes() > self.config.log_bytes_max || log.wants_snapshot()) && self.applied > last;
         if due && !self.snapshot_running && self.installing.is_empty() {
             self.snapshot_running = true;
             self.outputs.push_back(Output::Apply(ApplyJob::Snapshot));
@@ -453,8 +570,8 @@ impl RaftCore {
     }
 
     fn handle_snapshot_taken(&mut self, position: LogPosition, pieces: Vec<Bytes>) {
-        let voters = self.node.store().voters().to_vec();
-        let meta = self.snapshot_meta(position, voters, &pieces);
+        let conf_state = self.conf_state_at(position.index);
+        let meta = self.snapshot_meta(position, conf_state, &pieces);
         self.outputs.push_back(Output::Log(LogJob::Snapshot(meta, pieces)));
     }
 
@@ -464,6 +581,10 @@ impl RaftCore {
         let newest = self.node.store().snapshot_meta().map_or(0, |meta| meta.position.index);
         let Some(meta) = meta.filter(|meta| meta.position.index > newest) else { return };
         let index = meta.position.index;
+        // What the newest snapshot says of it is not needed any more, but for one place from which to look back.
+        while self.conf_states.get(1).is_some_and(|(from, _)| *from <= index) {
+            self.conf_states.pop_front();
+        }
         let log = self.node.mut_store();
         log.set_snapshot(meta);
         let mut compacted = log.compact(index.saturating_sub(self.config.log_entries_kept));
@@ -475,13 +596,20 @@ impl RaftCore {
         }
     }
 
-    fn transfer_leadership(&mut self) {
+    fn transfer_leadership(&mut self, to: Option<u64>) {
         let own = self.node.raft.id;
-        let others = self.voter_statuses().into_iter().filter(|voter| voter.id != own && voter.active);
+        let others = self.voter_statuses().into_iter().filter(|voter| {
+            let is_wanted = to.map_or(voter.active, |to| to == voter.id);
+            voter.id != own && !voter.learner && is_wanted
+        });
         if let Some(next) = others.max_by_key(|voter| voter.matched_index).filter(|_| self.is_leader()) {
             self.node.transfer_leader(next.id);
         }
     }
+}
+
+fn votes(conf_state: &ConfState, id: u64) -> bool {
+    conf_state.voters.contains(&id) || conf_state.voters_outgoing.contains(&id)
 }
 
 fn received_index(received: &ReceivedSnapshot) -> u64 {

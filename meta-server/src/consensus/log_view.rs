@@ -2,7 +2,7 @@
 //!
 //! Invariant: it runs ahead of the medium by exactly the jobs that the log thread has not finished.
 
-use std::collections::VecDeque;
+use std::{cell::Cell, collections::VecDeque};
 
 use raft::{
     Error, GetEntriesContext, RaftState, Storage, StorageError,
@@ -17,22 +17,26 @@ const ENTRY_OVERHEAD: u64 = 32;
 #[derive(Debug)]
 pub(super) struct LogView {
     hard_state: HardState,
-    voters: Vec<u64>,
+    conf_state: ConfState,
     compacted: LogPosition,
     entries: VecDeque<Entry>,
     bytes: u64,
     snapshot: Option<SnapshotMeta>,
+    /// A server lags behind the log, and the newest snapshot is of no use to it.
+    wants_snapshot: Cell<bool>,
 }
 
 impl LogView {
-    pub(super) fn new(recovered: Recovered, voters: Vec<u64>) -> Self {
+    /// `conf_state` is that of the newest snapshot, or else the first one.
+    pub(super) fn new(recovered: Recovered, conf_state: ConfState) -> Self {
         Self {
             hard_state: recovered.hard_state,
-            voters,
+            conf_state,
             compacted: recovered.compacted,
             bytes: recovered.entries.iter().map(entry_bytes).sum(),
             entries: recovered.entries.into(),
             snapshot: recovered.snapshot,
+            wants_snapshot: Cell::new(false),
         }
     }
 
@@ -45,8 +49,9 @@ impl LogView {
         self.snapshot.as_ref()
     }
 
-    pub(super) fn voters(&self) -> &[u64] {
-        &self.voters
+    /// Whether some server needs a newer snapshot than there is.
+    pub(super) const fn wants_snapshot(&self) -> bool {
+        self.wants_snapshot.get()
     }
 
     /// Appends, and forgets entries at the same and at later indexes.
@@ -75,13 +80,14 @@ impl LogView {
         self.entries.clear();
         self.bytes = 0;
         self.compacted = meta.position;
-        self.voters.clone_from(&meta.voters);
-        self.snapshot = Some(meta);
+        self.conf_state.clone_from(&meta.conf_state);
+        self.set_snapshot(meta);
     }
 
     /// A snapshot of this server is durable.
     pub(super) fn set_snapshot(&mut self, meta: SnapshotMeta) {
         self.snapshot = Some(meta);
+        self.wants_snapshot.set(false);
     }
 
     /// Forgets entries up to and with `index`, which a durable snapshot includes. Gives the place if anything is new.
@@ -113,8 +119,7 @@ fn entry_bytes(entry: &Entry) -> u64 {
 
 impl Storage for LogView {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let conf_state = ConfState::from((self.voters.clone(), Vec::new()));
-        Ok(RaftState::new(self.hard_state.clone(), conf_state))
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
     }
 
     fn entries(
@@ -161,15 +166,23 @@ impl Storage for LogView {
         Ok(self.last())
     }
 
-    /// Metadata only; the data says where this server keeps the rest.
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let usable = self.snapshot.as_ref().filter(|meta| meta.position.index >= request_index);
-        let meta = usable.ok_or(Error::Store(StorageError::SnapshotTemporarilyUnavailable))?;
+    /// Metadata only; the data says where this server keeps the rest. A server that has joined since takes no snapshot
+    /// that does not know it.
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let is_of_use = |meta: &&SnapshotMeta| {
+            let servers = &meta.conf_state;
+            let mut known = servers.voters.iter().chain(&servers.learners).chain(&servers.voters_outgoing);
+            meta.position.index >= request_index && known.any(|id| *id == to)
+        };
+        let Some(meta) = self.snapshot.as_ref().filter(is_of_use) else {
+            self.wants_snapshot.set(true);
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
         let mut snapshot = Snapshot { data: meta.encode().into(), ..Default::default() };
         let metadata = snapshot.mut_metadata();
         metadata.index = meta.position.index;
         metadata.term = meta.position.term;
-        metadata.set_conf_state(ConfState::from((meta.voters.clone(), Vec::new())));
+        metadata.set_conf_state(meta.conf_state.clone());
         Ok(snapshot)
     }
 }
@@ -183,7 +196,7 @@ mod tests {
     }
 
     fn view(count: u64) -> LogView {
-        let mut view = LogView::new(Recovered::default(), vec![1]);
+        let mut view = LogView::new(Recovered::default(), ConfState::from((vec![1], vec![2])));
         view.extend(&(1..=count).map(|index| entry(index, 1)).collect::<Vec<_>>());
         view
     }
@@ -215,5 +228,19 @@ mod tests {
         view.extend(&[entry(5, 2), entry(6, 2)]);
         assert_eq!(view.term(5).unwrap(), 2);
         assert_eq!(view.bytes(), 3 * (100 + ENTRY_OVERHEAD));
+    }
+
+    #[test]
+    fn snapshot_goes_to_no_server_that_it_does_not_know() {
+        let mut view = view(5);
+        let position = LogPosition { index: 4, term: 1 };
+        let conf_state = ConfState::from((vec![1], vec![2]));
+        view.set_snapshot(SnapshotMeta { position, conf_state, ..SnapshotMeta::default() });
+        assert!(view.snapshot(0, 2).is_ok());
+        assert!(!view.wants_snapshot());
+        assert!(view.snapshot(0, 3).is_err());
+        assert!(view.wants_snapshot());
+        view.set_snapshot(SnapshotMeta { position, ..SnapshotMeta::default() });
+        assert!(!view.wants_snapshot());
     }
 }

@@ -6,7 +6,7 @@
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot, SnapshotMetadata};
 use xdpfs_proto::raft::v1 as pb;
 
-use super::{COMMAND_BYTES_MAX, core::MESSAGE_BYTES_MAX};
+use super::{COMMAND_BYTES_MAX, core::MESSAGE_BYTES_MAX, membership};
 
 /// Entries in one message: as many as fit into it if all are small.
 const ENTRIES_MAX: usize = 1 << 16;
@@ -35,13 +35,19 @@ const MESSAGE_TYPES: [MessageType; 14] = [
     MessageType::MsgTransferLeader,
 ];
 
-/// Configuration changes are left out: the set of servers is fixed.
-const ENTRY_TYPES: [EntryType; 1] = [EntryType::EntryNormal];
+/// Changes of the configuration have one form only.
+const ENTRY_TYPES: [EntryType; 2] = [EntryType::EntryNormal, EntryType::EntryConfChangeV2];
 
 /// Why another server's message is refused.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConversionError {
+    /// A change of the servers that no server writes.
+    #[error("entry {index} is no change of the servers")]
+    ConfChange {
+        /// Which entry.
+        index: u64,
+    },
     /// The entries do not follow each other, or not the place that the message names.
     #[error("entry {index} is out of order")]
     EntryOrder {
@@ -54,8 +60,8 @@ pub enum ConversionError {
     /// No server sends messages of this type.
     #[error("a message of the unknown type {0}")]
     MessageType(u32),
-    /// A message that carries a snapshot says nothing about it.
-    #[error("a snapshot without metadata")]
+    /// A message that carries a snapshot says nothing about it, or nothing that can be.
+    #[error("a snapshot without metadata that makes sense")]
     SnapshotMetadata,
     /// Something is larger than any server makes it.
     #[error("too large: {what}")]
@@ -176,6 +182,9 @@ fn entry_from_wire(wire: pb::Entry) -> Result<Entry, ConversionError> {
     let known = ENTRY_TYPES.into_iter().find(|kind| *kind as u32 == wire.entry_type);
     let entry_type = known.ok_or(ConversionError::EntryType(wire.entry_type))?;
     let pb::Entry { term, index, data, context, .. } = wire;
+    if entry_type == EntryType::EntryConfChangeV2 && membership::decode_change(&data).is_none() {
+        return Err(ConversionError::ConfChange { index });
+    }
     Ok(Entry { entry_type, term, index, data, context, ..Entry::default() })
 }
 
@@ -211,11 +220,24 @@ fn snapshot_from_wire(metadata: pb::SnapshotMetadata) -> Result<Snapshot, Conver
         auto_leave: servers.auto_leave,
         ..ConfState::default()
     };
+    let said = lists_of(&conf_state).into_iter().map(<[u64]>::len).sum::<usize>();
+    let configuration = membership::configuration(&conf_state);
+    let kept = configuration.voters.len()
+        + configuration.voters_outgoing.len()
+        + configuration.learners.len()
+        + configuration.learners_next.len();
+    if said != kept || !configuration.is_sound() {
+        return Err(ConversionError::SnapshotMetadata);
+    }
     let mut snapshot = Snapshot::default();
     let target = snapshot.mut_metadata();
     (target.index, target.term) = (metadata.index, metadata.term);
     target.set_conf_state(conf_state);
     Ok(snapshot)
+}
+
+fn lists_of(servers: &ConfState) -> [&[u64]; 4] {
+    [&servers.voters, &servers.learners, &servers.voters_outgoing, &servers.learners_next]
 }
 
 #[cfg(test)]
@@ -249,7 +271,7 @@ mod tests {
             context in prop::collection::vec(any::<u8>(), 0..40),
             reject: bool,
             priority: i64,
-            voters in prop::collection::vec(any::<u64>(), 1..5),
+            voters in prop::collection::btree_set(10..u64::MAX, 1..5),
         ) -> Message {
             let mut message = Message {
                 to: words[0],
@@ -271,7 +293,7 @@ mod tests {
             if msg_type == MessageType::MsgSnapshot {
                 let metadata = message.mut_snapshot().mut_metadata();
                 (metadata.index, metadata.term) = (index + 1, words[4]);
-                metadata.set_conf_state(ConfState::from((voters, vec![9])));
+                metadata.set_conf_state(ConfState::from((voters.into_iter().collect::<Vec<_>>(), vec![9])));
             }
             message
         }
@@ -368,6 +390,8 @@ mod tests {
         );
         check(snapshot(metadata(0, vec![1])), E::SnapshotMetadata);
         check(snapshot(metadata(1, vec![])), E::SnapshotMetadata);
+        check(snapshot(metadata(1, vec![1, 2, 2])), E::SnapshotMetadata);
+        check(snapshot(metadata(1, vec![0, 1])), E::SnapshotMetadata);
         check(snapshot(metadata(1, vec![1; SERVERS_MAX + 1])), E::TooLarge { what: "the list of servers" });
         let heartbeat = MessageType::MsgHeartbeat as u32;
         check(

@@ -78,15 +78,18 @@ pub fn start<S: LogStore, O: Outbox>(
             return Err(StoreError::Damaged { what: "it belongs to two clusters".into() }.into());
         }
     }
+    let first_voters = bootstrap.identity.voters.clone().into();
     let tick = bootstrap.config.tick;
     let logger = slog::Logger::root(tracing_slog::TracingSlogDrain, slog::o!());
-    let core = RaftCore::new(bootstrap, &logger)?;
+    let mut core = RaftCore::new(bootstrap, &logger)?;
     let (inputs, input_queue) = sync_channel(INPUTS_MAX);
     let (log_jobs, log_queue) = sync_channel(JOBS_MAX);
     let (apply_jobs, apply_queue) = sync_channel(JOBS_MAX);
     let (status, watched) = watch::channel(core.status());
     let inputs = InputSender(inputs);
     let outbox = outbox(inputs.clone(), Arc::clone(&cluster_id));
+    let (members, watched_members) = watch::channel(Arc::clone(state.members()));
+    core.know(Arc::clone(state.members()));
     let state = Arc::new(RwLock::new(state));
     let log_thread = LogThread {
         store,
@@ -101,6 +104,7 @@ pub fn start<S: LogStore, O: Outbox>(
         state: Arc::clone(&state),
         applied: snapshot.map_or(LogPosition::default(), |meta| meta.position),
         cluster_id: Arc::clone(&cluster_id),
+        members,
         inputs: inputs.clone(),
         latency: latencies.apply,
     };
@@ -121,11 +125,19 @@ pub fn start<S: LogStore, O: Outbox>(
         spawn("raft-apply", move || apply_thread.run())?,
         spawn("raft-loop", move || raft_loop.run())?,
     ];
-    let consensus = Consensus { inputs: inputs.clone(), state, status: watched, cluster_id };
+    let consensus = Consensus {
+        inputs: inputs.clone(),
+        state,
+        status: watched,
+        members: watched_members,
+        cluster_id,
+        first_voters,
+        moves: Arc::default(),
+    };
     Ok((consensus, Threads { inputs, handles }))
 }
 
-pub(super) fn load_snapshot(source: &impl SnapshotSource, meta: &SnapshotMeta) -> Result<State, StartError> {
+pub(crate) fn load_snapshot(source: &impl SnapshotSource, meta: &SnapshotMeta) -> Result<State, StartError> {
     let damaged = |what: &str| StoreError::Damaged { what: what.into() };
     let mut bytes = Vec::new();
     let mut crc = 0;
@@ -221,7 +233,7 @@ impl Backlog {
 fn entry_count(job: &ApplyJob) -> usize {
     match job {
         ApplyJob::Entries(entries) => entries.len(),
-        ApplyJob::Install(..) | ApplyJob::Snapshot => 1,
+        ApplyJob::Configure(..) | ApplyJob::Install(..) | ApplyJob::Snapshot => 1,
     }
 }
 

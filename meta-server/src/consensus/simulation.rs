@@ -7,6 +7,7 @@ mod checks;
 mod client;
 mod cluster;
 mod network;
+mod operator;
 mod random;
 mod scenarios;
 mod server;
@@ -45,6 +46,9 @@ fn weather_a_storm(seed: u64) -> Cluster {
         cluster.seen.changes > changes + 20 && cluster.leader().is_some()
     });
     cluster.send_clients_home();
+    cluster.run_until("the members are what is wanted of them", |cluster| {
+        !cluster.checks.reference.members().is_changing()
+    });
     cluster.run_until("clients have their answers", |cluster| cluster.clients_are_idle());
     cluster.run_until("all servers are equal", Cluster::all_are_equal);
     cluster
@@ -60,6 +64,8 @@ struct Totals {
     crashes: u64,
     snapshots: u64,
     elections: u64,
+    wishes: u64,
+    configured: u64,
 }
 
 impl Totals {
@@ -71,11 +77,21 @@ impl Totals {
         self.crashes += cluster.crashes;
         self.snapshots += cluster.network.snapshots;
         self.elections += cluster.checks.elections() as u64;
+        self.wishes += cluster.operator.done;
+        self.configured += cluster.checks.configured;
     }
 
     /// A simulation in which something never happens shows nothing about it.
     fn is_rich(&self) -> bool {
-        let rare = [self.unknown_outcomes, self.given_up, self.crashes, self.snapshots, self.elections];
+        let rare = [
+            self.unknown_outcomes,
+            self.given_up,
+            self.crashes,
+            self.snapshots,
+            self.elections,
+            self.wishes,
+            self.configured,
+        ];
         rare.iter().all(|count| *count > 20) && self.changes > 1000 && self.reads > 1000
     }
 }

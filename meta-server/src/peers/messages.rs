@@ -5,11 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
+use tonic_types::StatusExt as _;
 use xdpfs_proto::raft::v1::{SendMessagesRequest, raft_service_client::RaftServiceClient};
 use xdpfs_trust::{DialError, Mismatch};
 
-use super::{Lane, PEER_REQUEST_BYTES_MAX, RETRY_FIRST, RETRY_LONGEST, queue::MessageQueue};
-use crate::consensus::{Input, message_to_wire};
+use super::{Addresses, Lane, PEER_REQUEST_BYTES_MAX, RETRY_FIRST, RETRY_LONGEST, queue::MessageQueue};
+use crate::{
+    consensus::{Input, message_to_wire},
+    service::DOMAIN,
+    state_machine::Reason,
+};
 
 /// Batches between the queue and the connection: a second one is made ready while the first is written.
 const BATCHES_MAX: usize = 2;
@@ -20,14 +25,14 @@ pub(super) struct MessageLane {
 }
 
 impl MessageLane {
-    /// Works until the server stops.
+    /// Works until the server stops, or the peer is no member any more.
     pub(super) async fn run(self) {
         let stop = self.lane.stop.clone();
         stop.run_until_cancelled(self.send_for_ever()).await;
     }
 
     async fn send_for_ever(&self) {
-        let peer = self.lane.peer.id;
+        let peer = self.lane.peer;
         let mut pause = RETRY_FIRST;
         // Said once, and again if it becomes another.
         let mut told: Option<Mismatch> = None;
@@ -40,6 +45,9 @@ impl MessageLane {
                     pause = RETRY_FIRST;
                     let ended = self.send_over(channel).await;
                     tracing::debug!(peer, error = ended.message(), "the connection has ended");
+                    if is_removed(&ended) {
+                        self.lane.inputs.offer(Input::Removed);
+                    }
                     if ended.code() == tonic::Code::FailedPrecondition {
                         tracing::warn!(
                             peer,
@@ -57,6 +65,7 @@ impl MessageLane {
                     _ => tracing::debug!(peer, %error, "a peer cannot be reached"),
                 },
             }
+            self.lane.look_elsewhere();
             self.queue.clear();
             self.lane.inputs.offer(Input::Unreachable(peer));
             tokio::time::sleep(pause).await;
@@ -80,9 +89,17 @@ impl MessageLane {
     async fn feed(&self, batches: mpsc::Sender<SendMessagesRequest>) {
         while let Ok(room) = batches.reserve().await {
             let messages = self.queue.next_batch().await.iter().map(message_to_wire).collect();
-            room.send(SendMessagesRequest { cluster_id: self.lane.cluster_id(), messages });
+            let Addresses { peer: peer_address, client: client_address } = self.lane.own_addresses.clone();
+            let cluster_id = self.lane.cluster_id();
+            room.send(SendMessagesRequest { cluster_id, messages, peer_address, client_address });
         }
         // The stream is gone; its call says why.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Whether the peer says that this server is no member any more. Ids are never used again, so that is for good.
+fn is_removed(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    info.is_some_and(|info| info.domain == DOMAIN && info.reason == Reason::MemberRemoved.as_str())
 }

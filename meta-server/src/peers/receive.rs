@@ -18,12 +18,13 @@ use xdpfs_proto::raft::v1::{
 };
 use xdpfs_trust::Caller;
 
-use super::{PEER_REQUEST_BYTES_MAX, snapshots::REQUEST_PART_BYTES_MAX};
+use super::{PEER_REQUEST_BYTES_MAX, PeerOutbox, snapshots::REQUEST_PART_BYTES_MAX};
 use crate::{
-    consensus::{Consensus, ConsensusError, ConversionError, message_from_wire},
+    config::is_host_and_port,
+    consensus::{Consensus, ConsensusError, ConversionError, configuration_of, message_from_wire},
     service::Refusal,
-    state_machine::{Reason, State},
-    storage::{PART_LEN_MAX, crc32c, crc32c_combine},
+    state_machine::{Members, Reason, State},
+    storage::{PART_LEN_MAX, SnapshotSource, crc32c, crc32c_combine},
 };
 
 /// The largest snapshot that a server takes. The state is held in memory, so a larger one could not be used.
@@ -35,8 +36,13 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The service that other servers call.
 #[derive(Debug)]
-pub(crate) struct RaftReceiver {
+pub(crate) struct RaftReceiver<S> {
     consensus: Consensus,
+    outbox: PeerOutbox<S>,
+    /// This server.
+    own: u64,
+    /// This server has joined, so that all that it knows of the others comes from them.
+    has_joined: bool,
     snapshots: Arc<Semaphore>,
 }
 
@@ -70,9 +76,14 @@ enum SnapshotRefusal {
     TooLarge,
 }
 
-impl RaftReceiver {
-    pub(crate) fn service(consensus: Consensus) -> RaftServiceServer<Self> {
-        let receiver = Self { consensus, snapshots: Arc::new(Semaphore::new(1)) };
+impl<S: SnapshotSource> RaftReceiver<S> {
+    pub(crate) fn service(
+        consensus: Consensus,
+        outbox: PeerOutbox<S>,
+        own: u64,
+        has_joined: bool,
+    ) -> RaftServiceServer<Self> {
+        let receiver = Self { consensus, outbox, own, has_joined, snapshots: Arc::new(Semaphore::new(1)) };
         RaftServiceServer::new(receiver).max_decoding_message_size(PEER_REQUEST_BYTES_MAX)
     }
 
@@ -86,16 +97,35 @@ impl RaftReceiver {
         }
     }
 
-    /// A server votes and acknowledges for itself only, if its certificate says which one it is. Requests may have been
-    /// sent on by one that has just ceased to lead.
-    fn check_sender(sender: Option<&str>, message: &Message) -> Result<(), Status> {
-        use MessageType::{MsgPropose, MsgReadIndex, MsgTransferLeader};
-        let is_request = matches!(message.get_msg_type(), MsgPropose | MsgReadIndex | MsgTransferLeader);
-        match sender {
-            Some(sender) if !is_request && sender != message.from.to_string() => {
-                Err(Refusal::new(Reason::CertificateRequired, "the certificate is another server's").into())
-            }
-            _ => Ok(()),
+    fn check_sender(&self, sender: Option<&str>, message: &Message) -> Result<(), Status> {
+        let members = self.consensus.members();
+        if self.has_joined && !members.is_known() {
+            return Ok(());
+        }
+        check_sender(&members, sender, message).map_err(Status::from)
+    }
+
+    /// The sender may look for another server where this one is now.
+    fn check_receiver(&self, message: &Message) -> Result<(), Status> {
+        if message.to == self.own {
+            return Ok(());
+        }
+        let words = format!("the message is for server {}, and this is server {}", message.to, self.own);
+        Err(Refusal::new(Reason::InvalidArgument, words).into())
+    }
+
+    /// A server knows best where it is itself.
+    fn hear(&self, from: u64, peer_address: &str, client_address: &str) {
+        if peer_address.is_empty() {
+            return;
+        }
+        self.outbox.meet(from, peer_address);
+        let members = self.consensus.members();
+        let Some(member) = members.find(from) else { return };
+        let is_as_listed = member.peer_address == peer_address && member.client_address == client_address;
+        let are_addresses = [peer_address, client_address].into_iter().all(is_host_and_port);
+        if !is_as_listed && are_addresses {
+            self.consensus.hear_of_move(from, peer_address, client_address);
         }
     }
 
@@ -114,12 +144,39 @@ impl RaftReceiver {
         let state = decoded
             .map_err(|_| Status::cancelled("the server is shutting down"))?
             .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;
+        let said = configuration_of(&message);
+        if state.members().is_known() && *state.members().configuration() != said {
+            let words = "the snapshot and its message disagree about who takes part";
+            return Err(Refusal::new(Reason::InvalidArgument, words).into());
+        }
         let deadline = Instant::now() + INSTALL_TIMEOUT;
         self.consensus.handle_snapshot(message, pieces, state, deadline).await.map_err(not_installed)
     }
 }
 
-/// The id that the sender's certificate gives it.
+/// A server that was removed is told so. Whoever is left votes and acknowledges for itself only, if its certificate has a
+/// name: the one that it joined with, or else its id. Requests may have been sent on by one that has just ceased to lead,
+/// and nothing is known yet of a server that has joined since.
+fn check_sender(members: &Members, sender: Option<&str>, message: &Message) -> Result<(), Refusal> {
+    use MessageType::{MsgPropose, MsgReadIndex, MsgTransferLeader};
+    if members.is_former(message.from) {
+        let words = format!("server {} was removed from the cluster", message.from);
+        return Err(Refusal::new(Reason::MemberRemoved, words));
+    }
+    let is_request = matches!(message.get_msg_type(), MsgPropose | MsgReadIndex | MsgTransferLeader);
+    let Some(sender) = sender.filter(|_| !is_request) else { return Ok(()) };
+    let name = match members.find(message.from) {
+        Some(member) if !member.certificate.is_empty() => member.certificate.clone(),
+        None if members.is_known() => return Ok(()),
+        Some(_) | None => message.from.to_string(),
+    };
+    if sender == name {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::CertificateRequired, "the certificate is another server's"))
+}
+
+/// The name that the sender's certificate gives it.
 fn sender<T>(request: &Request<T>) -> Option<String> {
     request.extensions().get::<Caller>()?.principal.as_ref()?.name.clone()
 }
@@ -185,7 +242,7 @@ impl From<SnapshotRefusal> for Status {
 }
 
 #[tonic::async_trait]
-impl RaftService for RaftReceiver {
+impl<S: SnapshotSource> RaftService for RaftReceiver<S> {
     async fn send_messages(
         &self,
         request: Request<Streaming<SendMessagesRequest>>,
@@ -197,7 +254,9 @@ impl RaftService for RaftReceiver {
             for message in batch.messages {
                 let message = message_from_wire(message)
                     .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;
-                Self::check_sender(sender.as_deref(), &message)?;
+                self.check_sender(sender.as_deref(), &message)?;
+                self.check_receiver(&message)?;
+                self.hear(message.from, &batch.peer_address, &batch.client_address);
                 self.consensus.handle_message(message);
             }
         }
@@ -219,7 +278,7 @@ impl RaftService for RaftReceiver {
             self.check_cluster(&request.cluster_id)?;
             incoming.push(request)?;
             if let Some(message) = &incoming.message {
-                Self::check_sender(sender.as_deref(), message)?;
+                self.check_sender(sender.as_deref(), message)?;
             }
         }
         self.install(incoming).await?;
@@ -297,13 +356,53 @@ mod tests {
         let check = |sender: Option<&str>, kind, expect: bool| {
             let mut message = Message { from: 2, ..Default::default() };
             message.set_msg_type(kind);
-            assert_eq!(RaftReceiver::check_sender(sender, &message).is_ok(), expect, "{sender:?} {kind:?}");
+            let checked = check_sender(&Members::default(), sender, &message);
+            assert_eq!(checked.is_ok(), expect, "{sender:?} {kind:?}");
         };
         check(None, MessageType::MsgRequestVoteResponse, true);
         check(Some("2"), MessageType::MsgRequestVoteResponse, true);
         check(Some("3"), MessageType::MsgRequestVoteResponse, false);
         check(Some("3"), MessageType::MsgAppendResponse, false);
         check(Some("3"), MessageType::MsgReadIndex, true);
+    }
+
+    #[test]
+    fn member_shows_the_certificate_that_it_joined_with_and_a_former_one_is_told_so() {
+        use state::command::Kind;
+        use xdpfs_proto::state::v1 as state;
+        let member = |id, certificate: &str| state::MetaMember {
+            id,
+            peer_address: "a:1".into(),
+            client_address: "a:2".into(),
+            certificate: certificate.into(),
+            ..Default::default()
+        };
+        let mut cluster = State::default();
+        let seed = state::SeedMembers { members: vec![member(1, ""), member(2, "")] };
+        let add = state::AddMember { member: Some(member(3, "host-c")) };
+        for kind in
+            [Kind::SeedMembers(seed), Kind::ReserveMember(state::ReserveMember {}), Kind::AddMember(add)]
+        {
+            cluster.apply(1, &state::Command { kind: Some(kind), ..Default::default() });
+        }
+        let check = |from, sender: Option<&str>, expect: Result<(), Reason>| {
+            let mut message = Message { from, ..Default::default() };
+            message.set_msg_type(MessageType::MsgHeartbeat);
+            let checked = check_sender(cluster.members(), sender, &message);
+            assert_eq!(checked.map_err(|refusal| refusal.reason()), expect, "{from} {sender:?}");
+        };
+        check(2, Some("2"), Ok(()));
+        check(2, Some("host-c"), Err(Reason::CertificateRequired));
+        check(3, Some("host-c"), Ok(()));
+        check(3, None, Ok(()));
+        check(3, Some("3"), Err(Reason::CertificateRequired));
+        check(9, Some("host-d"), Ok(()));
+        let remove = Kind::RemoveMember(state::RemoveMember { id: 3 });
+        cluster.apply(2, &state::Command { kind: Some(remove), ..Default::default() });
+        let mut message = Message { from: 3, ..Default::default() };
+        message.set_msg_type(MessageType::MsgRequestPreVote);
+        let refusal = check_sender(cluster.members(), Some("host-c"), &message).unwrap_err();
+        assert_eq!(refusal.reason(), Reason::MemberRemoved);
     }
 
     #[test]

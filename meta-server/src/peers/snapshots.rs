@@ -84,7 +84,7 @@ impl<S: SnapshotSource> SnapshotLane<S> {
     async fn send_for_ever(&self) {
         loop {
             let message = self.slot.take().await;
-            let (peer, index) = (self.lane.peer.id, message.get_snapshot().get_metadata().index);
+            let (peer, index) = (self.lane.peer, message.get_snapshot().get_metadata().index);
             let sent = tokio::time::timeout(SNAPSHOT_TIMEOUT, self.send(&message)).await;
             let status = match sent.unwrap_or(Err(SendError::TimedOut)) {
                 Ok(()) => {
@@ -93,6 +93,9 @@ impl<S: SnapshotSource> SnapshotLane<S> {
                 }
                 Err(error) => {
                     tracing::warn!(peer, index, error = %Causes(&error), "a snapshot was not sent");
+                    if matches!(error, SendError::Connect(_)) {
+                        self.lane.look_elsewhere();
+                    }
                     SnapshotStatus::Failure
                 }
             };
@@ -102,7 +105,7 @@ impl<S: SnapshotSource> SnapshotLane<S> {
 
     /// The raft loop may have no room just now, but it must hear this.
     async fn report(&self, status: SnapshotStatus) {
-        while !self.lane.inputs.offer(Input::SnapshotSent(self.lane.peer.id, status)) {
+        while !self.lane.inputs.offer(Input::SnapshotSent(self.lane.peer, status)) {
             tokio::time::sleep(RETRY_FIRST).await;
         }
     }

@@ -44,6 +44,8 @@ pub(super) enum Caller {
     /// The cluster is open: nobody has to say.
     Anonymous,
     Key(KeyId),
+    /// A server that joins, by the name of its certificate. It asks for the cluster's own commands, as no caller can.
+    Member(String),
     Root,
 }
 
@@ -80,23 +82,26 @@ impl Caller {
         match self {
             Self::Anonymous => "anonymous",
             Self::Key(id) => id.as_str(),
+            Self::Member(name) => name,
             Self::Root => "root",
         }
     }
 
     pub(super) fn record(&self) -> pb::Caller {
         let kind = match self {
-            Self::Anonymous => caller::Kind::Anonymous(true),
-            Self::Key(id) => caller::Kind::KeyId(id.to_string()),
-            Self::Root => caller::Kind::Root(true),
+            Self::Anonymous => Some(caller::Kind::Anonymous(true)),
+            Self::Key(id) => Some(caller::Kind::KeyId(id.to_string())),
+            Self::Member(_) => None,
+            Self::Root => Some(caller::Kind::Root(true)),
         };
-        pb::Caller { kind: Some(kind) }
+        pb::Caller { kind }
     }
 
     /// Whether it may do this with the bucket of this name.
     pub(super) fn may(&self, state: &State, right: Right, bucket: &str) -> bool {
         match self {
             Self::Anonymous | Self::Root => true,
+            Self::Member(_) => false,
             Self::Key(id) => state.access_keys().live(id).is_some_and(|key| key.allows(right, bucket)),
         }
     }
@@ -230,7 +235,7 @@ impl Gateway {
         Some(Acting {
             method: T::METHOD,
             actor: actor.ok(),
-            subject: short(subject),
+            subject: short(&subject),
             request_id: short(request_id),
             peer: call.access.peer,
         })

@@ -19,12 +19,7 @@ impl Gateway {
         let state = self.state();
         proto::GetClusterStatusResponse {
             cluster_id: state.cluster_id().to_owned(),
-            meta_servers: self
-                .config()
-                .members
-                .iter()
-                .map(|member| self.meta_server(member, &raft))
-                .collect(),
+            meta_servers: self.members().iter().map(|member| self.meta_server(member, &raft)).collect(),
             data_nodes: state.nodes().map(|node| self.data_node(node, &raft)).collect(),
             server_id: self.config().id,
             leader_id: raft.leader_id,
@@ -55,6 +50,7 @@ impl Gateway {
             role: role.into(),
             matched_index: voter.map_or(0, |voter| voter.matched_index),
             certificate_expiry_s: self.own_expiry_s(member).unwrap_or_default(),
+            learner: !raft.configuration.votes(member.id),
         }
     }
 

@@ -22,11 +22,11 @@ use super::{
 use crate::{
     audit::Audit,
     clock::{LeaderClock, millis},
-    config::Config,
+    config::{Config, Member},
     consensus::{Consensus, ConsensusError},
     edges::Edges,
     liveness::Liveness,
-    state_machine::{Reason, State},
+    state_machine::{MetaMember, Reason, State},
 };
 
 /// Callers at once whose key this server has to ask others about.
@@ -131,6 +131,20 @@ impl Gateway {
 
     pub(super) const fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// Who the members are: by what is applied, or by the configuration until somebody has written it down.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let members = self.consensus.members();
+        if !members.is_known() {
+            return self.config.members.clone();
+        }
+        let member = |member: &MetaMember| Member {
+            id: member.id,
+            peer_address: member.peer_address.clone(),
+            client_address: member.client_address.clone(),
+        };
+        members.iter().map(member).collect()
     }
 
     /// Turns for callers whose key this server has not heard of.
@@ -262,7 +276,7 @@ impl Gateway {
     /// Where to go instead.
     fn not_leading(&self) -> Refusal {
         let leader = self.consensus.status().leader_id;
-        match self.config.members.iter().find(|member| member.id == leader) {
+        match self.members().into_iter().find(|member| member.id == leader) {
             Some(member) => Refusal::not_leader(&member.client_address),
             None => Refusal::new(Reason::NoLeader, "the cluster has no leader at present"),
         }

@@ -1,4 +1,4 @@
-//! What every request passes on its way in, outermost first: trace, membership, admission, deadline.
+//! What every request passes on its way in, outermost first: trace, roster, membership, admission, deadline.
 //!
 //! Invariant: a request that is not admitted costs next to nothing, and one that is admitted ends by its deadline.
 
@@ -7,6 +7,7 @@ mod deadline;
 mod membership;
 mod request_counts;
 mod request_metrics;
+mod roster;
 mod trace;
 
 use http::Request;
@@ -16,6 +17,7 @@ pub(super) use self::{
     admission::{Admission, AdmissionLayer},
     deadline::{Deadline, DeadlineLayer},
     membership::MembershipLayer,
+    roster::RosterLayer,
     trace::TraceLayer,
 };
 
@@ -40,6 +42,7 @@ impl Kind {
         if path.starts_with("/xdpfs.node.v1.") {
             Self::Node
         } else if path.starts_with("/xdpfs.access.v1.")
+            || path.starts_with("/xdpfs.members.v1.") && !path.ends_with("/ListMembers")
             || path.starts_with("/xdpfs.meta.v1.") && !path.ends_with("/GetClusterStatus")
         {
             Self::Client

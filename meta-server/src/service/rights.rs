@@ -3,7 +3,9 @@
 //! Invariant: a method that is not in the table does not compile. Which rights are needed never depends on the state; on
 //! which bucket, only for the methods of an upload.
 
-use xdpfs_proto::{access::v1 as access, backup::v1 as backup, meta::v1 as proto};
+use std::borrow::Cow;
+
+use xdpfs_proto::{access::v1 as access, backup::v1 as backup, members::v1 as members, meta::v1 as proto};
 
 use super::{Refusal, name, name::ObjectName};
 use crate::state_machine::Right;
@@ -40,6 +42,7 @@ macro_rules! methods {
 
 methods! {
     AbortPut => Need::Right(Right::Write),
+    AddMember => Need::AdminOfAll,
     BeginPut => Need::Right(Right::Write),
     // With a copy among its operations, that of CopyObject.
     CommitBatch => Need::Right(Right::Write),
@@ -59,14 +62,21 @@ methods! {
     HeadObject => Need::Right(Right::Read),
     LabelNode => Need::AdminOfAll,
     ListAccessKeys => Need::AdminOfAll,
+    ListMembers => Need::Key,
     // It shows those that the key may list.
     ListBuckets => Need::Key,
     ListObjects => Need::Right(Right::List),
     // It names objects of all buckets.
     PlanDrain => Need::AdminOfAll,
+    PromoteMember => Need::AdminOfAll,
+    RemoveMember => Need::AdminOfAll,
+    ReplaceMember => Need::AdminOfAll,
+    ReserveMember => Need::AdminOfAll,
     RevokeAccessKey => Need::AdminOfAll,
     RotateKeyEpoch => Need::AdminOfAll,
+    TransferLeadership => Need::AdminOfAll,
     UpdateBucket => Need::Right(Right::Admin),
+    UpdateMember => Need::AdminOfAll,
 }
 
 /// What a caller needs.
@@ -113,13 +123,17 @@ pub(super) trait Asks {
     fn place(&self) -> Result<Place, Refusal>;
 
     /// What is noted of it, if it is an administrative act: what it is about, and its request id.
-    fn act(&self) -> Option<(&str, &str)> {
+    fn act(&self) -> Option<(Cow<'_, str>, &str)> {
         None
     }
 }
 
 fn bucket(field: &'static str, name: &str) -> Result<Place, Refusal> {
     name::parse_bucket(field, name).map(Place::Bucket)
+}
+
+fn server(id: u64) -> String {
+    format!("metaServers/{id}")
 }
 
 fn bucket_of(name: &str) -> Result<Place, Refusal> {
@@ -136,15 +150,23 @@ macro_rules! asks {
                 $place
             }
 
-            $(fn act(&self) -> Option<(&str, &str)> {
+            $(fn act(&self) -> Option<(Cow<'_, str>, &str)> {
                 let $acting = self;
-                Some(($subject, &$acting.request_id))
+                Some(($subject.into(), &$acting.request_id))
             })?
         })*
     };
 }
 
 asks! {
+    members::AddMemberRequest: AddMember, |_request| Ok(Place::Cluster), |request| server(request.id);
+    members::ListMembersRequest: ListMembers, |_request| Ok(Place::Cluster);
+    members::PromoteMemberRequest: PromoteMember, |_request| Ok(Place::Cluster), |request| server(request.id);
+    members::RemoveMemberRequest: RemoveMember, |_request| Ok(Place::Cluster), |request| server(request.id);
+    members::ReplaceMemberRequest: ReplaceMember, |_request| Ok(Place::Cluster), |request| format!("{} by {}", server(request.old_id), request.new_id);
+    members::ReserveMemberRequest: ReserveMember, |_request| Ok(Place::Cluster), |request| "";
+    members::TransferLeadershipRequest: TransferLeadership, |_request| Ok(Place::Cluster), |request| server(request.id);
+    members::UpdateMemberRequest: UpdateMember, |_request| Ok(Place::Cluster), |request| server(request.id);
     proto::AbortPutRequest: AbortPut, |request| Ok(Place::Upload(request.upload_id));
     proto::BeginPutRequest: BeginPut, |request| bucket_of(&request.name);
     proto::CommitPutRequest: CommitPut, |request| Ok(Place::Upload(request.upload_id));
@@ -196,7 +218,7 @@ mod tests {
     #[test]
     fn table_has_every_method_of_the_services() {
         let files = FileDescriptorSet::decode(xdpfs_proto::FILE_DESCRIPTOR_SET).unwrap().file;
-        let packages = ["xdpfs.meta.v1", "xdpfs.access.v1", "xdpfs.backup.v1"];
+        let packages = ["xdpfs.meta.v1", "xdpfs.access.v1", "xdpfs.backup.v1", "xdpfs.members.v1"];
         let services =
             files.iter().filter(|file| packages.contains(&file.package())).flat_map(|file| &file.service);
         let mut offered: Vec<_> =
@@ -238,6 +260,6 @@ mod tests {
             request_id: "id".into(),
             ..Default::default()
         };
-        assert_eq!(create.act(), Some(("buckets/x", "id")));
+        assert_eq!(create.act(), Some(("buckets/x".into(), "id")));
     }
 }

@@ -11,7 +11,8 @@ use xdpfs_proto::state::v1 as pb;
 
 use crate::{credential::KeyId, placement::NotEnoughNodes, state_machine::Reason};
 
-const DOMAIN: &str = "xdpfs";
+/// Whose reasons they are.
+pub(crate) const DOMAIN: &str = "xdpfs";
 /// How long to stay away from a server that has too much to do.
 const OVERLOADED_RETRY: Duration = Duration::from_millis(100);
 /// How long to wait for data nodes.
@@ -120,10 +121,15 @@ const fn code(reason: Reason) -> Code {
         Reason::CertificateRequired => Code::Unauthenticated,
         Reason::AccessKeyNotFound
         | Reason::BucketNotFound
+        | Reason::MemberNotFound
         | Reason::ObjectNotFound
         | Reason::UploadNotFound => Code::NotFound,
         Reason::BucketNotEmpty
         | Reason::LastAdminKey
+        | Reason::LastVoter
+        | Reason::MembershipBusy
+        | Reason::MemberRemoved
+        | Reason::QuorumAtRisk
         | Reason::NodeUnknown
         | Reason::PreconditionFailed
         | Reason::QuotaExceeded

@@ -371,12 +371,19 @@ impl State {
             Kind::CreateAccessKey(_)
             | Kind::RevokeAccessKey(_)
             | Kind::RotateKeyEpoch(_)
-            | Kind::LabelNode(_) => Some((&[Right::Admin], Place::Everywhere)),
+            | Kind::LabelNode(_)
+            | Kind::ReserveMember(_)
+            | Kind::AddMember(_)
+            | Kind::PromoteMember(_)
+            | Kind::RemoveMember(_)
+            | Kind::ReplaceMember(_)
+            | Kind::UpdateMember(_) => Some((&[Right::Admin], Place::Everywhere)),
             Kind::RegisterNode(_)
             | Kind::ExpireUploads(_)
             | Kind::ForgetChunks(_)
             | Kind::AddKeyEpoch(_)
             | Kind::InitCluster(_)
+            | Kind::SeedMembers(_)
             | Kind::CloseAccess(_) => None,
         }
     }

@@ -3,8 +3,10 @@
 //! Invariant: a backup has no secret that is good for anything by itself, and nothing that is given out after a restore
 //! was ever given out before it: no number, no version, no key epoch.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use xdpfs_proto::state::v1::snapshot_record::Kind;
+use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{ReceiptKey, SipKey};
 
 use super::{State, snapshot};
@@ -38,10 +40,11 @@ impl State {
         snapshot::encode(self.records().filter_map(in_backup), piece_len)
     }
 
-    /// The state of a new cluster that goes on from a backup. What the old cluster gave out after the backup is not
-    /// given out again.
+    /// The state of a new cluster of these metadata servers that goes on from a backup. What the old cluster gave out
+    /// after the backup is not given out again. `None`: the servers make no sense.
     #[must_use]
-    pub fn restored(mut self) -> Self {
+    pub fn restored(mut self, members: impl IntoIterator<Item = pb::MetaMember>) -> Option<Self> {
+        self.members = Arc::new(self.members.replaced_by(members)?);
         let counters = &mut self.counters;
         counters.bucket = counters.bucket.saturating_add(BUCKET_JUMP);
         counters.chunk = counters.chunk.saturating_add(CHUNK_JUMP);
@@ -53,7 +56,7 @@ impl State {
         for node in self.nodes.values_mut() {
             node.epoch = node.epoch.saturating_add(NODE_EPOCH_JUMP);
         }
-        self
+        Some(self)
     }
 }
 
@@ -71,13 +74,22 @@ fn in_backup(kind: Kind) -> Option<Kind> {
 
 #[cfg(test)]
 mod tests {
-    use xdpfs_proto::state::v1::{self as pb, command, outcome};
+    use xdpfs_proto::state::v1::{command, outcome};
     use xdpfs_wire::{ChunkId, NodeEpoch, NodeId, Receipt};
 
-    use super::*;
+    use super::{super::members::Configuration, *};
 
     const SECRET: [u8; 16] = *b"an epoch's key..";
     const RECEIPT_KEY: [u8; 16] = *b"signs a receipt.";
+
+    fn member() -> pb::MetaMember {
+        pb::MetaMember {
+            id: 5,
+            peer_address: "p:1".into(),
+            client_address: "c:1".into(),
+            ..Default::default()
+        }
+    }
 
     fn apply(state: &mut State, index: u64, kind: command::Kind) -> outcome::Kind {
         let request_id = Bytes::copy_from_slice(&u128::from(index).to_be_bytes());
@@ -143,9 +155,11 @@ mod tests {
     fn restored_state_gives_out_nothing_twice() {
         let before = state();
         let bytes = before.encode_backup(usize::MAX).concat();
-        let mut after = State::decode(&bytes[..]).unwrap().restored();
+        let mut after = State::decode(&bytes[..]).unwrap().restored([member()]).unwrap();
         assert_eq!(after.cluster_id(), "a cluster");
         assert!(after.key_epochs().live().is_empty());
+        assert_eq!(after.members().configuration(), &Configuration::of_voters([5]));
+        assert!(after.members().is_former(6), "it may have been given out since");
         // The old cluster went on for a while.
         let mut old = before;
         let old_last = (10..50).map(|index| begin(&mut old, index)).last().unwrap();
@@ -163,7 +177,7 @@ mod tests {
     #[test]
     fn nobody_vouches_for_chunks_before_it_has_registered_again() {
         let bytes = state().encode_backup(usize::MAX).concat();
-        let restored = State::decode(&bytes[..]).unwrap().restored();
+        let restored = State::decode(&bytes[..]).unwrap().restored([member()]).unwrap();
         let node = restored.node(NodeId(1)).unwrap();
         let mut receipt = Receipt {
             node: node.id,

@@ -52,6 +52,14 @@ reasons! {
     InvalidName = "INVALID_NAME",
     /// No other access key can make keys.
     LastAdminKey = "LAST_ADMIN_KEY",
+    /// The last server that votes can't go.
+    LastVoter = "LAST_VOTER",
+    /// Another change of the members is under way.
+    MembershipBusy = "MEMBERSHIP_BUSY",
+    /// No metadata server of this id.
+    MemberNotFound = "MEMBER_NOT_FOUND",
+    /// The metadata server was removed from the cluster.
+    MemberRemoved = "MEMBER_REMOVED",
     /// The picture that the listing began with is forgotten.
     ListingExpired = "LISTING_EXPIRED",
     /// The cluster has no leader now.
@@ -70,6 +78,8 @@ reasons! {
     OutcomeUnknown = "OUTCOME_UNKNOWN",
     /// Too much to do: come back later.
     Overloaded = "OVERLOADED",
+    /// Too few of the servers that would be left are heard of.
+    QuorumAtRisk = "QUORUM_AT_RISK",
     /// The key does not hold what the request asks for.
     PreconditionFailed = "PRECONDITION_FAILED",
     /// The bucket may not hold as much.
@@ -98,6 +108,7 @@ impl Reason {
             Self::AccessDenied
                 | Self::AccessKeyInvalid
                 | Self::AccessKeyMissing
+                | Self::MembershipBusy
                 | Self::Overloaded
                 | Self::StaleReceipts
         )

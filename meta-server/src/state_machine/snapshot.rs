@@ -2,7 +2,7 @@
 //!
 //! Invariant: equal states give equal bytes, and decoding never trusts what it reads.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
@@ -10,8 +10,8 @@ use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 
 use super::{
-    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Node, Object, Owner, State, Upload, history::History,
-    parse_chunk_id,
+    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Members, Node, Object, Owner, State, Upload,
+    history::History, parse_chunk_id,
 };
 
 /// The layout of the records.
@@ -51,6 +51,7 @@ impl State {
             .chain(self.answered.records().map(Kind::Answered))
             .chain(self.key_epochs.records().map(Kind::KeyEpoch))
             .chain(self.access_keys.records().map(Kind::AccessKey))
+            .chain(self.members.records().map(Kind::MetaMember))
     }
 
     fn header(&self) -> pb::SnapshotHeader {
@@ -67,6 +68,9 @@ impl State {
             replica_debt: self.replica_debt,
             access_closed: self.access_keys.is_closed(),
             index: self.history.index(),
+            next_member_id: self.members.next_id(),
+            reserved_member_ids: self.members.reserved().collect(),
+            configuration: self.members.is_known().then(|| self.members.configuration().record()),
         }
     }
 
@@ -119,6 +123,7 @@ impl State {
         if header.format != FORMAT {
             return Err(SnapshotError::Format(header.format));
         }
+        let members = Arc::new(Members::from_header(&header));
         let mut state = Self {
             cluster_id: header.cluster_id,
             time_ms: header.time_ms,
@@ -131,6 +136,7 @@ impl State {
             },
             replica_debt: header.replica_debt,
             history: History::after_snapshot(header.index),
+            members,
             ..Self::default()
         };
         state.key_epochs.set_last_number(header.next_key_epoch.saturating_sub(1));
@@ -166,6 +172,10 @@ impl State {
                 let key = AccessKey::from_record(&record).filter(|_| self.access_keys.is_closed());
                 let is_loaded = key.is_some_and(|key| self.access_keys.load(key));
                 is_loaded.then_some(()).ok_or(SnapshotError::Content("an access key"))?;
+            }
+            Kind::MetaMember(record) => {
+                let is_loaded = Arc::make_mut(&mut self.members).load(record);
+                is_loaded.then_some(()).ok_or(SnapshotError::Content("a metadata server"))?;
             }
         }
         Ok(())

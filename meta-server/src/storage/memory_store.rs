@@ -128,7 +128,7 @@ impl SnapshotSource for Medium {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use raft::eraftpb::{Entry, HardState};
+    use raft::eraftpb::{ConfState, Entry, HardState};
     use tempfile::TempDir;
 
     use super::*;
@@ -238,8 +238,14 @@ mod tests {
             let old = self.newest.take();
             self.generation += 1;
             let generation = self.generation;
-            let meta =
-                SnapshotMeta { generation, position, voters: vec![1], parts, total_bytes: 1, crc32c: 1 };
+            let meta = SnapshotMeta {
+                generation,
+                position,
+                conf_state: ConfState::from((vec![1], vec![2])),
+                parts,
+                total_bytes: 1,
+                crc32c: 1,
+            };
             self.newest = Some(meta.clone());
             let data = |part: u32| Bytes::from(vec![part as u8; 10]);
             let parts = (0..parts).map(|part| Change::SnapshotPart { generation, part, data: data(part) });

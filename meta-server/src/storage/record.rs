@@ -2,7 +2,7 @@
 //! flipped bit or a misplaced value is found when it is read.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use raft::eraftpb::{Entry, EntryType, HardState};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
 use super::{Identity, LogPosition, PART_LEN_MAX, SnapshotMeta, StoreError, crc32c};
 
@@ -197,7 +197,12 @@ pub(super) fn encode_snapshot(meta: &SnapshotMeta) -> Vec<u8> {
     payload.put_u32_le(meta.parts);
     payload.put_u64_le(meta.total_bytes);
     payload.put_u32_le(meta.crc32c);
-    put_voters(&mut payload, &meta.voters);
+    let servers = &meta.conf_state;
+    put_voters(&mut payload, &servers.voters);
+    for ids in [&servers.learners, &servers.voters_outgoing, &servers.learners_next] {
+        put_voters(&mut payload, ids);
+    }
+    payload.put_u8(servers.auto_leave.into());
     payload
 }
 
@@ -209,7 +214,7 @@ pub(super) fn decode_snapshot(payload: &[u8]) -> Result<SnapshotMeta, StoreError
         parts: rest.u32()?,
         total_bytes: rest.u64()?,
         crc32c: rest.u32()?,
-        voters: rest.voters()?,
+        conf_state: rest.conf_state()?,
     })
 }
 
@@ -235,6 +240,20 @@ impl Reader<'_> {
             return Err(damaged(format!("{} is too short", self.1)));
         }
         (0..count).map(|_| self.u64()).collect()
+    }
+
+    /// Earlier programs, whose servers never changed, wrote the voters alone.
+    fn conf_state(&mut self) -> Result<ConfState, StoreError> {
+        let mut servers = ConfState { voters: self.voters()?, ..ConfState::default() };
+        if self.0.is_empty() {
+            return Ok(servers);
+        }
+        servers.learners = self.voters()?;
+        servers.voters_outgoing = self.voters()?;
+        servers.learners_next = self.voters()?;
+        let auto_leave = self.0.try_get_u8().map_err(|_| damaged(format!("{} is too short", self.1)))?;
+        servers.auto_leave = auto_leave != 0;
+        Ok(servers)
     }
 }
 
@@ -264,6 +283,17 @@ mod tests {
             assert_eq!(joined, Some(entry(len)), "length {len}");
             joiner.finish().unwrap();
         }
+    }
+
+    #[test]
+    fn snapshot_of_an_earlier_program_has_voters_alone() {
+        let conf_state = ConfState::from((vec![1, 2, 3], Vec::new()));
+        let meta = SnapshotMeta { generation: 5, conf_state, ..SnapshotMeta::default() };
+        let mut payload = encode_snapshot(&meta);
+        payload.truncate(payload.len() - 3 * 4 - 1);
+        assert_eq!(decode_snapshot(&payload).unwrap(), meta);
+        payload.push(1);
+        assert!(decode_snapshot(&payload).is_err());
     }
 
     #[test]
@@ -309,13 +339,17 @@ mod tests {
         }
 
         #[test]
-        fn identity_and_snapshot_round_trip(id: u64, name in "[a-z0-9-]{0,40}", voters: Vec<u64>, words: [u64; 4], parts: u32) {
+        fn identity_and_snapshot_round_trip(id: u64, name in "[a-z0-9-]{0,40}", voters: Vec<u64>, others: [Vec<u64>; 3], words: [u64; 4], parts: u32) {
             let identity = Identity { raft_id: id, cluster_id: name, voters: voters.clone() };
             prop_assert_eq!(decode_identity(&encode_identity(&identity)).unwrap(), identity);
+            let [learners, voters_outgoing, learners_next] = others;
+            let auto_leave = parts % 2 == 0;
+            let conf_state =
+                ConfState { voters, learners, voters_outgoing, learners_next, auto_leave, ..ConfState::default() };
             let meta = SnapshotMeta {
                 generation: words[0],
                 position: LogPosition { index: words[1], term: words[2] },
-                voters,
+                conf_state,
                 parts,
                 total_bytes: words[3],
                 crc32c: parts ^ 1,

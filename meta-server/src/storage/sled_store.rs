@@ -318,7 +318,7 @@ fn check_snapshot(recovered: &Recovered, last: LogPosition) -> Result<(), StoreE
 
 #[cfg(test)]
 mod tests {
-    use raft::eraftpb::HardState;
+    use raft::eraftpb::{ConfState, HardState};
     use tempfile::TempDir;
 
     use super::*;
@@ -423,7 +423,7 @@ mod tests {
         let meta = SnapshotMeta {
             generation: 5,
             position: LogPosition { index: 2, term: 1 },
-            voters: vec![1, 2, 3],
+            conf_state: ConfState::from((vec![1, 2, 3], vec![4])),
             parts: 1,
             total_bytes: 4,
             crc32c: 0,

@@ -12,6 +12,7 @@ mod harness;
 mod idempotency;
 mod listing;
 mod load;
+mod membership;
 mod nodes;
 mod objects;
 mod observation;

@@ -47,7 +47,8 @@ fn snapshot_part(data: &'static [u8]) -> SendSnapshotRequest {
 async fn server_of_another_cluster_is_refused() {
     let cluster = Cluster::start().await;
     let message = Message { msg_type: MSG_HEARTBEAT, from: 2, to: 1, term: 1 << 20, ..Default::default() };
-    let messages = SendMessagesRequest { cluster_id: request_id(), messages: vec![message] };
+    let messages =
+        SendMessagesRequest { cluster_id: request_id(), messages: vec![message], ..Default::default() };
     assert_refused(send_messages(&cluster, messages).await, Code::FailedPrecondition, "WRONG_CLUSTER");
     let snapshot = SendSnapshotRequest { cluster_id: request_id(), ..snapshot_part(b"x") };
     assert_refused(send_snapshot(&cluster, vec![snapshot]).await, Code::FailedPrecondition, "WRONG_CLUSTER");
@@ -59,7 +60,7 @@ async fn message_that_makes_no_sense_is_refused() {
     let cluster = Cluster::start().await;
     let cluster_id = cluster.status_of(1).await.cluster_id;
     let message = Message { msg_type: 999, from: 2, to: 1, ..Default::default() };
-    let messages = SendMessagesRequest { cluster_id, messages: vec![message] };
+    let messages = SendMessagesRequest { cluster_id, messages: vec![message], ..Default::default() };
     assert_refused(send_messages(&cluster, messages).await, Code::InvalidArgument, "INVALID_ARGUMENT");
 }
 

@@ -4,7 +4,9 @@ use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
 
 use tempfile::TempDir;
 use tonic::{Code, transport::Channel, transport::Endpoint};
-use xdpfs_meta_server::{Config, ConfigError, Listeners, Member, Server, ServerError};
+use xdpfs_meta_server::{
+    Config, ConfigError, Credential, Join, Listeners, Member, RootKey, Server, ServerError,
+};
 use xdpfs_proto::{
     meta::v1::{GetClusterStatusRequest, ListBucketsRequest, meta_service_client::MetaServiceClient},
     node::v1::{RouteRequest, node_service_client::NodeServiceClient},
@@ -120,8 +122,86 @@ async fn server_speaks_for_itself_only() {
     let mut raft =
         RaftServiceClient::new(channel(&secured.peer, Some(secured.as_member("xdpfs://red/meta/2"))));
     raft.send_messages(tokio_stream::iter([heartbeat(2)])).await.unwrap();
-    let refused = raft.send_messages(tokio_stream::iter([heartbeat(3)])).await;
+    let refused = raft.send_messages(tokio_stream::iter([heartbeat(1)])).await;
     assert_refused(refused, Code::Unauthenticated, "CERTIFICATE_REQUIRED");
+}
+
+/// A server with an empty directory, which asks `secured` to let it in.
+fn joining(secured: &Secured, tls: Option<&str>, key: Option<Credential>) -> (Config, Listeners) {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = Listeners { client: free(), peer: free() };
+    let [client_address, peer_address] =
+        [&listeners.client, &listeners.peer].map(|listener| listener.local_addr().unwrap().to_string());
+    let own = Member { id: 0, peer_address, client_address };
+    let directory = secured.directory.path();
+    let join = Some(Join { endpoints: vec![secured.client.clone()], learner: false, key });
+    let tls = tls.map(|principal| {
+        let path = directory.join(principal.replace(['/', ':'], "-"));
+        write(&secured.authority, principal, &path);
+        path
+    });
+    let config = Config { tls, join, ..Config::new(0, vec![own], directory.join("joined")) };
+    (config, listeners)
+}
+
+#[tokio::test]
+async fn server_joins_by_its_certificate_and_speaks_with_no_other() {
+    let secured = Secured::start().await;
+    let (config, listeners) = joining(&secured, Some("xdpfs://red/meta/host-b"), None);
+    let joined = Server::start_on(config, listeners).await.unwrap();
+    assert_eq!(joined.id(), 2);
+    joined.ready().await;
+    let mut meta = MetaServiceClient::new(channel(&secured.client, Some(secured.as_client())));
+    eventually("a second server that votes", async || {
+        let status = meta.get_cluster_status(GetClusterStatusRequest {}).await.ok()?.into_inner();
+        let second = status.meta_servers.into_iter().find(|server| server.id == 2)?;
+        (!second.learner).then_some(())
+    })
+    .await;
+
+    use xdpfs_proto::raft::v1 as pb;
+    let send = async |principal: &str| {
+        let message = pb::Message { msg_type: 9, from: 2, to: 1, term: 1, ..pb::Message::default() };
+        let batch = SendMessagesRequest { messages: vec![message], ..SendMessagesRequest::default() };
+        let mut raft = RaftServiceClient::new(channel(&secured.peer, Some(secured.as_member(principal))));
+        raft.send_messages(tokio_stream::iter([batch])).await
+    };
+    send("xdpfs://red/meta/host-b").await.unwrap();
+    for other in ["xdpfs://red/meta/2", "xdpfs://red/meta/host-c"] {
+        assert_refused(send(other).await, Code::Unauthenticated, "CERTIFICATE_REQUIRED");
+    }
+    joined.shutdown().await;
+}
+
+#[tokio::test]
+async fn server_without_a_certificate_of_its_role_needs_the_right_key() {
+    let root = Credential::generate().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = Listeners { client: free(), peer: free() };
+    let [client_address, peer_address] =
+        [&listeners.client, &listeners.peer].map(|listener| listener.local_addr().unwrap().to_string());
+    let member = Member { id: 1, peer_address, client_address: client_address.clone() };
+    let root_key = Some(RootKey::from(&root));
+    let config =
+        Config { bootstrap: true, root_key, ..Config::new(1, vec![member], directory.path().join("data")) };
+    let first = Server::start_on(config, listeners).await.unwrap();
+    first.ready().await;
+    let join = async |key: Option<Credential>, name: &str| {
+        let listeners = Listeners { client: free(), peer: free() };
+        let [client, peer] =
+            [&listeners.client, &listeners.peer].map(|listener| listener.local_addr().unwrap().to_string());
+        let own = Member { id: 0, peer_address: peer, client_address: client };
+        let join = Some(Join { endpoints: vec![client_address.clone()], learner: true, key });
+        let config = Config { join, ..Config::new(0, vec![own], directory.path().join(name)) };
+        Server::start_on(config, listeners).await
+    };
+    for key in [None, Some(Credential::generate().unwrap())] {
+        let error = join(key, "refused").await.unwrap_err();
+        assert!(matches!(error, ServerError::Join(_)), "{error:?}");
+    }
+    let joined = join(Some(root), "joined").await.unwrap();
+    joined.ready().await;
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ fn refusal(path: &Path, error: &CheckError) -> Failure {
         CheckError::Empty { .. } => Failure::not_found(error.to_string())
             .with_hint("name the directory that the server is given by --data-dir"),
         CheckError::InUse { .. } => Failure::unavailable(error.to_string()),
-        CheckError::Snapshot(_) | CheckError::Store(_) | _ => Failure::damaged(path, error).with_hint(
+        CheckError::Start(_) | CheckError::Store(_) | _ => Failure::damaged(path, error).with_hint(
             "the others have it all: let this server come back from a fresh directory under a new id",
         ),
     }

@@ -69,6 +69,7 @@ pub(super) fn run(arguments: &RestoreArguments, console: &mut Console) -> Result
 fn refusal(error: &RestoreError) -> Failure {
     match error {
         RestoreError::Config(error) => Failure::usage(error.to_string()),
+        RestoreError::Members => Failure::usage(error.to_string()),
         RestoreError::Directory { directory, source } => {
             Failure::local(format_args!("use {}", directory.display()), source)
         }

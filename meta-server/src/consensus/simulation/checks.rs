@@ -6,13 +6,13 @@ use prost::Message as _;
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
 use xdpfs_proto::state::v1 as pb;
 
-use super::super::{Applied, apply};
+use super::{
+    super::{Applied, apply},
+    server::{Media, VOTERS},
+};
 use crate::{
-    state_machine::State,
-    storage::{
-        LogPosition, crc32c,
-        memory_store::{Content, Medium},
-    },
+    state_machine::{Configuration, State},
+    storage::{LogPosition, crc32c, memory_store::Content},
 };
 
 /// A promise must be durable when it leaves: a crash may take everything else.
@@ -44,7 +44,6 @@ pub(super) fn assert_promise_is_durable(content: &Content, message: &Message) {
 }
 
 /// What is known about the whole cluster, from outside.
-#[derive(Default)]
 pub(super) struct Checks {
     leaders: BTreeMap<u64, u64>,
     /// What every server ever voted, also before a crash.
@@ -54,7 +53,11 @@ pub(super) struct Checks {
     entries: BTreeMap<(u64, u64), (u64, u32)>,
     /// From index 1 on.
     committed: Vec<Committed>,
-    reference: State,
+    pub(super) reference: State,
+    /// Who takes part, and who did before the last change of that.
+    configurations: [Configuration; 2],
+    /// Changes of who takes part.
+    pub(super) configured: u64,
     /// What the state machine said to every request.
     outcomes: BTreeMap<Vec<u8>, pb::Outcome>,
     /// The highest index that a client was told of.
@@ -71,7 +74,66 @@ struct Committed {
     digest: u32,
 }
 
+impl Default for Checks {
+    fn default() -> Self {
+        let first = Configuration::of_voters(VOTERS);
+        Self {
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            hard_states: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            committed: Vec::new(),
+            reference: State::default(),
+            configurations: [first.clone(), first],
+            configured: 0,
+            outcomes: BTreeMap::new(),
+            acknowledged_index: 0,
+            refused: BTreeSet::new(),
+        }
+    }
+}
+
 impl Checks {
+    /// Who takes part, by everything that is committed.
+    pub(super) const fn configuration(&self) -> &Configuration {
+        &self.configurations[1]
+    }
+
+    /// A leader may have committed an entry before it applied a change right before it.
+    fn assert_is_durable(&self, position: LogPosition, media: &Media) {
+        let holds = |id: u64| media.get(&id).is_some_and(|medium| medium.content().holds(position));
+        let is_durable = self.configurations.iter().any(|servers| servers.is_quorum(holds));
+        let servers = &self.configurations;
+        assert!(is_durable, "{position:?} is committed without a majority of durable copies: {servers:?}");
+    }
+
+    /// A server takes an entry for committed by which these take part from here on.
+    pub(super) fn configures(&mut self, position: LogPosition, next: &Configuration, media: &Media) {
+        let said = crc32c(format!("{next:?}").as_bytes());
+        if let Some(known) = self.committed.get(position.index as usize - 1) {
+            let same = (known.term, known.crc32c) == (position.term, said);
+            assert!(same, "servers do not agree on who takes part from {position:?} on: {next:?}");
+            return;
+        }
+        assert_eq!(position.index, self.committed_index() + 1, "committed entries have no gaps");
+        self.assert_is_durable(position, media);
+        let [_, last] = &self.configurations;
+        let is_one_step = match (last.is_joint(), next.is_joint()) {
+            (false, true) => next.voters_outgoing == last.voters,
+            (true, false) => next.voters == last.voters,
+            (false, false) => next.voters.symmetric_difference(&last.voters).count() <= 1,
+            (true, true) => next == last,
+        };
+        assert!(is_one_step, "two majorities may have nothing in common: {last:?}, then {next:?}");
+        assert!(!next.voters.is_empty(), "nobody is left to vote");
+        self.configured += u64::from(next != last);
+        self.configurations = [last.clone(), next.clone()];
+        self.reference.configure(next.clone());
+        let digest = self.reference.digest();
+        let (term, request_id) = (position.term, Vec::new());
+        self.committed.push(Committed { term, request_id, crc32c: said, outcome: None, digest });
+    }
+
     pub(super) fn leads(&mut self, term: u64, id: u64) {
         let leader = *self.leaders.entry(term).or_insert(id);
         assert_eq!(leader, id, "two servers lead in term {term}");
@@ -119,7 +181,7 @@ impl Checks {
     }
 
     /// A server takes this entry for committed.
-    pub(super) fn commits(&mut self, entry: &Entry, media: &[Medium]) {
+    pub(super) fn commits(&mut self, entry: &Entry, media: &Media) {
         if let Some(known) = self.committed.get(entry.index as usize - 1) {
             let same = (known.term, known.crc32c) == (entry.term, crc32c(&entry.data));
             assert!(same, "the committed entry {} has changed", entry.index);
@@ -127,11 +189,10 @@ impl Checks {
         }
         assert_eq!(entry.index, self.committed_index() + 1, "committed entries have no gaps");
         let position = LogPosition { index: entry.index, term: entry.term };
-        let copies = media.iter().filter(|medium| medium.content().holds(position)).count();
-        assert!(copies > media.len() / 2, "entry {} is committed with {copies} durable copies", entry.index);
+        self.assert_is_durable(position, media);
         let request_id = pb::Command::decode(entry.data.clone()).expect("it was encoded").request_id.to_vec();
         assert!(!self.refused.contains(&request_id), "a refused command is committed at {}", entry.index);
-        let outcome = apply(&mut self.reference, entry);
+        let outcome = apply::apply(&mut self.reference, entry);
         if let Some(outcome) = &outcome {
             let first = self.outcomes.entry(request_id.clone()).or_insert_with(|| outcome.clone());
             assert_eq!(first, outcome, "a repeated request has another answer");

@@ -11,7 +11,6 @@ use super::{
     super::{Applied, ConsensusError, Input, Proposal, Read},
     checks::Checks,
     random::Random,
-    server::VOTERS,
 };
 
 const PATIENCE_MS: u64 = 400;
@@ -63,13 +62,13 @@ impl Client {
     /// Decides what to do next, if there is nothing to do. Gives an input for a server.
     pub(super) fn act(
         &mut self,
-        leader: Option<u64>,
+        (leader, servers): (Option<u64>, &[u64]),
         checks: &mut Checks,
         seen: &mut Seen,
         random: &mut Random,
         (start, now_ms): (Instant, u64),
     ) -> Option<(u64, Input)> {
-        let server = leader.filter(|_| random.below(10) < 8).unwrap_or_else(|| random.pick(&VOTERS));
+        let server = leader.filter(|_| random.below(10) < 8).unwrap_or_else(|| random.pick(servers));
         let deadline = start + Duration::from_millis(now_ms + PATIENCE_MS);
         match &mut self.doing {
             Some(Doing::Read { .. } | Doing::Change { attempt: Some(_), .. }) => None,

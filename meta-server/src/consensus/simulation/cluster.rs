@@ -1,20 +1,23 @@
-//! Three servers, a network and some clients on one virtual clock, one millisecond at a time.
+//! Three servers, and those that join later, a network and some clients on one virtual clock, one millisecond at a time.
 
 use std::{
     collections::BTreeMap,
+    mem,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use xdpfs_proto::state::v1 as pb;
 
 use super::{
     super::{Applied, ConsensusError, Input, Proposal, Read},
     checks::Checks,
     client::{Client, Seen, command},
     network::{Network, Weather},
+    operator::Operator,
     random::Random,
-    server::{Running, VOTERS},
+    server::{Media, Running, VOTERS},
 };
 use crate::{config::ConsensusConfig, storage::memory_store::Medium};
 
@@ -30,6 +33,8 @@ pub(super) struct Faults {
     pub(super) partition_every_ms: u64,
     pub(super) pause_every_ms: u64,
     pub(super) transfer_every_ms: u64,
+    /// Milliseconds between two wishes of an operator about the members.
+    pub(super) wish_every_ms: u64,
     /// A step of the log thread in so many milliseconds.
     pub(super) disk_slowness: u64,
     pub(super) apply_slowness: u64,
@@ -49,6 +54,7 @@ impl Faults {
             partition_every_ms: random.pick(&[0, 1500, 500]),
             pause_every_ms: random.pick(&[0, 1000]),
             transfer_every_ms: random.pick(&[0, 1000]),
+            wish_every_ms: random.pick(&[0, 300, 100]),
             disk_slowness: random.pick(&[1, 4, 20]),
             apply_slowness: random.pick(&[1, 4, 20]),
             outputs_max: random.pick(&[0, 0, 3]),
@@ -72,7 +78,7 @@ pub(super) struct Cluster {
     config: ConsensusConfig,
     pub(super) faults: Faults,
     pub(super) servers: BTreeMap<u64, Server>,
-    pub(super) media: Vec<Medium>,
+    pub(super) media: Media,
     pub(super) network: Network,
     clients: Vec<Client>,
     pub(super) checks: Checks,
@@ -80,6 +86,7 @@ pub(super) struct Cluster {
     pub(super) crashes: u64,
     commands: u64,
     clients_begin: bool,
+    pub(super) operator: Operator,
     /// What election timeouts are made from.
     timeouts: u64,
 }
@@ -129,7 +136,7 @@ impl Cluster {
             config,
             faults,
             servers: BTreeMap::new(),
-            media: VOTERS.iter().map(|_| Medium::default()).collect(),
+            media: VOTERS.iter().map(|id| (*id, Medium::default())).collect(),
             network: Network::default(),
             clients: (1..=CLIENTS).map(Client::new).collect(),
             checks: Checks::default(),
@@ -137,19 +144,34 @@ impl Cluster {
             crashes: 0,
             commands: 0,
             clients_begin: true,
+            operator: Operator::default(),
         };
-        for id in VOTERS {
-            let server = Server {
-                running: None,
-                paused_until_ms: 0,
-                disk_hangs: false,
-                next_tick_ms: 0,
-                restarts_at_ms: u64::MAX,
-            };
-            cluster.servers.insert(id, server);
-            cluster.restart(id);
-        }
+        VOTERS.into_iter().for_each(|id| cluster.join(id));
         cluster
+    }
+
+    /// A server that was not there before starts.
+    pub(super) fn join(&mut self, id: u64) {
+        let server = Server {
+            running: None,
+            paused_until_ms: 0,
+            disk_hangs: false,
+            next_tick_ms: 0,
+            restarts_at_ms: u64::MAX,
+        };
+        self.servers.insert(id, server);
+        self.media.entry(id).or_default();
+        self.restart(id);
+    }
+
+    /// All servers that ever were.
+    pub(super) fn ids(&self) -> Vec<u64> {
+        self.servers.keys().copied().collect()
+    }
+
+    /// Those that take part.
+    pub(super) fn members(&self) -> Vec<u64> {
+        self.checks.configuration().ids().into_iter().collect()
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -161,7 +183,7 @@ impl Cluster {
     }
 
     pub(super) fn medium(&self, id: u64) -> &Medium {
-        &self.media[VOTERS.iter().position(|voter| *voter == id).expect("it is a voter")]
+        &self.media[&id]
     }
 
     fn server(&mut self, id: u64) -> &mut Server {
@@ -188,7 +210,7 @@ impl Cluster {
     }
 
     pub(super) fn isolate(&mut self, id: u64) {
-        for other in VOTERS {
+        for other in self.ids() {
             self.network.blocked.extend([(id, other), (other, id)]);
         }
     }
@@ -227,7 +249,8 @@ impl Cluster {
             self.tell(to, input);
         }
         self.let_clients_act();
-        for id in VOTERS {
+        self.let_operator_act();
+        for id in self.ids() {
             self.step_server(id);
         }
         let applied: BTreeMap<u64, u64> = self
@@ -247,7 +270,7 @@ impl Cluster {
     }
 
     fn let_clients_act(&mut self) {
-        let leader = self.leader();
+        let (leader, servers) = (self.leader(), self.ids());
         for at in 0..self.clients.len() {
             let begins = self.clients_begin || !self.clients[at].is_idle();
             if !self.random.one_in(5) || !begins {
@@ -256,11 +279,35 @@ impl Cluster {
             let time = (self.start, self.now_ms);
             let client = &mut self.clients[at];
             if let Some((id, input)) =
-                client.act(leader, &mut self.checks, &mut self.seen, &mut self.random, time)
+                client.act((leader, &servers), &mut self.checks, &mut self.seen, &mut self.random, time)
             {
                 self.tell(id, input);
             }
         }
+    }
+
+    fn let_operator_act(&mut self) {
+        let mut operator = mem::take(&mut self.operator);
+        operator.act(self);
+        self.operator = operator;
+    }
+
+    /// A command of nobody in particular, to whichever server leads. None: nobody does.
+    pub(super) fn command(
+        &mut self,
+        kind: pb::command::Kind,
+    ) -> Option<oneshot::Receiver<Result<Applied, ConsensusError>>> {
+        let leader = self.leader()?;
+        let (reply, answer) = oneshot::channel();
+        let deadline = self.start + Duration::from_millis(self.now_ms + 1000);
+        self.commands += 1;
+        // Of no client: those have other numbers.
+        let request_id = Bytes::from((1 << 100 | u128::from(self.commands)).to_be_bytes().to_vec());
+        let command =
+            pb::Command { time_ms: self.now_ms, request_id, kind: Some(kind), ..pb::Command::default() };
+        let data = prost::Message::encode_to_vec(&command).into();
+        self.tell(leader, Input::Propose(Proposal { data, deadline, reply }));
+        Some(answer)
     }
 
     fn step_server(&mut self, id: u64) {
@@ -303,7 +350,7 @@ impl Cluster {
 
     fn make_trouble(&mut self) {
         let faults = self.faults.clone();
-        for id in VOTERS {
+        for id in self.ids() {
             if self.server(id).restarts_at_ms <= self.now_ms {
                 self.restart(id);
             }
@@ -319,7 +366,7 @@ impl Cluster {
                 self.server(id).paused_until_ms = self.now_ms + self.random.below(400);
             }
             if self.random.one_in(faults.transfer_every_ms) {
-                self.tell(id, Input::TransferLeadership);
+                self.tell(id, Input::TransferLeadership(None));
             }
         }
         if self.random.one_in(faults.partition_every_ms) {
@@ -329,12 +376,13 @@ impl Cluster {
 
     fn change_partition(&mut self) {
         self.heal();
-        let id = self.random.pick(&VOTERS);
+        let ids = self.ids();
+        let (id, other) = (self.random.pick(&ids), self.random.pick(&ids));
         match self.random.below(4) {
             0 => {}
             1 => self.isolate(id),
-            2 => self.network.blocked.extend(VOTERS.map(|other| (id, other))),
-            _ => self.network.blocked.extend([(id, id % 3 + 1), (id % 3 + 1, id)]),
+            2 => self.network.blocked.extend(ids.into_iter().map(|other| (id, other))),
+            _ => self.network.blocked.extend([(id, other), (other, id)]),
         }
     }
 
@@ -347,7 +395,7 @@ impl Cluster {
     pub(super) fn calm_down(&mut self) {
         self.faults = Faults { disk_slowness: 1, apply_slowness: 1, ..Faults::default() };
         self.heal();
-        for id in VOTERS {
+        for id in self.ids() {
             self.server(id).paused_until_ms = 0;
             if self.server(id).running.is_none() {
                 self.restart(id);
@@ -364,7 +412,9 @@ impl Cluster {
 
     pub(super) fn all_are_equal(&mut self) -> bool {
         let committed = self.checks.committed_index();
-        VOTERS.iter().all(|id| self.running(*id).applied() == committed && self.running(*id).is_at_rest())
+        self.members()
+            .into_iter()
+            .all(|id| self.running(id).applied() == committed && self.running(id).is_at_rest())
     }
 
     /// Waits for a leader that has committed in its term.

@@ -15,11 +15,11 @@ use xdpfs_proto::raft::v1 as pb;
 use super::{
     super::{Input, core::ReceivedSnapshot, message_from_wire, message_to_wire},
     random::Random,
-    server::VOTERS,
+    server::Media,
 };
 use crate::{
     state_machine::State,
-    storage::{SnapshotMeta, SnapshotSource as _, memory_store::Medium},
+    storage::{SnapshotMeta, SnapshotSource as _},
 };
 
 /// How bad the network is.
@@ -89,7 +89,7 @@ impl Network {
     /// What arrives now, and what senders of snapshots get to know.
     pub(super) fn deliver(
         &mut self,
-        media: &[Medium],
+        media: &Media,
         weather: &Weather,
         random: &mut Random,
         now_ms: u64,
@@ -115,11 +115,11 @@ impl Network {
         &mut self,
         parcel: &Parcel,
         meta: &SnapshotMeta,
-        media: &[Medium],
+        media: &Media,
         lost: bool,
         now_ms: u64,
     ) -> (u64, Input) {
-        let source = &media[VOTERS.iter().position(|id| *id == parcel.from).expect("it is a voter")];
+        let source = &media[&parcel.from];
         let part = |part| source.part(meta.generation, part).expect("memory does not fail");
         let pieces: Option<Vec<Bytes>> = (0..meta.parts).map(part).collect();
         let Some(pieces) = pieces.filter(|_| !lost) else {

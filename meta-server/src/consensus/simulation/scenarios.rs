@@ -5,10 +5,12 @@ use raft::{
     eraftpb::{ConfState, Message, MessageType},
 };
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use xdpfs_proto::state::v1::{self as pb, command::Kind, outcome};
 
 use super::{
     super::{ConsensusError, Input, core::ReceivedSnapshot},
     cluster::Cluster,
+    operator::{member, seed},
     server::VOTERS,
 };
 use crate::{config::ConsensusConfig, state_machine::State, storage::PART_LEN_MAX};
@@ -242,7 +244,7 @@ fn a_read_tells_the_term_in_which_it_was_confirmed() {
     cluster.run(50);
     let mut read = cluster.read(leader);
     cluster.run(50);
-    cluster.tell(leader, Input::TransferLeadership);
+    cluster.tell(leader, Input::TransferLeadership(None));
     cluster.run_until("another server leads", |cluster| cluster.leader().is_some_and(|id| id != leader));
     cluster.faults.apply_slowness = 1;
     cluster.run(50);
@@ -259,7 +261,7 @@ fn leadership_goes_to_the_server_that_lags_least() {
     let mut answer = cluster.propose(leader);
     cluster.run(60);
     assert!(answer.try_recv().unwrap().is_ok());
-    cluster.tell(leader, Input::TransferLeadership);
+    cluster.tell(leader, Input::TransferLeadership(None));
     cluster.run(60);
     assert_eq!(cluster.leader(), Some(next));
 }
@@ -400,4 +402,169 @@ fn cluster_goes_on_after_all_servers_lost_power_at_once() {
     cluster.elect();
     cluster.run_until("all servers are equal", Cluster::all_are_equal);
     assert!(VOTERS.into_iter().all(|id| cluster.running(id).applied() >= highest));
+}
+
+/// A command of an operator that does what it says, waited for.
+fn order(cluster: &mut Cluster, kind: Kind) -> outcome::Kind {
+    let mut answer = None;
+    let mut said = None;
+    cluster.run_until("an order is carried out", |cluster| {
+        let Some(waiting) = &mut answer else {
+            answer = cluster.command(kind.clone());
+            return false;
+        };
+        match waiting.try_recv() {
+            Ok(Ok(applied)) => said = applied.outcome.kind,
+            Err(TryRecvError::Empty) => return false,
+            Ok(Err(_)) | Err(TryRecvError::Closed) => {
+                answer = None;
+                return false;
+            }
+        }
+        true
+    });
+    said.unwrap()
+}
+
+fn settle(cluster: &mut Cluster) {
+    cluster.run_until("the members are what is wanted of them", |cluster| {
+        !cluster.checks.reference.members().is_changing()
+    });
+}
+
+/// A fourth server joins, as a learner or as a voter. Gives its id.
+fn grow(cluster: &mut Cluster, wanted: pb::meta_member::Wanted) -> u64 {
+    if !cluster.checks.reference.members().is_known() {
+        order(cluster, seed());
+    }
+    let outcome::Kind::MemberReserved(reserved) = order(cluster, Kind::ReserveMember(pb::ReserveMember {}))
+    else {
+        panic!("no id was given");
+    };
+    cluster.join(reserved.id);
+    let member = pb::MetaMember { wanted: wanted.into(), ..member(reserved.id) };
+    order(cluster, Kind::AddMember(pb::AddMember { member: Some(member) }));
+    settle(cluster);
+    reserved.id
+}
+
+#[test]
+fn server_that_joins_behind_the_log_gets_a_snapshot_that_knows_it() {
+    let mut cluster = Cluster::calm_with(21, small_log());
+    let leader = cluster.elect();
+    for _ in 0..20 {
+        let _answer = cluster.propose(leader);
+        cluster.run(50);
+    }
+    assert!(cluster.medium(leader).content().kept.compacted.index >= 10);
+    let joined = grow(&mut cluster, pb::meta_member::Wanted::Voter);
+    assert_eq!(cluster.checks.configuration().voters, [1, 2, 3, joined].into());
+    cluster.run_until("all servers are equal", Cluster::all_are_equal);
+    assert!(cluster.network.snapshots > 0);
+}
+
+#[test]
+fn configuration_comes_back_with_the_state_of_the_same_entry() {
+    let mut cluster = Cluster::calm_with(22, small_log());
+    cluster.elect();
+    grow(&mut cluster, pb::meta_member::Wanted::Voter);
+    for round in 0..12 {
+        let leader = cluster.elect();
+        let _answer = cluster.propose(leader);
+        cluster.run(40);
+        if round % 4 == 3 {
+            cluster.ids().into_iter().for_each(|id| cluster.crash(id));
+            cluster.run(700);
+        }
+    }
+    cluster.elect();
+    cluster.run_until("all servers are equal", Cluster::all_are_equal);
+    let expect = cluster.checks.configuration().clone();
+    for id in cluster.members() {
+        assert_eq!(cluster.running(id).status().configuration, expect, "server {id}");
+        let snapshot = cluster.medium(id).content().kept.snapshot.clone().unwrap();
+        assert_eq!(snapshot.conf_state.voters.len(), 4, "server {id}");
+    }
+}
+
+#[test]
+fn joint_change_is_ended_after_all_servers_restart_in_the_middle_of_it() {
+    let mut cluster = Cluster::calm(23);
+    let leader = cluster.elect();
+    let joined = grow(&mut cluster, pb::meta_member::Wanted::Learner);
+    let old_id = others(leader).next().unwrap();
+    order(&mut cluster, Kind::ReplaceMember(pb::ReplaceMember { old_id, new_id: joined }));
+    cluster.run_until("two sets of voters", |cluster| cluster.checks.configuration().is_joint());
+    cluster.ids().into_iter().for_each(|id| cluster.crash(id));
+    assert!(cluster.checks.configuration().is_joint(), "it was interrupted");
+    cluster.run(700);
+    settle(&mut cluster);
+    let voters = cluster.checks.configuration().voters.clone();
+    assert!(voters.contains(&joined) && !voters.contains(&old_id), "{voters:?}");
+    cluster.run_until("all servers are equal", Cluster::all_are_equal);
+}
+
+#[test]
+fn joint_state_whose_leader_steps_down_before_it_is_applied_is_left_by_the_next_one() {
+    let mut cluster = Cluster::calm(24);
+    let leader = cluster.elect();
+    let joined = grow(&mut cluster, pb::meta_member::Wanted::Learner);
+    let old_id = others(leader).next().unwrap();
+    order(&mut cluster, Kind::ReplaceMember(pb::ReplaceMember { old_id, new_id: joined }));
+    cluster.run_until("two sets of voters", |cluster| cluster.checks.configuration().is_joint());
+    cluster.faults.apply_slowness = 0;
+    cluster.isolate(leader);
+    cluster.run_until("another server leads", |cluster| cluster.leader().is_some_and(|id| id != leader));
+    cluster.faults.apply_slowness = 1;
+    settle(&mut cluster);
+    cluster.heal();
+    cluster.run_until("all servers are equal", Cluster::all_are_equal);
+}
+
+#[test]
+fn leader_that_is_to_leave_gives_leadership_away_and_is_heard_no_more() {
+    let mut cluster = Cluster::calm(25);
+    let leader = cluster.elect();
+    grow(&mut cluster, pb::meta_member::Wanted::Voter);
+    let leader = cluster.leader().unwrap_or(leader);
+    order(&mut cluster, Kind::RemoveMember(pb::RemoveMember { id: leader }));
+    settle(&mut cluster);
+    assert_ne!(cluster.leader(), Some(leader));
+    let next = cluster.elect();
+    let term = cluster.running(next).status().term;
+    // It has missed its removal, or not; whatever it asks for is not heard.
+    cluster.crash(leader);
+    cluster.run(3000);
+    assert_eq!(cluster.running(next).status().term, term, "it disturbs nobody");
+    assert_eq!(cluster.leader(), Some(next));
+}
+
+#[test]
+fn change_of_the_servers_is_not_lost_among_others_that_wait() {
+    let mut cluster = Cluster::calm(26);
+    let leader = cluster.elect();
+    let joined = grow(&mut cluster, pb::meta_member::Wanted::Learner);
+    // An entry that nobody can apply keeps every change of the servers waiting: raft-rs would make it an empty one.
+    cluster.faults.apply_slowness = 0;
+    let mut answers: Vec<_> = (0..20).map(|_| cluster.propose(leader)).collect();
+    cluster.run(100);
+    cluster.faults.apply_slowness = 1;
+    order(&mut cluster, Kind::PromoteMember(pb::PromoteMember { id: joined }));
+    settle(&mut cluster);
+    assert!(cluster.checks.configuration().voters.contains(&joined));
+    assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()));
+}
+
+#[test]
+fn learner_that_restarts_with_all_others_does_not_stand_for_election() {
+    let mut cluster = Cluster::calm(27);
+    cluster.elect();
+    let learner = grow(&mut cluster, pb::meta_member::Wanted::Learner);
+    cluster.ids().into_iter().for_each(|id| cluster.crash(id));
+    cluster.ids().into_iter().for_each(|id| cluster.restart(id));
+    cluster.running(learner).core.campaign();
+    cluster.run(2000);
+    assert_eq!(cluster.network.sent(learner, MessageType::MsgRequestPreVote), 0);
+    let leader = cluster.elect();
+    assert_ne!(leader, learner);
 }

@@ -1,7 +1,7 @@
 //! One server without threads: the real core, log thread and apply thread, each moved by hand.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     mem,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use raft::eraftpb::Message;
+use tokio::sync::watch;
 use xdpfs_observe::Latency;
 
 use super::{
@@ -32,9 +33,12 @@ use crate::{
     },
 };
 
-/// Who votes.
+/// Who votes at first.
 pub(super) const VOTERS: [u64; 3] = [1, 2, 3];
 const QUEUE_MAX: usize = 100_000;
+
+/// Every medium that there ever was, by the server that it is of.
+pub(super) type Media = BTreeMap<u64, Medium>;
 
 /// The log thread's way out: looks at the medium at the very moment when a message leaves.
 #[derive(Clone)]
@@ -79,8 +83,10 @@ impl Running {
         let state = snapshot.as_ref().map_or_else(State::default, load);
         let hard_state = recovered.hard_state.clone();
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let core =
+        let mut core =
             RaftCore::new(Bootstrap { recovered, identity, config }, &logger).expect("a server restarts");
+        core.know(Arc::clone(state.members()));
+        let members = watch::channel(Arc::clone(state.members())).0;
         checks.starts(id, &hard_state, core.status().term);
         let (inputs, reports) = sync_channel(QUEUE_MAX);
         let (log_jobs, log_queue) = sync_channel(QUEUE_MAX);
@@ -105,6 +111,7 @@ impl Running {
                 state: Arc::new(RwLock::new(state)),
                 applied: snapshot.map(|meta| meta.position).unwrap_or_default(),
                 cluster_id: Arc::new(OnceLock::new()),
+                members,
                 inputs: InputSender(inputs),
                 latency: Latency::default(),
             },
@@ -175,13 +182,19 @@ impl Running {
     }
 
     /// Takes work from the core. Gives the messages that leave at once.
-    pub(super) fn poll(&mut self, count: usize, checks: &mut Checks, media: &[Medium]) -> Vec<Message> {
+    pub(super) fn poll(&mut self, count: usize, checks: &mut Checks, media: &Media) -> Vec<Message> {
         let mut messages = Vec::new();
         for _ in 0..count {
             match self.core.poll() {
                 Some(Output::Apply(job)) => {
-                    if let ApplyJob::Entries(entries) = &job {
-                        entries.iter().for_each(|(entry, _)| checks.commits(entry, media));
+                    match &job {
+                        ApplyJob::Entries(entries) => {
+                            entries.iter().for_each(|(entry, _)| checks.commits(entry, media));
+                        }
+                        ApplyJob::Configure(position, configuration) => {
+                            checks.configures(*position, configuration, media);
+                        }
+                        ApplyJob::Install(..) | ApplyJob::Snapshot => {}
                     }
                     self.apply_waiting.push_back(job);
                 }

@@ -12,9 +12,14 @@ use std::{
 use tempfile::TempDir;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_types::StatusExt as _;
-use xdpfs_meta_server::{Config, ConsensusConfig, Listeners, Member, Server, Times};
+use xdpfs_meta_server::{Config, ConsensusConfig, Join, Listeners, Member, Server, ServerError, Times};
 use xdpfs_proto::{
     access::v1::access_service_client::AccessServiceClient,
+    members::v1::{
+        ListMembersRequest, Member as Listed,
+        member::{Standing, Wanted},
+        members_service_client::MembersServiceClient,
+    },
     meta::v1::{GetClusterStatusRequest, GetClusterStatusResponse, meta_service_client::MetaServiceClient},
     node::v1::node_service_client::NodeServiceClient,
 };
@@ -27,13 +32,17 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub type Meta = MetaServiceClient<Channel>;
 pub type Node = NodeServiceClient<Channel>;
 pub type Access = AccessServiceClient<Channel>;
+pub type Members = MembersServiceClient<Channel>;
 
 type Configure = fn(&mut Config);
 
 /// A cluster of servers, by their ids from one on.
 pub struct Cluster {
     directory: TempDir,
+    address: IpAddr,
     members: Vec<Member>,
+    /// Servers that have joined, by the directories that they have joined with.
+    joined: BTreeMap<u64, (Config, PathBuf)>,
     servers: BTreeMap<u64, Server>,
     configure: Configure,
     /// What requests show, unless they show something else.
@@ -74,17 +83,105 @@ impl Cluster {
 
     fn prepare(count: u64, configure: Configure) -> Self {
         let address = own_address();
-        let free = || TcpListener::bind((address, 0)).unwrap();
         // All are held until the last one is found, so that none is found twice.
-        let ports: Vec<_> = (0..count).map(|_| (free(), free())).collect();
-        let text = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
-        let members = ports.iter().zip(1..).map(|((peer, client), id)| Member {
-            id,
-            peer_address: text(peer),
-            client_address: text(client),
-        });
-        let members = members.collect();
-        Self { directory: TempDir::new().unwrap(), members, servers: BTreeMap::new(), configure, key: None }
+        let ports: Vec<_> = (1..=count).map(|id| free_member(address, id)).collect();
+        let members = ports.iter().map(|(member, _)| member.clone()).collect();
+        Self {
+            directory: TempDir::new().unwrap(),
+            address,
+            members,
+            joined: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            configure,
+            key: None,
+        }
+    }
+
+    /// One server, ready.
+    pub async fn start_one() -> Self {
+        let mut cluster = Self::prepare(1, |_| {});
+        let config = Config { bootstrap: true, ..cluster.config(1) };
+        cluster.start_server(config).await;
+        cluster.ready().await;
+        cluster
+    }
+
+    /// A server with an empty directory joins. Gives the id that it gets.
+    pub async fn join(&mut self, learner: bool) -> u64 {
+        let directory = self.directory.path().join(format!("joined-{}", self.joined.len()));
+        self.join_in(directory, learner).await
+    }
+
+    /// A server joins with this directory, whatever that holds.
+    pub async fn join_in(&mut self, directory: PathBuf, learner: bool) -> u64 {
+        let (own, listeners) = free_member(self.address, 0);
+        let endpoints = self.running().into_iter().map(|id| self.endpoint(id)).collect();
+        let join = Some(Join { endpoints, learner, key: None });
+        let config = Config {
+            join,
+            quarantine: true,
+            ..self.tune(Config::new(0, vec![own.clone()], directory.clone()))
+        };
+        let server = Server::start_on(config.clone(), listeners).await.unwrap();
+        let id = server.id();
+        self.members.push(Member { id, ..own });
+        self.joined.insert(id, (config, directory));
+        self.servers.insert(id, server);
+        id
+    }
+
+    /// Waits until those that vote are these, and no change is under way.
+    pub async fn voters_are(&self, expect: &[u64]) {
+        eventually(&format!("the voters to be {expect:?}"), async || {
+            let members = self.list_members().await.ok()?;
+            let settled = members
+                .iter()
+                .all(|member| member.standing() == Standing::Voter && member.wanted() == Wanted::Voter);
+            let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
+            (settled && ids == expect).then_some(())
+        })
+        .await;
+    }
+
+    /// As the leader knows them.
+    pub async fn list_members(&self) -> Result<Vec<Listed>, Status> {
+        let listed = self
+            .members_call(ListMembersRequest {}, async |mut members, request| {
+                members.list_members(request).await
+            })
+            .await?;
+        Ok(listed.members)
+    }
+
+    /// The same for changes of the servers.
+    pub async fn members_call<Req: Clone, Res>(
+        &self,
+        request: Req,
+        send: impl AsyncFn(Members, Request<Req>) -> Result<Response<Res>, Status>,
+    ) -> Result<Res, Status> {
+        self.insist(request, async |channel, request| send(Members::new(channel), request).await).await
+    }
+
+    /// Waits until the server says that it was removed.
+    pub async fn is_removed(&self, id: u64) {
+        let removed = self.servers[&id].removed();
+        tokio::time::timeout(PATIENCE, removed).await.expect("it hears of its removal in time");
+    }
+
+    /// The server has other addresses the next time that it starts.
+    pub fn move_elsewhere(&mut self, id: u64) {
+        let (moved, _) = free_member(self.address, id);
+        if let Some(member) = self.members.iter_mut().find(|member| member.id == id) {
+            *member = moved;
+        }
+    }
+
+    pub fn peer_address(&self, id: u64) -> String {
+        self.member(id).peer_address.clone()
+    }
+
+    fn member(&self, id: u64) -> &Member {
+        self.members.iter().find(|member| member.id == id).expect("there is such a server")
     }
 
     pub fn ids(&self) -> Vec<u64> {
@@ -96,12 +193,24 @@ impl Cluster {
     }
 
     pub fn data_dir(&self, id: u64) -> PathBuf {
-        self.directory.path().join(id.to_string())
+        match self.joined.get(&id) {
+            Some((_, directory)) => directory.clone(),
+            None => self.directory.path().join(id.to_string()),
+        }
     }
 
     /// What the server is started with, the first time aside.
     pub fn config(&self, id: u64) -> Config {
-        let mut config = Config::new(id, self.members.clone(), self.data_dir(id));
+        match self.joined.get(&id) {
+            Some((config, _)) => config.clone(),
+            None => {
+                let first = self.members.iter().filter(|member| !self.joined.contains_key(&member.id));
+                self.tune(Config::new(id, first.cloned().collect(), self.data_dir(id)))
+            }
+        }
+    }
+
+    fn tune(&self, mut config: Config) -> Config {
         config.consensus = ConsensusConfig {
             tick: Duration::from_millis(25),
             election_ticks: 12,
@@ -115,16 +224,20 @@ impl Cluster {
         config
     }
 
-    async fn start_server(&mut self, config: Config) {
-        let id = config.id;
-        let member = &self.members[id as usize - 1];
+    pub async fn start_server(&mut self, config: Config) {
+        let own = config.own_member().unwrap().peer_address.clone();
+        let member = self.members.iter().find(|member| member.peer_address == own).unwrap().clone();
+        let server = self.try_start(config, &member).await.unwrap();
+        assert_eq!(server.client_address().to_string(), member.client_address);
+        self.servers.insert(server.id(), server);
+    }
+
+    async fn try_start(&self, config: Config, member: &Member) -> Result<Server, ServerError> {
         // One that was killed has let go of its addresses only once its runtime has looked at it again.
         let bind = async |address: &str| eventually(address, async || TcpListener::bind(address).ok()).await;
         let listeners =
             Listeners { client: bind(&member.client_address).await, peer: bind(&member.peer_address).await };
-        let server = Server::start_on(config, listeners).await.unwrap();
-        assert_eq!(server.client_address().to_string(), member.client_address);
-        self.servers.insert(id, server);
+        Server::start_on(config, listeners).await
     }
 
     /// The server comes back with what it had.
@@ -151,12 +264,12 @@ impl Cluster {
     }
 
     pub fn endpoint(&self, id: u64) -> String {
-        self.members[id as usize - 1].client_address.clone()
+        self.member(id).client_address.clone()
     }
 
     /// Where other servers reach it.
     pub fn peer_channel(&self, id: u64) -> Channel {
-        let address = &self.members[id as usize - 1].peer_address;
+        let address = &self.member(id).peer_address;
         Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy()
     }
 
@@ -278,4 +391,13 @@ fn own_address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, _, high, low] = process::id().to_be_bytes();
     Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+}
+
+/// A member on ports that nobody has, and what listens there.
+fn free_member(address: IpAddr, id: u64) -> (Member, Listeners) {
+    let free = || TcpListener::bind((address, 0)).unwrap();
+    let listeners = Listeners { client: free(), peer: free() };
+    let text = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
+    let (peer_address, client_address) = (text(&listeners.peer), text(&listeners.client));
+    (Member { id, peer_address, client_address }, listeners)
 }
