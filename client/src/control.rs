@@ -17,13 +17,15 @@ use std::{
 use tokio::time::Instant;
 use tonic::{
     ConnectError, Request, Response, Status,
-    metadata::{Ascii, MetadataValue},
+    metadata::{Ascii, MetadataMap, MetadataValue},
     transport::{Channel, Endpoint},
 };
 use tracing::{Instrument as _, Span, debug};
 use xdpfs_proto::{
     access::v1::access_service_client::AccessServiceClient,
-    backup::v1::backup_service_client::BackupServiceClient, meta::v1::meta_service_client::MetaServiceClient,
+    backup::v1::backup_service_client::BackupServiceClient,
+    members::v1::members_service_client::MembersServiceClient,
+    meta::v1::meta_service_client::MetaServiceClient,
 };
 use xdpfs_trust::{Mismatch, TlsTrust};
 
@@ -46,6 +48,8 @@ pub(crate) type Meta = MetaServiceClient<Channel>;
 pub(crate) type Access = AccessServiceClient<Channel>;
 /// Backups, at one metadata server.
 pub(crate) type Backups = BackupServiceClient<Channel>;
+/// The metadata servers themselves, at one of them.
+pub(crate) type Members = MembersServiceClient<Channel>;
 
 /// A connection to one metadata server, as each of its services.
 #[derive(Clone, Debug)]
@@ -53,6 +57,7 @@ pub(crate) struct Connection {
     meta: Meta,
     access: Access,
     backups: Backups,
+    members: Members,
 }
 
 /// A service of a metadata server.
@@ -79,16 +84,25 @@ impl Service for Backups {
     }
 }
 
+impl Service for Members {
+    fn over(connection: &Connection) -> Self {
+        connection.members.clone()
+    }
+}
+
 impl From<Channel> for Connection {
     fn from(channel: Channel) -> Self {
         Self {
             meta: Meta::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
             access: Access::new(channel.clone()).max_decoding_message_size(REPLY_BYTES_MAX),
-            backups: Backups::new(channel),
+            backups: Backups::new(channel.clone()),
+            members: Members::new(channel),
         }
     }
 }
 
+/// Where the metadata servers are, in every answer of one: `docs/protocol.md §10`.
+const ROSTER_HEADER: &str = "xdpfs-meta-servers";
 /// How long to wait for a connection: from the first packet until the server has answered in HTTP/2.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a silent connection is trusted, and then how long its peer has to answer a ping.
@@ -205,10 +219,12 @@ impl Control {
             Span::current().record("attempts", attempts.count);
             match self.attempt(&endpoint, request.clone(), &send).await {
                 Ok(response) => {
+                    self.learn(response.metadata());
                     self.with_route(|route| route.answered(&endpoint));
                     return Ok(response.into_inner());
                 }
                 Err(status) => {
+                    self.learn(status.metadata());
                     let delay = self.judge(&endpoint, &status, &mut attempts)?;
                     tokio::time::sleep(delay).await;
                 }
@@ -283,6 +299,13 @@ impl Control {
         };
         attempts.in_doubt |= is_in_doubt(status);
         Ok(delay.max(refusal::retry_delay(status)))
+    }
+
+    /// Servers say with every answer where all of them are.
+    fn learn(&self, metadata: &MetadataMap) {
+        if let Some(roster) = metadata.get(ROSTER_HEADER).and_then(|value| value.to_str().ok()) {
+            self.with_route(|route| route.learn(roster));
+        }
     }
 
     /// A leader's address comes from a server, which may be led astray: so this is looked at before every attempt.

@@ -22,11 +22,17 @@ pub(crate) enum Operation {
     LabelNode,
     ListAccessKeys,
     ListBuckets,
+    ListMembers,
     ListObjects,
     PlanDrain,
+    PromoteMember,
+    RemoveMember,
+    ReplaceMember,
     RevokeAccessKey,
     RotateKeyEpoch,
+    TransferLeadership,
     UpdateBucket,
+    UpdateMember,
 }
 
 impl Operation {
@@ -52,11 +58,17 @@ impl Operation {
             Self::LabelNode => "LabelNode",
             Self::ListAccessKeys => "ListAccessKeys",
             Self::ListBuckets => "ListBuckets",
+            Self::ListMembers => "ListMembers",
             Self::ListObjects => "ListObjects",
             Self::PlanDrain => "PlanDrain",
+            Self::PromoteMember => "PromoteMember",
+            Self::RemoveMember => "RemoveMember",
+            Self::ReplaceMember => "ReplaceMember",
             Self::RevokeAccessKey => "RevokeAccessKey",
             Self::RotateKeyEpoch => "RotateKeyEpoch",
+            Self::TransferLeadership => "TransferLeadership",
             Self::UpdateBucket => "UpdateBucket",
+            Self::UpdateMember => "UpdateMember",
         }
     }
 
@@ -72,9 +84,13 @@ impl Operation {
                 | Self::DeleteBucket
                 | Self::DeleteObject
                 | Self::LabelNode
+                | Self::PromoteMember
+                | Self::RemoveMember
+                | Self::ReplaceMember
                 | Self::RevokeAccessKey
                 | Self::RotateKeyEpoch
                 | Self::UpdateBucket
+                | Self::UpdateMember
         )
     }
 }

@@ -1,9 +1,19 @@
 //! Which metadata server to ask. Pure: knows names, not connections.
 
+use crate::config::parse_endpoint;
+
+/// Servers that are taken from what one of them says, and the bytes of that.
+const ROSTER_MAX: usize = 16;
+const ROSTER_BYTES_MAX: usize = 4096;
+
 /// The server to ask next, and the ones to fall back on.
 #[derive(Debug)]
 pub(super) struct Route {
     /// As configured.
+    configured: Vec<String>,
+    /// What a server has said of itself and the others last, as it said it.
+    roster: String,
+    /// Those, and then the configured ones.
     endpoints: Vec<String>,
     current: String,
     /// Which of `endpoints` to fall back on next.
@@ -17,12 +27,38 @@ impl Route {
     /// If there are no endpoints: `Endpoints` is never empty.
     pub(super) fn new(endpoints: &[String]) -> Self {
         assert!(!endpoints.is_empty(), "a client has endpoints");
-        Self { endpoints: endpoints.to_vec(), current: endpoints[0].clone(), turn: 0, contacted: false }
+        let configured = endpoints.to_vec();
+        Self {
+            endpoints: configured.clone(),
+            configured,
+            roster: String::new(),
+            current: endpoints[0].clone(),
+            turn: 0,
+            contacted: false,
+        }
     }
 
-    /// As configured.
+    /// All that are known.
     pub(super) fn endpoints(&self) -> &[String] {
         &self.endpoints
+    }
+
+    /// Takes in where the servers are, as one of them says. Those that are configured stay the last resort: what a server
+    /// says may be as wrong as it is.
+    pub(super) fn learn(&mut self, roster: &str) {
+        if roster == self.roster || roster.len() > ROSTER_BYTES_MAX {
+            return;
+        }
+        roster.clone_into(&mut self.roster);
+        let told = roster.split(',').take(ROSTER_MAX).filter_map(|endpoint| parse_endpoint(endpoint).ok());
+        let mut endpoints: Vec<String> = told.collect();
+        for endpoint in &self.configured {
+            if !endpoints.contains(endpoint) {
+                endpoints.push(endpoint.clone());
+            }
+        }
+        self.endpoints = endpoints;
+        self.turn = 0;
     }
 
     pub(super) fn current(&self) -> &str {
@@ -91,6 +127,20 @@ mod tests {
         assert!(!route.follow("d:1"));
         route.pass("d:1");
         assert_eq!(route.current(), "b:1");
+    }
+
+    #[test]
+    fn servers_that_were_told_of_are_asked_before_the_configured_ones() {
+        let mut route = route();
+        route.learn("d:1,rubbish,b:1");
+        assert_eq!(route.endpoints(), ["d:1", "b:1", "a:1", "c:1"]);
+        assert_eq!(route.current(), "a:1", "it may well lead");
+        route.pass("a:1");
+        assert_eq!(route.current(), "b:1");
+        route.learn("e:1");
+        assert_eq!(route.endpoints(), ["e:1", "a:1", "b:1", "c:1"]);
+        route.learn(&"f:1,".repeat(ROSTER_BYTES_MAX));
+        assert_eq!(route.endpoints().len(), 4, "what no server would say changes nothing");
     }
 
     #[test]

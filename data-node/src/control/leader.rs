@@ -10,6 +10,7 @@ use std::{
 use tokio::time::Instant;
 use tonic::{
     Request, Response, Status,
+    metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
 use xdpfs_proto::node::v1::node_service_client::NodeServiceClient;
@@ -25,6 +26,8 @@ use crate::{config::MetaEndpoint, link::OpenLink};
 /// A connection to one metadata server.
 pub(crate) type NodeService = NodeServiceClient<Channel>;
 
+/// Where the metadata servers are, in every answer of one: `docs/protocol.md §10`.
+const ROSTER_HEADER: &str = "xdpfs-meta-servers";
 /// How long to wait for a connection: from the first packet until the server has answered in HTTP/2.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a silent connection is trusted, and then how long its peer has to answer a ping.
@@ -96,11 +99,13 @@ impl Leader {
             let sent_at = Instant::now();
             let status = match self.attempt(&endpoint, call.patience, request(), &send).await {
                 Ok(response) => {
+                    self.learn(response.metadata());
                     self.note_mismatch(&endpoint, None);
                     return Ok(Answered { message: response.into_inner(), round_trip: sent_at.elapsed() });
                 }
                 Err(status) => status,
             };
+            self.learn(status.metadata());
             self.note_mismatch(&endpoint, DialError::mismatch_in(&status));
             let delay = self.turn(&endpoint, Verdict::on(&status), &mut backoff)?;
             let why = status.message();
@@ -110,6 +115,13 @@ impl Leader {
                 warn_at = Instant::now() + WARN_AGAIN;
             }
             tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Servers say with every answer where all of them are.
+    fn learn(&self, metadata: &MetadataMap) {
+        if let Some(roster) = metadata.get(ROSTER_HEADER).and_then(|value| value.to_str().ok()) {
+            self.with_route(|route| route.learn(roster));
         }
     }
 
