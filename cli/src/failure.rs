@@ -107,6 +107,11 @@ impl Failure {
         Self::new(Exit::Precondition, ErrorKind::AlreadyExists.label(), message)
     }
 
+    /// The cluster is not as it would have to be.
+    pub(crate) fn precondition(message: impl Into<String>) -> Self {
+        Self::new(Exit::Precondition, ErrorKind::PreconditionFailed.label(), message)
+    }
+
     /// One of several things cannot be done as it is.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::new(Exit::Partial, ErrorKind::InvalidArgument.label(), message)

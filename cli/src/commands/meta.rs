@@ -1,7 +1,8 @@
-//! `meta`: what keeps the metadata themselves safe.
+//! `meta`: the metadata servers, and what keeps the metadata themselves safe.
 
 mod backup;
 mod check;
+mod members;
 mod restore;
 
 use clap::{Args, Subcommand};
@@ -13,12 +14,22 @@ use crate::{
     console::Console,
     failure::{Exit, Failure},
     units::{count, human_bytes},
+    with_client,
 };
 
-/// Back up, restore and check the metadata.
+/// List, add, replace and remove metadata servers; back up, restore and check the metadata.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+A new server joins by itself, with an empty data directory:
+  xdpfs-meta-server --join OLD:7001 --address NEW:7000,NEW:7001 --data-dir DIR
+It gets an id that nobody has had, a copy of everything, and a vote once it has caught up. With
+--learner it waits for its vote until `meta add` or `meta replace`.
+
 Examples:
+  xdpfs-cli meta list
+  xdpfs-cli meta replace 2 4       server 4, which has joined as a learner, takes the place of 2
+  xdpfs-cli meta remove 3          for good: its id is never used again
+  xdpfs-cli meta transfer 1        server 1 leads
   xdpfs-cli meta backup /backup/today.xdpfs        while the cluster runs
   xdpfs-cli meta check /backup/today.xdpfs         whether it is whole, and what is in it
   xdpfs-cli meta check /var/lib/xdpfs-meta         a server's data directory, while it does not run
@@ -32,6 +43,8 @@ pub(crate) struct MetaArguments {
 enum MetaCommand {
     Backup(backup::BackupArguments),
     Check(check::CheckArguments),
+    #[command(flatten)]
+    Members(members::MembersCommand),
     Restore(restore::RestoreArguments),
 }
 
@@ -44,6 +57,9 @@ pub(crate) async fn run(
     match &arguments.command {
         MetaCommand::Backup(arguments) => backup::run(arguments, common, console).await,
         MetaCommand::Check(arguments) => check::run(arguments, console),
+        MetaCommand::Members(command) => {
+            with_client(common, async |client| members::run(command, client, console).await).await
+        }
         MetaCommand::Restore(arguments) => restore::run(arguments, console),
     }
 }
