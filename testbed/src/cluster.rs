@@ -396,6 +396,60 @@ impl Cluster {
         Ok(())
     }
 
+    /// A metadata server with an empty directory joins the cluster, on the loopback address of the others, and is waited
+    /// for. From now on the command line tool knows it, too.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn join_meta_server(&mut self, learner: bool) -> Result<Member, StartError> {
+        let member = Member::MetaServer(self.meta_servers.len());
+        let spec = |source| StartError::Spawn { name: member.to_string(), source };
+        let ports = ports::free_ports(self.endpoints[0].ip(), 2).map_err(spec)?;
+        let first = &self.meta_servers[0].spec;
+        let mut args = vec!["--join".to_owned(), self.cli.endpoint.clone()];
+        args.extend(["--address".to_owned(), format!("{},{}", ports[0], ports[1])]);
+        args.extend(["--data-dir".to_owned(), self.data_dir(member).display().to_string()]);
+        if learner {
+            args.push("--learner".to_owned());
+        }
+        let spec = ProcessSpec {
+            name: member.to_string(),
+            args: args.into_iter().map(Into::into).collect(),
+            log: self.dir().join(format!("{member}.log")),
+            ..first.clone()
+        };
+        let fixed_args = spec.args.len();
+        self.meta_servers.push(Seat { spec, fixed_args, process: None, shim: None, ready: String::new() });
+        self.endpoints.push(ports[1]);
+        self.restart(member)?;
+        self.cli.endpoint = join(&self.endpoints);
+        Ok(member)
+    }
+
+    /// From now on the command line tool asks these metadata servers only.
+    pub fn ask_only(&mut self, meta_servers: &[Member]) {
+        let endpoints = meta_servers.iter().filter_map(|member| match member {
+            Member::MetaServer(index) => Some(self.endpoints[*index]),
+            Member::DataNode(_) | Member::Edge(_) => None,
+        });
+        self.cli.endpoint = join(&endpoints.collect::<Vec<_>>());
+    }
+
+    /// How a member that runs ends by itself, waited for: `None` if it does not in time.
+    #[must_use]
+    pub fn await_end(&mut self, member: Member, within: Duration) -> Option<String> {
+        let deadline = Instant::now() + within;
+        let process = self.seat(member).process.as_mut()?;
+        while process.is_running() {
+            if Instant::now() >= deadline {
+                return None;
+            }
+            // There is nothing to wait on but the process.
+            thread::sleep(STATUS_PAUSE);
+        }
+        Some(process.log_tail())
+    }
+
     /// The cluster as its leader sees it; `None` if no server answers.
     #[must_use]
     pub fn status(&self) -> Option<ClusterStatus> {

@@ -14,6 +14,7 @@ mod formats;
 mod hostile;
 mod interrupted;
 mod lossy;
+mod membership;
 mod metrics;
 mod placement;
 mod reload;
