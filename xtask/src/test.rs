@@ -65,8 +65,8 @@ const STEPS: &[Step] = &[
     ("deployment", |scope| if scope.no_engine.is_none() { deploy::test() } else { Ok(()) }),
 ];
 
-/// All of them; the first failure ends it. Where `CI` is set, nothing may be missing; elsewhere the tests of the kernel
-/// program are skipped where they can't run, which is said.
+/// All of them; the first failure ends it. Where `CI` is set, nothing may be missing but history; elsewhere the tests of
+/// the kernel program are skipped where they can't run, which is said.
 pub(crate) fn run() -> anyhow::Result<()> {
     let scope = Scope::look()?;
     let mut times = Vec::new();
@@ -126,10 +126,7 @@ impl Scope {
         }
         let no_previous = upgrade::known().err().map(|error| format!("{error:#}"));
         if let Some(obstacle) = &no_previous {
-            ensure!(
-                env::var_os("CI").is_none(),
-                "a rolling upgrade can't be tested, and CI skips nothing: {obstacle}"
-            );
+            // Nothing that this machine lacks: a copy without history has no earlier programs, wherever it is.
             eprintln!("SKIPPED: the test of a rolling upgrade: {obstacle}");
         }
         Ok(Self { obstacle, no_browser, no_engine, no_previous })

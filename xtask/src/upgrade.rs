@@ -29,12 +29,16 @@ pub(crate) fn test(from: Option<&str>, seed: Option<u64>) -> anyhow::Result<()> 
     upgrade::run(&upgrade).map_err(|error| anyhow!("the upgrade from {commit}: {error}"))
 }
 
-/// The previous release, if this clone knows it.
+/// The previous release, if this clone knows it, or can be told of it.
 ///
 /// # Errors
 /// It doesn't; the words say what to do.
 pub(crate) fn known() -> anyhow::Result<()> {
-    commit(None).map(drop)
+    let known = commit(None);
+    if known.is_err() && sh::succeeds(&["git", "fetch", "--quiet", "--unshallow"]) {
+        return commit(None).map(drop);
+    }
+    known.map(drop)
 }
 
 fn commit(from: Option<&str>) -> anyhow::Result<String> {
