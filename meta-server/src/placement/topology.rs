@@ -105,9 +105,12 @@ impl Spread {
                 .enumerate()
                 .all(|(at, one)| positions[..at].iter().all(|other| place(one) != place(other)))
         };
+        let shares_named = |(at, one): (usize, &Position)| {
+            positions[..at].iter().any(|other| other.domain == one.domain && (other.is_named || one.is_named))
+        };
         match positions {
             [] | [_] => Self::Alone,
-            _ if positions.iter().any(|one| one.is_named) && !differ(|one| one.domain) => Self::OneDomain,
+            _ if positions.iter().enumerate().any(shares_named) => Self::OneDomain,
             _ if differ(|one| one.zone) => Self::Zones,
             _ if differ(|one| one.rack) => Self::Racks,
             _ if differ(|one| one.host) => Self::Hosts,
@@ -133,6 +136,19 @@ mod tests {
             topology.position(NodeId(at as u16), Location { zone, rack, host, disk, named_domain: None })
         });
         positions.collect()
+    }
+
+    #[test]
+    fn disks_of_one_host_are_no_named_domain_beside_one_that_is() {
+        let mut topology = Topology::default();
+        let place = |named_domain| Location { zone: "c", rack: "", host: "i", disk: "", named_domain };
+        let positions: Vec<_> = [None, None, Some("x"), Some("x")]
+            .into_iter()
+            .enumerate()
+            .map(|(at, named)| topology.position(NodeId(at as u16), place(named)))
+            .collect();
+        assert_eq!(Spread::of(&positions[..3]), Spread::Disks);
+        assert_eq!(Spread::of(&positions[2..]), Spread::OneDomain);
     }
 
     #[test]
