@@ -20,13 +20,13 @@ mod replay;
 mod simulation;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard,
         mpsc::{SyncSender, TrySendError},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -43,12 +43,14 @@ pub use self::{
 };
 pub(crate) use self::{membership::configuration_of, raft_loop::load_snapshot};
 use crate::{
-    state_machine::{Configuration, Members, State},
+    state_machine::{Configuration, MEMBERS_MAX, Members, State},
     storage::LogPosition,
 };
 
 /// Inputs that wait for the raft loop. Those of clients and peers are refused beyond this.
 const INPUTS_MAX: usize = 8192;
+/// How long a leader waits for voters that it does not hear of before it writes down who the members are.
+const SILENCE_FOR_MEMBERS: Duration = Duration::from_secs(5);
 
 /// Bytes of one command: more than a commit of the largest object needs.
 pub const COMMAND_BYTES_MAX: usize = 16 << 20;
@@ -214,6 +216,16 @@ pub struct Consensus {
     cluster_id: Arc<OnceLock<String>>,
     first_voters: Arc<[u64]>,
     moves: Arc<Mutex<BTreeMap<u64, Moved>>>,
+    aware: Arc<Mutex<Aware>>,
+}
+
+/// What is known of others' programs.
+#[derive(Debug, Default)]
+struct Aware {
+    /// Servers whose programs know of members.
+    servers: BTreeSet<u64>,
+    /// Since when this server waits for the others, as the leader of this term.
+    waiting: Option<(u64, Instant)>,
 }
 
 /// Where a member says that it is, other than where it is listed.
@@ -344,6 +356,28 @@ impl Consensus {
     #[must_use]
     pub fn first_voters(&self) -> &[u64] {
         &self.first_voters
+    }
+
+    /// Another server has said something that only programs say which know of members.
+    pub(crate) fn hear_of_awareness(&self, id: u64) {
+        let mut aware = self.aware.lock().unwrap_or_else(PoisonError::into_inner);
+        if aware.servers.len() < MEMBERS_MAX {
+            aware.servers.insert(id);
+        }
+    }
+
+    /// Whether every other voter runs a program that knows of members: an earlier one would reject the command that writes
+    /// them down, where this one applies it. Voters that are not heard of for a while don't count.
+    pub(crate) fn are_all_aware(&self, own: u64, now: Instant) -> bool {
+        let status = self.status();
+        let mut aware = self.aware.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match aware.waiting {
+            Some((term, since)) if term == status.term => since,
+            Some(_) | None => aware.waiting.insert((status.term, now)).1,
+        };
+        let is_long = now.saturating_duration_since(since) >= SILENCE_FOR_MEMBERS;
+        let mut others = status.voters.iter().filter(|voter| voter.id != own);
+        others.all(|voter| aware.servers.contains(&voter.id) || is_long && !voter.active)
     }
 
     /// A member says where it is.

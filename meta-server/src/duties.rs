@@ -122,8 +122,8 @@ enum Duty {
     UpdateMember(Moved),
 }
 
-/// Whether the configuration names the very servers that vote: of a cluster without a list of its members, nobody has
-/// changed them.
+/// Whether the configuration names the very servers that vote, so that nobody has changed them where there is no list of
+/// members yet; and whether all that are there can apply such a list.
 fn knows_all_voters(gateway: &Gateway) -> bool {
     let voters: Vec<u64> = gateway.consensus().status().configuration.voters.into_iter().collect();
     let is_same = gateway.config().voters() == voters;
@@ -133,7 +133,7 @@ fn knows_all_voters(gateway: &Gateway) -> bool {
             tracing::warn!(?voters, "--member names other servers than the cluster has: name these")
         });
     }
-    is_same
+    is_same && gateway.consensus().are_all_aware(gateway.config().id, Instant::now())
 }
 
 fn next_duty(state: &State, times: &Times, now_ms: u64) -> Option<Duty> {

@@ -133,6 +133,7 @@ pub fn start<S: LogStore, O: Outbox>(
         cluster_id,
         first_voters,
         moves: Arc::default(),
+        aware: Arc::default(),
     };
     Ok((consensus, Threads { inputs, handles }))
 }

@@ -119,6 +119,7 @@ impl<S: SnapshotSource> RaftReceiver<S> {
         if peer_address.is_empty() {
             return;
         }
+        self.consensus.hear_of_awareness(from);
         self.outbox.meet(from, peer_address);
         let members = self.consensus.members();
         let Some(member) = members.find(from) else { return };
