@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use http::HeaderMap;
 use subtle::ConstantTimeEq as _;
-use tonic::Request;
+use tonic::{Request, Response, Status};
 use xdpfs_proto::state::v1::{self as pb, caller};
 
 use super::{
@@ -196,6 +196,33 @@ pub(super) fn upload_not_found() -> Refusal {
 }
 
 impl Gateway {
+    /// Lets a caller in, has done what it asks for, and notes how that ended if it is an administrative act.
+    pub(super) async fn serve<T: Asks, R, W: Future<Output = Result<R, Refusal>>>(
+        &self,
+        request: Request<T>,
+        work: impl FnOnce(Call<T>) -> W,
+    ) -> Result<Response<R>, Status> {
+        let call = self.accept(request);
+        let entered = self.enter(&call).await;
+        self.serve_entered(entered, call, work).await
+    }
+
+    /// The same for a caller of whom is known whether it may come in.
+    pub(super) async fn serve_entered<T: Asks, R, W: Future<Output = Result<R, Refusal>>>(
+        &self,
+        entered: Result<Caller, Refusal>,
+        call: Call<T>,
+        work: impl FnOnce(Call<T>) -> W,
+    ) -> Result<Response<R>, Status> {
+        let acting = self.acting(&call);
+        let (entered, answer) = match entered {
+            Ok(caller) => (Some(caller), work(call).await),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        self.note(acting, entered.as_ref(), &answer);
+        Ok(Response::new(answer?))
+    }
+
     /// Lets a call in, before any other work is done for it. This server may not yet have heard of a key, or that keys are
     /// needed: only a leader that is up to date says that a key is not good.
     pub(super) async fn enter<T>(&self, call: &Call<T>) -> Result<Caller, Refusal> {
@@ -227,7 +254,7 @@ impl Gateway {
     }
 
     /// What is to be noted of the call, if it asks for an administrative act.
-    pub(super) fn acting<T: Asks>(&self, call: &Call<T>) -> Option<Acting> {
+    fn acting<T: Asks>(&self, call: &Call<T>) -> Option<Acting> {
         let (subject, request_id) = call.message.act()?;
         // The request may be 16 MiB, and this outlives it.
         let short = |text: &str| text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned();
@@ -242,12 +269,7 @@ impl Gateway {
     }
 
     /// Notes how an administrative act ended. Who sends the caller elsewhere has done nothing.
-    pub(super) fn note<T>(
-        &self,
-        acting: Option<Acting>,
-        entered: Option<&Caller>,
-        answer: &Result<T, Refusal>,
-    ) {
+    fn note<T>(&self, acting: Option<Acting>, entered: Option<&Caller>, answer: &Result<T, Refusal>) {
         let Some(Acting { method, actor, subject, request_id, peer }) = acting else { return };
         let outcome = match answer {
             Ok(_) => "done",

@@ -33,14 +33,7 @@ impl BackupService for BackupFrontend {
         &self,
         request: Request<CreateBackupRequest>,
     ) -> Result<Response<Self::CreateBackupStream>, Status> {
-        let call = self.0.accept(request);
-        let acting = self.0.acting(&call);
-        let (entered, answer) = match self.0.enter(&call).await {
-            Ok(caller) => (Some(caller), create_backup(&self.0, call).await),
-            Err(refusal) => (None, Err(refusal)),
-        };
-        self.0.note(acting, entered.as_ref(), &answer);
-        Ok(Response::new(answer?))
+        self.0.serve(request, |call| create_backup(&self.0, call)).await
     }
 }
 

@@ -37,14 +37,7 @@ macro_rules! methods {
         #[tonic::async_trait]
         impl MembersService for MembersFrontend {
             $(async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                let call = self.0.accept(request);
-                let acting = self.0.acting(&call);
-                let (entered, answer) = match self.0.enter(&call).await {
-                    Ok(caller) => (Some(caller), self.0.$name(call).await),
-                    Err(refusal) => (None, Err(refusal)),
-                };
-                self.0.note(acting, entered.as_ref(), &answer);
-                Ok(Response::new(answer?))
+                self.0.serve(request, |call| self.0.$name(call)).await
             })*
 
             async fn reserve_member(
@@ -53,13 +46,9 @@ macro_rules! methods {
             ) -> Result<Response<ReserveMemberResponse>, Status> {
                 let certified = certified(&request);
                 let call = self.0.accept(request);
-                let acting = self.0.acting(&call);
-                let (entered, answer) = match self.0.enter_joining(&call, certified.as_ref()).await {
-                    Ok(caller) => (Some(caller), self.0.reserve_member(call, certified.is_some()).await),
-                    Err(refusal) => (None, Err(refusal)),
-                };
-                self.0.note(acting, entered.as_ref(), &answer);
-                Ok(Response::new(answer?))
+                let entered = self.0.enter_joining(&call, certified.as_ref()).await;
+                let is_certified = certified.is_some();
+                self.0.serve_entered(entered, call, |call| self.0.reserve_member(call, is_certified)).await
             }
 
             async fn add_member(
@@ -68,13 +57,8 @@ macro_rules! methods {
             ) -> Result<Response<AddMemberResponse>, Status> {
                 let certified = certified(&request);
                 let call = self.0.accept(request);
-                let acting = self.0.acting(&call);
-                let (entered, answer) = match self.0.enter_joining(&call, certified.as_ref()).await {
-                    Ok(caller) => (Some(caller), self.0.add_member(call, certified).await),
-                    Err(refusal) => (None, Err(refusal)),
-                };
-                self.0.note(acting, entered.as_ref(), &answer);
-                Ok(Response::new(answer?))
+                let entered = self.0.enter_joining(&call, certified.as_ref()).await;
+                self.0.serve_entered(entered, call, |call| self.0.add_member(call, certified)).await
             }
         }
     };

@@ -15,14 +15,7 @@ macro_rules! methods {
         #[tonic::async_trait]
         impl MetaService for MetaFrontend {
             $(async fn $name(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
-                let call = self.0.accept(request);
-                let acting = self.0.acting(&call);
-                let (entered, answer) = match self.0.enter(&call).await {
-                    Ok(caller) => (Some(caller), self.0.$name(call).await),
-                    Err(refusal) => (None, Err(refusal)),
-                };
-                self.0.note(acting, entered.as_ref(), &answer);
-                Ok(Response::new(answer?))
+                self.0.serve(request, |call| self.0.$name(call)).await
             })*
 
             async fn get_cluster_status(
