@@ -9,7 +9,7 @@ use bytes::Bytes;
 use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{ReceiptKey, SipKey};
 
-use super::{State, snapshot};
+use super::{State, history::History, snapshot};
 
 /// What a node's receipts are checked with that has not registered since a restore: nothing passes.
 pub(super) const NO_RECEIPTS: ReceiptKey = ReceiptKey(SipKey { k0: 0, k1: 0 });
@@ -45,6 +45,8 @@ impl State {
     #[must_use]
     pub fn restored(mut self, members: impl IntoIterator<Item = pb::MetaMember>) -> Option<Self> {
         self.members = Arc::new(self.members.replaced_by(members)?);
+        // Listings that the old cluster has begun are over: what it did after the backup is not known here.
+        self.history = History::after_snapshot(0);
         let counters = &mut self.counters;
         counters.bucket = counters.bucket.saturating_add(BUCKET_JUMP);
         counters.chunk = counters.chunk.saturating_add(CHUNK_JUMP);
@@ -158,6 +160,7 @@ mod tests {
         let mut after = State::decode(&bytes[..]).unwrap().restored([member()]).unwrap();
         assert_eq!(after.cluster_id(), "a cluster");
         assert!(after.key_epochs().live().is_empty());
+        assert_eq!((before.history.index(), after.history.index()), (9, 0));
         assert_eq!(after.members().configuration(), &Configuration::of_voters([5]));
         assert!(after.members().is_former(6), "it may have been given out since");
         // The old cluster went on for a while.
