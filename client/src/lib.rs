@@ -51,6 +51,8 @@ mod object;
 mod object_client;
 mod placement;
 mod put;
+#[cfg(feature = "json")]
+pub mod record;
 mod session;
 mod suspects;
 mod traces;

@@ -13,6 +13,7 @@ use axum::{
 use tokio::sync::Semaphore;
 use xdpfs_client::{
     BucketPage, ClusterStatus, ErrorKind, GetOptions, ListOptions, ObjectClient as _, Precondition,
+    record::{BucketRecord, ObjectRecord, StatusRecord, milliseconds},
 };
 
 use crate::{
@@ -22,9 +23,7 @@ use crate::{
     history::KEPT,
     page,
     query::Query,
-    record::{
-        BucketRecord, BucketsRecord, HistoryRecord, ObjectRecord, ObjectsRecord, StatusRecord, milliseconds,
-    },
+    record::{BucketsRecord, HistoryRecord, ObjectsRecord},
     sampler::Sampler,
     visitors::{Visit, Visitors},
 };
