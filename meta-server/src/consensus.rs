@@ -15,6 +15,7 @@ mod messages;
 mod raft_loop;
 mod reads;
 mod replay;
+mod state_guard;
 
 #[cfg(test)]
 mod simulation;
@@ -22,7 +23,7 @@ mod simulation;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         mpsc::{SyncSender, TrySendError},
     },
     thread::JoinHandle,
@@ -40,6 +41,7 @@ pub use self::{
     core::{Bootstrap, ReceivedSnapshot},
     messages::{ConversionError, message_from_wire, message_to_wire},
     raft_loop::{StartError, start},
+    state_guard::StateGuard,
 };
 pub(crate) use self::{membership::configuration_of, raft_loop::load_snapshot};
 use crate::{
@@ -336,8 +338,12 @@ impl Consensus {
     }
 
     /// The state as it is now. Not to be held across an await.
-    pub fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Panics
+    ///
+    /// This thread holds it already.
+    pub fn state(&self) -> StateGuard<'_> {
+        StateGuard::take(&self.state)
     }
 
     /// What this server knows about the cluster.

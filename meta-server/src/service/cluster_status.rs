@@ -15,7 +15,7 @@ use crate::{
 impl Gateway {
     /// The cluster as this server sees it.
     pub(crate) fn cluster_status(&self) -> proto::GetClusterStatusResponse {
-        let raft = self.consensus().status();
+        let (raft, server_time_ms) = (self.consensus().status(), self.now_ms());
         let state = self.state();
         proto::GetClusterStatusResponse {
             cluster_id: state.cluster_id().to_owned(),
@@ -27,7 +27,7 @@ impl Gateway {
             commit_index: raft.commit_index,
             applied_index: raft.applied_index,
             edges: self.edge_statuses(&state, &raft),
-            server_time_ms: self.now_ms(),
+            server_time_ms,
             requests: Some(self.requests().record()),
             ..totals(&state)
         }

@@ -1,7 +1,7 @@
 //! Between requests and consensus: asks it, and says what its answers mean for the sender.
 
 use std::{
-    sync::{Arc, RwLockReadGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,10 +23,10 @@ use crate::{
     audit::Audit,
     clock::{LeaderClock, millis},
     config::{Config, Member},
-    consensus::{Consensus, ConsensusError},
+    consensus::{Consensus, ConsensusError, StateGuard},
     edges::Edges,
     liveness::Liveness,
-    state_machine::{MetaMember, Reason, State},
+    state_machine::{MetaMember, Reason},
 };
 
 /// Callers at once whose key this server has to ask others about.
@@ -173,7 +173,7 @@ impl Gateway {
     }
 
     /// The state as it is now.
-    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+    pub(crate) fn state(&self) -> StateGuard<'_> {
         self.consensus.state()
     }
 

@@ -9,7 +9,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 pub use self::{
-    cluster::{Access, Cluster, Members, Meta, Node, eventually, show},
+    cluster::{Access, Cluster, Members, Meta, Node, PATIENCE, eventually, show},
     fake_node::{FakeNode, register_nodes},
     puts::Writer,
 };

@@ -7,7 +7,9 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use crate::harness::{Cluster, eventually};
+use xdpfs_proto::meta::v1::{CreateBucketRequest, GetClusterStatusRequest};
+
+use crate::harness::{Cluster, Meta, PATIENCE, eventually, request_id};
 
 async fn health(cluster: &Cluster, id: u64, service: &str) -> ServingStatus {
     let request = HealthCheckRequest { service: service.into() };
@@ -49,4 +51,29 @@ async fn reflection_names_the_services() {
     for expect in ["xdpfs.meta.v1.MetaService", "xdpfs.node.v1.NodeService", "grpc.health.v1.Health"] {
         assert!(names.contains(&expect), "{names:?}");
     }
+}
+
+/// Whoever looked took the state twice; between the two, the thread that changes it had come to wait for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_that_is_looked_at_without_a_pause_goes_on() {
+    const CHANGES: usize = 200;
+    let cluster = Cluster::start().await;
+    let mut looking = tokio::task::JoinSet::new();
+    for id in cluster.ids() {
+        let mut meta = cluster.meta(id);
+        looking
+            .spawn(async move { while meta.get_cluster_status(GetClusterStatusRequest {}).await.is_ok() {} });
+    }
+    let changing = async {
+        for number in 0..CHANGES {
+            let name = format!("buckets/bucket-{number}");
+            let request = CreateBucketRequest { request_id: request_id(), name, ..Default::default() };
+            let create = async |mut meta: Meta, request| meta.create_bucket(request).await;
+            cluster.call(request, create).await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, changing).await.expect("changes are applied");
+    assert!(looking.try_join_next().is_none(), "all have been answered");
+    let status = cluster.status_of(cluster.leader().await).await;
+    assert_eq!(status.buckets, CHANGES as u64);
 }
