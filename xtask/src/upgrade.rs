@@ -3,7 +3,8 @@
 //! Invariant: the work tree and git's own records stay as they are; what is built lies below the target directory.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -69,14 +70,19 @@ fn binaries_of(commit: &str) -> anyhow::Result<PathBuf> {
     }
     let source = place.join("source");
     unpack(commit, &source)?;
-    // In the same target directory, so that what others have written is built once for both. The programs of this
-    // release take their places there again afterwards.
+    // In the same target directory, so that what others have written is built once for both. Cargo would take the crates
+    // of both releases for the same ones; it keeps what a wrapper of the compiler makes apart by the wrapper's path. The
+    // programs of this release take their places there again afterwards.
+    let wrapper = place.join("rustc");
+    fs::write(&wrapper, "#!/bin/sh\nexec \"$@\"\n")?;
+    fs::set_permissions(&wrapper, Permissions::from_mode(0o755))?;
     let target = sh::target_dir("debug");
     let target = target.parent().context("the target directory has no place")?;
     let manifest = source.join("Cargo.toml").display().to_string();
     let words = ["cargo", "build", "--locked", "--workspace", "--bins", "--manifest-path", &manifest];
     let words = [&words[..], test::host_features()].concat();
-    sh::run_with(&words, &[("CARGO_TARGET_DIR", &target.display().to_string())])?;
+    let (target_dir, wrapper) = (target.display().to_string(), wrapper.display().to_string());
+    sh::run_with(&words, &[("CARGO_TARGET_DIR", &target_dir), ("RUSTC_WORKSPACE_WRAPPER", &wrapper)])?;
     let new = place.join("new");
     fs::create_dir_all(&new)?;
     for name in BINARIES {
