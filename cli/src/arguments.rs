@@ -147,6 +147,14 @@ pub(crate) struct Conditions {
     if_none_match: Option<Precondition>,
 }
 
+/// Which version of an object.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct VersionChoice {
+    /// This version, as `ls --versions` shows it, rather than what the key holds.
+    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) version_id: Option<u64>,
+}
+
 /// How much is done at once.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Parallel {
@@ -207,6 +215,16 @@ impl Common {
     /// How the client is to behave, if a metadata server is named.
     pub(crate) fn endpoint_config(&self) -> Option<Result<ClientConfig, Failure>> {
         self.endpoint.is_some().then(|| self.client_config())
+    }
+}
+
+impl VersionChoice {
+    /// A version belongs to one key.
+    pub(crate) fn check(self, addresses: usize) -> Result<(), Failure> {
+        if self.version_id.is_some() && addresses != 1 {
+            return Err(Failure::usage("--version-id is about one object").with_hint("run it once for each"));
+        }
+        Ok(())
     }
 }
 

@@ -259,7 +259,10 @@ fn hint_for(error: &Error) -> Option<String> {
             format!("make it with: xdpfs-cli mb {bucket}; see those that exist with: xdpfs-cli ls")
         }
         Error::BucketNotEmpty { bucket } => {
-            format!("remove its objects first: xdpfs-cli rm -r {bucket}/, or all at once: xdpfs-cli rb --force {bucket}")
+            format!(
+                "remove its objects first: xdpfs-cli rm -r {bucket}/ (with --versions where it keeps any), \
+                 or all at once: xdpfs-cli rb --force {bucket}"
+            )
         }
         Error::Mismatch { mismatch, .. } => hint_for_mismatch(mismatch),
         Error::NodeNotFound => "see those that exist with: xdpfs-cli node list".into(),

@@ -5,7 +5,10 @@ use serde::Serialize;
 pub(crate) use xdpfs_client::record::{
     BucketRecord, DataNodeRecord, ObjectRecord, StatusRecord, checksum, labels_by_key, timestamp,
 };
-use xdpfs_client::{AccessKeyInfo, ChunkPlacement, Grant, Object, PutResult, Rotation, record::milliseconds};
+use xdpfs_client::{
+    AccessKeyInfo, ChunkPlacement, Deleted, Grant, Object, ObjectVersion, PutResult, Rotation,
+    record::milliseconds,
+};
 
 use crate::{address::Address, failure::Failure};
 
@@ -89,6 +92,12 @@ pub(crate) struct RemovedRecord<'a> {
     #[serde(flatten)]
     object: ObjectRecord<'a>,
     removed: bool,
+    /// The version of the delete marker that hides it: it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delete_marker: Option<u64>,
+    /// What was removed is a delete marker.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    was_delete_marker: bool,
 }
 
 /// An object that was copied.
@@ -169,8 +178,20 @@ pub(crate) struct RotationRecord {
 pub(crate) struct UsageRecord<'a> {
     pub(crate) bucket: &'a str,
     pub(crate) prefix: &'a str,
+    /// Visible ones.
     pub(crate) objects: u64,
     pub(crate) bytes: u64,
+    pub(crate) older_versions: u64,
+    pub(crate) older_bytes: u64,
+}
+
+/// A version of an object, or a delete marker.
+#[derive(Debug, Serialize)]
+pub(crate) struct VersionRecord<'a> {
+    #[serde(flatten)]
+    object: ObjectRecord<'a>,
+    latest: bool,
+    delete_marker: bool,
 }
 
 impl<'a> From<&'a Failure> for ErrorRecord<'a> {
@@ -219,9 +240,21 @@ impl From<&ChunkPlacement> for ChunkRecord {
     }
 }
 
-impl<'a> From<&'a Object> for RemovedRecord<'a> {
-    fn from(object: &'a Object) -> Self {
-        Self { object: object.into(), removed: true }
+impl<'a> From<&'a Deleted> for RemovedRecord<'a> {
+    fn from(deleted: &'a Deleted) -> Self {
+        Self {
+            object: (&deleted.object).into(),
+            removed: true,
+            delete_marker: deleted.delete_marker,
+            was_delete_marker: deleted.was_delete_marker,
+        }
+    }
+}
+
+impl<'a> From<&'a ObjectVersion> for VersionRecord<'a> {
+    fn from(version: &'a ObjectVersion) -> Self {
+        let ObjectVersion { object, latest, delete_marker } = version;
+        Self { object: object.into(), latest: *latest, delete_marker: *delete_marker }
     }
 }
 

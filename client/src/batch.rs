@@ -6,9 +6,10 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::{
-    CopyOptions, Object, Precondition, PutOptions,
+    CopyOptions, DeleteOptions, Object, Precondition, PutOptions,
     error::{Error, Result},
     name::{bucket_name, check_key},
+    versions::version_number,
 };
 
 /// The most operations of a batch.
@@ -43,13 +44,15 @@ pub struct BatchResult {
     pub object: Option<Object>,
     /// Of a put: chunks with fewer replicas than the bucket asks for.
     pub chunks_in_debt: u32,
+    /// Of a delete: the version of the delete marker that hides what the key held.
+    pub delete_marker: Option<u64>,
 }
 
 /// One operation.
 pub(crate) enum BatchOperation {
     Put { key: String, input: Box<dyn AsyncRead + Send + Unpin>, options: PutOptions },
     Copy { source: String, key: String, options: CopyOptions },
-    Delete { key: String, precondition: Option<Precondition> },
+    Delete { key: String, options: DeleteOptions },
     Check { key: String, precondition: Precondition },
 }
 
@@ -85,7 +88,13 @@ impl Batch {
     /// The key, which must hold something, holds nothing.
     #[must_use]
     pub fn delete(self, key: impl Into<String>, precondition: Option<Precondition>) -> Self {
-        self.with(BatchOperation::Delete { key: key.into(), precondition })
+        self.delete_with(key, DeleteOptions { precondition, version: None })
+    }
+
+    /// The key, which must hold something, holds nothing; or this version of it goes for good.
+    #[must_use]
+    pub fn delete_with(self, key: impl Into<String>, options: DeleteOptions) -> Self {
+        self.with(BatchOperation::Delete { key: key.into(), options })
     }
 
     /// Nothing happens unless this is so.
@@ -117,7 +126,10 @@ impl Batch {
                 BatchOperation::Copy { source, options, .. } => {
                     check_key(source).and_then(|()| options.check()).map_err(at)?;
                 }
-                BatchOperation::Delete { .. } | BatchOperation::Check { .. } => {}
+                BatchOperation::Delete { options, .. } => {
+                    version_number(options.version).map_err(at)?;
+                }
+                BatchOperation::Check { .. } => {}
             }
             let changed = self.operations[..place].iter().filter(|earlier| earlier.changes());
             if operation.changes() && changed.map(BatchOperation::key).any(|key| key == operation.key()) {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use xdpfs_proto::meta::v1 as proto;
 
 use crate::{
+    Versioning,
     error::{Error, Result},
     name,
 };
@@ -22,7 +23,7 @@ pub struct Bucket {
     pub min_replicas: u32,
     /// When it was made.
     pub created: SystemTime,
-    /// Visible objects.
+    /// Visible objects, without older versions.
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -30,6 +31,14 @@ pub struct Bucket {
     pub quota_bytes: Option<u64>,
     /// The most objects that it may hold.
     pub quota_objects: Option<u64>,
+    /// What becomes of objects that others take the place of.
+    pub versioning: Versioning,
+    /// Older versions, which count for quotas.
+    pub older_versions: u64,
+    /// Their bytes.
+    pub older_bytes: u64,
+    /// Marks of keys that hold nothing and once held something.
+    pub delete_markers: u64,
 }
 
 /// Settings of a bucket to be made; `None` leaves the choice to the cluster.
@@ -41,10 +50,13 @@ pub struct BucketOptions {
     pub replicas: Option<u32>,
     /// Copies without which a put fails.
     pub min_replicas: Option<u32>,
-    /// The most bytes that it may hold. Copies that share their chunks count in full, replicas don't.
+    /// The most bytes that it may hold, older versions included. Copies that share their chunks count in full, replicas
+    /// don't.
     pub quota_bytes: Option<u64>,
-    /// The most objects that it may hold.
+    /// The most objects that it may hold, older versions included.
     pub quota_objects: Option<u64>,
+    /// What becomes of objects that others take the place of.
+    pub versioning: Versioning,
 }
 
 /// What to change about a bucket.
@@ -54,6 +66,8 @@ pub struct BucketUpdate {
     pub quota_bytes: Setting<u64>,
     /// The most objects that it may hold.
     pub quota_objects: Setting<u64>,
+    /// What becomes of objects that others take the place of; none: what becomes of them now. It can't be off again.
+    pub versioning: Option<Versioning>,
 }
 
 /// What becomes of a setting.
@@ -138,6 +152,11 @@ impl Bucket {
             bytes: bucket.bytes,
             quota_bytes: Some(bucket.quota_bytes).filter(|bytes| *bytes > 0),
             quota_objects: Some(bucket.quota_objects).filter(|objects| *objects > 0),
+            versioning: Versioning::parse(bucket.versioning)
+                .ok_or(bad("the bucket's versioning is of an unknown kind"))?,
+            older_versions: bucket.older_versions,
+            older_bytes: bucket.older_bytes,
+            delete_markers: bucket.delete_markers,
         })
     }
 }

@@ -14,8 +14,9 @@ use xdpfs_transport::{ChunkClient, Counters};
 
 use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClientConfig,
-    ClusterStatus, CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage,
-    NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
+    ClusterStatus, CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange,
+    ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, Precondition,
+    PutOptions, PutResult, StatOptions, VersionListOptions, VersionPage, Versioning,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     error::{Error, Result},
@@ -23,6 +24,7 @@ use crate::{
     name::{ObjectName, bucket_name},
     placement, put,
     suspects::Suspects,
+    versions::version_number,
 };
 
 /// The unit of the memory budget.
@@ -141,6 +143,7 @@ impl ObjectClient for Client {
             min_replicas: options.min_replicas.unwrap_or_default(),
             quota_bytes: options.quota_bytes.unwrap_or_default(),
             quota_objects: options.quota_objects.unwrap_or_default(),
+            versioning: options.versioning.to_proto(),
         };
         let operation = Operation::CreateBucket;
         let send = |mut meta: Meta, request| async move { meta.create_bucket(request).await };
@@ -179,6 +182,7 @@ impl ObjectClient for Client {
             name: bucket_name(bucket)?,
             quota_bytes: update.quota_bytes.to_proto(),
             quota_objects: update.quota_objects.to_proto(),
+            versioning: update.versioning.map(Versioning::to_proto),
         };
         let operation = Operation::UpdateBucket;
         let send = |mut meta: Meta, request| async move { meta.update_bucket(request).await };
@@ -208,10 +212,11 @@ impl ObjectClient for Client {
         get::get(&self.shared, bucket, key, options).await
     }
 
-    async fn stat(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+    async fn stat_with(&self, bucket: &str, key: &str, options: StatOptions) -> Result<Object> {
         let request = proto::HeadObjectRequest {
             name: ObjectName::new(bucket, key)?.resource,
-            precondition: Precondition::to_proto(precondition.as_ref()),
+            precondition: Precondition::to_proto(options.precondition.as_ref()),
+            version: version_number(options.version)?,
         };
         let operation = Operation::HeadObject;
         let send = |mut meta: Meta, request| async move { meta.head_object(request).await };
@@ -249,19 +254,32 @@ impl ObjectClient for Client {
         })
     }
 
-    async fn delete(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+    async fn list_versions(&self, bucket: &str, options: VersionListOptions) -> Result<VersionPage> {
+        let request = proto::ListObjectVersionsRequest {
+            parent: bucket_name(bucket)?,
+            prefix: options.prefix,
+            delimiter: options.delimiter,
+            page_size: options.page_size.unwrap_or_default(),
+            page_token: options.page.unwrap_or_default(),
+            consistent: options.consistent,
+        };
+        let operation = Operation::ListObjectVersions;
+        let send = |mut meta: Meta, request| async move { meta.list_object_versions(request).await };
+        let reply = self.shared.control.call(operation, request, send).await;
+        VersionPage::parse(reply.map_err(|refusal| refusal.about(operation, bucket, ""))?, operation.label())
+    }
+
+    async fn delete_with(&self, bucket: &str, key: &str, options: DeleteOptions) -> Result<Deleted> {
         let request = proto::DeleteObjectRequest {
             request_id: request_id(),
             name: ObjectName::new(bucket, key)?.resource,
-            precondition: Precondition::to_proto(precondition.as_ref()),
+            precondition: Precondition::to_proto(options.precondition.as_ref()),
+            version: version_number(options.version)?,
         };
         let operation = Operation::DeleteObject;
         let send = |mut meta: Meta, request| async move { meta.delete_object(request).await };
         let reply = self.shared.control.call(operation, request, send).await;
-        Object::parse(
-            reply.map_err(|refusal| refusal.about(operation, bucket, key))?.object,
-            operation.label(),
-        )
+        Deleted::parse(reply.map_err(|refusal| refusal.about(operation, bucket, key))?, operation.label())
     }
 
     async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {
@@ -273,6 +291,7 @@ impl ObjectClient for Client {
             source_precondition: Precondition::to_proto(options.source_precondition.as_ref()),
             precondition: Precondition::to_proto(options.precondition.as_ref()),
             metadata: options.metadata.map(|metadata| metadata.to_proto()),
+            source_version: options.source_version.unwrap_or_default(),
         };
         let operation = Operation::CopyObject;
         let send = |mut meta: Meta, request| async move { meta.copy_object(request).await };

@@ -17,7 +17,11 @@ pub async fn copy_bytes<C: ObjectClient>(
     (bucket, key): (&str, &str),
     options: CopyOptions,
 ) -> Result<PutResult> {
-    let get = GetOptions { precondition: options.source_precondition, ..GetOptions::default() };
+    let get = GetOptions {
+        precondition: options.source_precondition,
+        version: options.source_version,
+        ..GetOptions::default()
+    };
     let stream = client.get(source_bucket, source_key, get).await?;
     let source = stream.object().clone();
     let (content_type, user_metadata) = match options.metadata {

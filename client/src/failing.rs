@@ -14,8 +14,9 @@ use tokio::io::AsyncRead;
 pub use self::plan::{Fault, Method, Plan};
 use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
-    CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object,
-    ObjectClient, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult,
+    CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
+    ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult,
+    StatOptions, VersionListOptions, VersionPage,
     error::{Error, Result},
 };
 
@@ -123,8 +124,8 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
         }
     }
 
-    async fn stat(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
-        call(self.next_fault(Method::Stat), self.inner.stat(bucket, key, precondition)).await
+    async fn stat_with(&self, bucket: &str, key: &str, options: StatOptions) -> Result<Object> {
+        call(self.next_fault(Method::Stat), self.inner.stat_with(bucket, key, options)).await
     }
 
     async fn placement(&self, object: &Object) -> Result<Vec<ChunkPlacement>> {
@@ -135,8 +136,12 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
         call(self.next_fault(Method::List), self.inner.list(bucket, options)).await
     }
 
-    async fn delete(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
-        call(self.next_fault(Method::Delete), self.inner.delete(bucket, key, precondition)).await
+    async fn list_versions(&self, bucket: &str, options: VersionListOptions) -> Result<VersionPage> {
+        call(self.next_fault(Method::ListVersions), self.inner.list_versions(bucket, options)).await
+    }
+
+    async fn delete_with(&self, bucket: &str, key: &str, options: DeleteOptions) -> Result<Deleted> {
+        call(self.next_fault(Method::Delete), self.inner.delete_with(bucket, key, options)).await
     }
 
     async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {

@@ -15,7 +15,7 @@ use std::{ops::Range, sync::Arc};
 use tracing::{Instrument as _, debug};
 
 use self::{
-    manifest::{Part, bad_reply},
+    manifest::{Part, Wanted, bad_reply},
     reader::Reader,
     version::{Lost, Version},
 };
@@ -29,6 +29,7 @@ use crate::{
     error::{Error, Result},
     name::ObjectName,
     traces,
+    versions::version_number,
 };
 
 /// How often a get begins anew because the object changes under it.
@@ -44,6 +45,8 @@ pub struct GetOptions {
     pub range: Option<ByteRange>,
     /// What the key must hold for the get to begin.
     pub precondition: Option<Precondition>,
+    /// A version, which the precondition then is about; none: what the key holds.
+    pub version: Option<u64>,
 }
 
 pub(crate) async fn get(
@@ -86,8 +89,10 @@ async fn begin(shared: &Arc<Shared>, name: ObjectName, options: GetOptions) -> R
 /// The first part of the manifest, and the range as absolute bytes.
 async fn open(shared: &Arc<Shared>, name: &ObjectName, options: &GetOptions) -> Result<(Part, Range<u64>)> {
     let mut asked = first_question(options.range)?;
+    let wanted =
+        Wanted { version: version_number(options.version)?, precondition: options.precondition.as_ref() };
     for _ in 0..STARTS_MAX {
-        let part = manifest::ask(shared, name, asked.clone(), options.precondition.as_ref()).await?;
+        let part = manifest::ask(shared, name, asked.clone(), wanted).await?;
         let size = part.object.size;
         let range = options.range.map_or(Ok(0..size), |range| range.resolve(size))?;
         if range.is_empty() || part.covers(range.start) {
@@ -118,7 +123,7 @@ pub(crate) async fn placement(shared: &Arc<Shared>, object: &Object) -> Result<V
     let mut chunks: Vec<ChunkPlacement> = vec![];
     let mut next = 0;
     while next < object.size {
-        let part = manifest::ask(shared, &name, next..0, None).await?;
+        let part = manifest::ask(shared, &name, next..0, Wanted::version(object.version)).await?;
         if !part.object.is_same_version(object) {
             return Err(Error::ChangedWhileReading);
         }

@@ -56,6 +56,7 @@ pub mod record;
 mod session;
 mod suspects;
 mod traces;
+mod versions;
 mod warnings;
 mod writer;
 
@@ -87,6 +88,10 @@ pub use placement::{
     PlacementReport, Spread,
 };
 pub use put::{PutOptions, PutResult};
+pub use versions::{
+    DeleteOptions, Deleted, ObjectVersion, StatOptions, VersionListOptions, VersionPage, Versioning,
+    object_versions,
+};
 pub use warnings::{Warning, warnings};
 pub use writer::ObjectWriter;
 pub use xdpfs_transport::Counters;

@@ -8,6 +8,7 @@ mod access;
 mod listing;
 mod placement;
 mod store;
+mod versions;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,14 +17,15 @@ use futures::stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use xdpfs_wire::NodeId;
 
-use self::store::{NODES, Operation, Store};
+use self::store::{NODES, Operation, Store, check_held};
 use crate::{
     Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
-    ClusterStatus, CopyOptions, DataNode, DataNodeState, DrainPlan, GetOptions, GetStream, LabelChange,
-    ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient, PlacementQuery,
-    PlacementReport, Precondition, PutOptions, PutResult,
+    ClusterStatus, CopyOptions, DataNode, DataNodeState, DeleteOptions, Deleted, DrainPlan, GetOptions,
+    GetStream, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient,
+    PlacementQuery, PlacementReport, PutOptions, PutResult, StatOptions, VersionListOptions, VersionPage,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
+    versions::version_number,
 };
 
 /// Buckets of a page.
@@ -100,9 +102,10 @@ impl ObjectClient for MockClient {
     async fn get(&self, bucket: &str, key: &str, options: GetOptions) -> Result<GetStream> {
         ObjectName::new(bucket, key)?;
         options.range.map_or(Ok(()), |range| range.check())?;
+        version_number(options.version)?;
         let (object, bytes, chunk_size) = self.with_store(|store| {
-            let stored = store.object(bucket, key)?;
-            store.check(bucket, key, options.precondition.as_ref())?;
+            let stored = store.version(bucket, key, options.version)?;
+            check_held(Some(&stored.object.etag), options.precondition.as_ref())?;
             let chunk_size = store.bucket(bucket)?.chunk_size;
             Ok::<_, Error>((stored.object.clone(), stored.bytes.clone(), chunk_size))
         })?;
@@ -115,22 +118,21 @@ impl ObjectClient for MockClient {
         Ok(GetStream::new(object, range, stream::iter(blocks)))
     }
 
-    async fn stat(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+    async fn stat_with(&self, bucket: &str, key: &str, options: StatOptions) -> Result<Object> {
         ObjectName::new(bucket, key)?;
+        version_number(options.version)?;
         self.with_store(|store| {
-            let object = store.object(bucket, key)?.object.clone();
-            store.check(bucket, key, precondition.as_ref())?;
+            let object = store.version(bucket, key, options.version)?.object.clone();
+            check_held(Some(&object.etag), options.precondition.as_ref())?;
             Ok(object)
         })
     }
 
     async fn placement(&self, object: &Object) -> Result<Vec<ChunkPlacement>> {
         self.with_store(|store| {
-            let stored = store.object(&object.bucket, &object.key)?;
-            if stored.object.version != object.version {
-                return Err(Error::ChangedWhileReading);
-            }
-            Ok(stored.chunks.clone())
+            let stored = store.bucket(&object.bucket)?.shelf.version(&object.key, object.version);
+            let chunks = stored.map(|stored| stored.chunks.clone());
+            chunks.ok_or(Error::ChangedWhileReading)
         })
     }
 
@@ -139,13 +141,15 @@ impl ObjectClient for MockClient {
         self.with_store(|store| listing::page(store.bucket(bucket)?, &options))
     }
 
-    async fn delete(&self, bucket: &str, key: &str, precondition: Option<Precondition>) -> Result<Object> {
+    async fn list_versions(&self, bucket: &str, options: VersionListOptions) -> Result<VersionPage> {
+        bucket_name(bucket)?;
+        self.with_store(|store| listing::version_page(store.bucket(bucket)?, &options))
+    }
+
+    async fn delete_with(&self, bucket: &str, key: &str, options: DeleteOptions) -> Result<Deleted> {
         ObjectName::new(bucket, key)?;
-        self.with_store(|store| {
-            store.object(bucket, key)?;
-            store.check(bucket, key, precondition.as_ref())?;
-            store.delete(bucket, key)
-        })
+        version_number(options.version)?;
+        self.with_store(|store| store.delete(bucket, key, &options))
     }
 
     async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {
@@ -228,7 +232,7 @@ async fn read_operation(operation: BatchOperation) -> Result<Operation> {
             Operation::Put { key, bytes: bytes.into(), options }
         }
         BatchOperation::Copy { source, key, options } => Operation::Copy { source, key, options },
-        BatchOperation::Delete { key, precondition } => Operation::Delete { key, precondition },
+        BatchOperation::Delete { key, options } => Operation::Delete { key, options },
         BatchOperation::Check { key, precondition } => Operation::Check { key, precondition },
     })
 }

@@ -11,6 +11,7 @@ use xdpfs_wire::{ChunkId, NodeId};
 use crate::{
     error::{Error, Result},
     name,
+    versions::version_number,
 };
 
 /// What a key holds, without its bytes.
@@ -56,6 +57,9 @@ pub struct CopyOptions {
     pub precondition: Option<Precondition>,
     /// What is said about the copy; none: what is said about the source.
     pub metadata: Option<ObjectMetadata>,
+    /// The version of the source to copy, which its precondition then is about; none: what it holds. A copy onto the source
+    /// itself brings the version back.
+    pub source_version: Option<u64>,
 }
 
 /// Where one chunk of an object lies.
@@ -125,6 +129,7 @@ impl ObjectMetadata {
 
 impl CopyOptions {
     pub(crate) fn check(&self) -> Result<()> {
+        version_number(self.source_version)?;
         let metadata = self.metadata.as_ref();
         metadata.map_or(Ok(()), |words| ObjectMetadata::check(&words.content_type, &words.user_metadata))
     }

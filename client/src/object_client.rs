@@ -7,8 +7,9 @@ use tokio::io::AsyncRead;
 
 use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
-    CopyOptions, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions, ListPage, NodeLabel, Object,
-    ObjectWriter, PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult, error::Result,
+    CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
+    ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport, Precondition, PutOptions,
+    PutResult, StatOptions, VersionListOptions, VersionPage, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -84,6 +85,16 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
         bucket: &str,
         key: &str,
         precondition: Option<Precondition>,
+    ) -> impl Future<Output = Result<Object>> + Send {
+        self.stat_with(bucket, key, StatOptions { precondition, version: None })
+    }
+
+    /// What a key holds, or a version of it, without its bytes.
+    fn stat_with(
+        &self,
+        bucket: &str,
+        key: &str,
+        options: StatOptions,
     ) -> impl Future<Output = Result<Object>> + Send;
 
     /// Where the chunks of an object lie, for exactly the version that `object` says.
@@ -92,13 +103,33 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
     /// One page of keys; [`objects`](crate::objects) gives them all.
     fn list(&self, bucket: &str, options: ListOptions) -> impl Future<Output = Result<ListPage>> + Send;
 
-    /// Removes a key and gives what it held.
+    /// One page of versions and delete markers; [`object_versions`](crate::object_versions) gives them all.
+    fn list_versions(
+        &self,
+        bucket: &str,
+        options: VersionListOptions,
+    ) -> impl Future<Output = Result<VersionPage>> + Send;
+
+    /// Removes a key and gives what it held. Where versioning is on, that stays as an older version.
     fn delete(
         &self,
         bucket: &str,
         key: &str,
         precondition: Option<Precondition>,
-    ) -> impl Future<Output = Result<Object>> + Send;
+    ) -> impl Future<Output = Result<Object>> + Send {
+        async move {
+            let options = DeleteOptions { precondition, version: None };
+            self.delete_with(bucket, key, options).await.map(|deleted| deleted.object)
+        }
+    }
+
+    /// Removes a key, or a version of it for good.
+    fn delete_with(
+        &self,
+        bucket: &str,
+        key: &str,
+        options: DeleteOptions,
+    ) -> impl Future<Output = Result<Deleted>> + Send;
 
     /// Another key of the same bucket gets what `source` holds. No byte moves: both share their chunks.
     fn copy(

@@ -41,6 +41,10 @@ pub struct BucketRecord<'a> {
     /// Null: no bound.
     quota_bytes: Option<u64>,
     quota_objects: Option<u64>,
+    versioning: &'static str,
+    older_versions: u64,
+    older_bytes: u64,
+    delete_markers: u64,
 }
 
 /// The cluster.
@@ -171,6 +175,10 @@ impl<'a> From<&'a Bucket> for BucketRecord<'a> {
             bytes: bucket.bytes,
             quota_bytes: bucket.quota_bytes,
             quota_objects: bucket.quota_objects,
+            versioning: bucket.versioning.label(),
+            older_versions: bucket.older_versions,
+            older_bytes: bucket.older_bytes,
+            delete_markers: bucket.delete_markers,
         }
     }
 }

@@ -173,7 +173,7 @@ async fn download<E: Entrance>(
     let (bucket, key) = place(&uri)?;
     let mut visit = desk.visit(&headers).await?;
     let wanted = download::only_if(&headers);
-    let mut options = GetOptions { range: download::range(&headers), precondition: None };
+    let mut options = GetOptions { range: download::range(&headers), ..GetOptions::default() };
     if method == Method::HEAD || options.range.is_some() && wanted.is_some() {
         let name = (bucket.clone(), key.clone());
         let object = visit.ask(|client| async move { client.stat(&name.0, &name.1, None).await }).await?;

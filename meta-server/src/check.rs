@@ -74,6 +74,8 @@ pub struct StoreReport {
     pub objects: u64,
     /// Bytes of these objects.
     pub object_bytes: u64,
+    /// Older versions of objects, at `commit_index`.
+    pub older_versions: u64,
     /// Equal on servers that have the same state at the same index.
     pub digest: u32,
 }
@@ -116,6 +118,7 @@ pub fn check_store(directory: &Path) -> Result<StoreReport, CheckError> {
         buckets: state.bucket_count() as u64,
         objects: state.object_count() as u64,
         object_bytes: state.object_bytes(),
+        older_versions: state.older_version_count(),
         digest: state.digest(),
     })
 }

@@ -22,6 +22,8 @@ mod quota;
 mod reject;
 mod snapshot;
 mod uploads;
+mod version_listing;
+mod versions;
 
 #[cfg(test)]
 mod model_tests;
@@ -40,7 +42,9 @@ pub use self::{
     backup::restored_index,
     batch::BATCH_OPERATIONS_MAX,
     buckets::Bucket,
-    chunks::{Chunk, Owner, REPLICAS_MAX, Replicas, chunk_id_bytes, parse_chunk_id},
+    chunks::{
+        Chunk, Owner, REPLICAS_MAX, Replicas, VersionName, VersionNumber, chunk_id_bytes, parse_chunk_id,
+    },
     history::Past,
     key_epochs::{KeyEpoch, KeyEpochs},
     labels::{
@@ -57,11 +61,14 @@ pub use self::{
     reject::Reason,
     snapshot::SnapshotError,
     uploads::{CHUNKS_PER_OBJECT_MAX, GRANTS_MAX, UPLOADS_MAX, Upload},
+    version_listing::{VersionEntry, VersionPage},
+    versions::{DeleteMarker, OlderSums, Versioning},
 };
 use self::{
     chunks::ChunkOwners,
     history::History,
     reject::{Reject, TOO_MANY_ANSWERS},
+    versions::OlderVersions,
 };
 
 /// A key in a bucket.
@@ -77,6 +84,7 @@ pub struct State {
     buckets: BTreeMap<BucketId, Bucket>,
     bucket_ids: BTreeMap<String, BucketId>,
     objects: BTreeMap<ObjectName, Object>,
+    older: OlderVersions,
     uploads: BTreeMap<u64, Upload>,
     nodes: BTreeMap<NodeId, Node>,
     owners: ChunkOwners,

@@ -35,6 +35,11 @@ impl Leg {
 }
 
 impl Route {
+    /// How many objects are named; none of those below a directory is.
+    pub(crate) fn source_count(&self) -> usize {
+        if self.recursive { 0 } else { self.sources.len() }
+    }
+
     /// All legs. Nothing is done unless the whole command line makes sense.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use xdpfs_client::{CopyOptions, Object, ObjectClient, ObjectMetadata, Preconditi
 
 use super::copying::{Leg, Route};
 use crate::{
-    arguments::{Conditions, Parallel, parse_if_match, parse_pair, user_metadata},
+    arguments::{Conditions, Parallel, VersionChoice, parse_if_match, parse_pair, user_metadata},
     batch::Batch,
     console::Console,
     failure::{Exit, Failure},
@@ -25,7 +25,8 @@ Examples:
   xdpfs-cli cp photos/cat.jpg backup/cat.jpg             to another bucket
   xdpfs-cli cp -r photos/2026/ photos/best/              all below it
   xdpfs-cli cp a/x a/y --if-none-match '*'               only if a/y is not there
-  xdpfs-cli cp a/x a/x --content-type text/plain         change what is said about it")]
+  xdpfs-cli cp a/x a/x --content-type text/plain         change what is said about it
+  xdpfs-cli cp a/x a/x --version-id 57                   bring an older version back")]
 pub(crate) struct CpArguments {
     #[command(flatten)]
     route: Route,
@@ -38,6 +39,8 @@ pub(crate) struct CpArguments {
     /// Only if the source is the object with this etag.
     #[arg(long, value_name = "ETAG", conflicts_with = "recursive", value_parser = parse_if_match)]
     source_if_match: Option<Precondition>,
+    #[command(flatten)]
+    version: VersionChoice,
     #[command(flatten)]
     conditions: Conditions,
     #[command(flatten)]
@@ -55,6 +58,7 @@ impl CpArguments {
             source_precondition: self.source_if_match.clone(),
             precondition: self.conditions.precondition(),
             metadata: rewords.then_some(metadata),
+            source_version: self.version.version_id,
         }
     }
 }
@@ -65,6 +69,7 @@ pub(crate) async fn run<C: ObjectClient>(
     client: &C,
     console: &mut Console,
 ) -> Result<Exit, Failure> {
+    arguments.version.check(arguments.route.source_count())?;
     let jobs = arguments.route.legs(client)?.map(|leg| async move {
         let leg = leg?;
         let object = copy(&leg, arguments.options(), client).await?;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use futures::TryStreamExt as _;
-use xdpfs_client::{ObjectClient, objects};
+use xdpfs_client::{Bucket, ObjectClient, ObjectVersion, Versioning, object_versions, objects};
 
 use crate::{
     address::Address,
@@ -16,7 +16,8 @@ use crate::{
 /// Count objects and their bytes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Bytes are those of the objects, not those of their replicas on disk.
+Bytes are those of the objects, not those of their replicas on disk. Older versions, where a bucket
+keeps any, are counted apart; quotas count both.
 
 Examples:
   xdpfs-cli du                       each bucket
@@ -35,6 +36,34 @@ pub(crate) struct DuArguments {
 struct Usage {
     objects: u64,
     bytes: u64,
+    older_versions: u64,
+    older_bytes: u64,
+}
+
+impl Usage {
+    fn with(mut self, version: &ObjectVersion) -> Self {
+        if version.delete_marker {
+            return self;
+        }
+        let (count, bytes) = match version.latest {
+            true => (&mut self.objects, &mut self.bytes),
+            false => (&mut self.older_versions, &mut self.older_bytes),
+        };
+        *count += 1;
+        *bytes += version.object.size;
+        self
+    }
+}
+
+impl From<&Bucket> for Usage {
+    fn from(bucket: &Bucket) -> Self {
+        Self {
+            objects: bucket.objects,
+            bytes: bucket.bytes,
+            older_versions: bucket.older_versions,
+            older_bytes: bucket.older_bytes,
+        }
+    }
 }
 
 /// Counts them all; one that fails does not keep the others back.
@@ -68,8 +97,7 @@ async fn count_buckets<C: ObjectClient>(
     loop {
         let buckets = client.buckets(page).await?;
         for bucket in &buckets.buckets {
-            let usage = Usage { objects: bucket.objects, bytes: bucket.bytes };
-            print(&Address::bucket(&bucket.name), usage, arguments, console)?;
+            print(&Address::bucket(&bucket.name), bucket.into(), arguments, console)?;
         }
         page = match buckets.next {
             Some(next) => Some(next),
@@ -80,12 +108,18 @@ async fn count_buckets<C: ObjectClient>(
 
 /// The cluster keeps count of buckets; below a prefix the objects have to be counted.
 async fn usage_of<C: ObjectClient>(address: &Address, client: &C) -> Result<Usage, Failure> {
+    let bucket = client.bucket(&address.bucket).await?;
     if address.is_bucket() {
-        let bucket = client.bucket(&address.bucket).await?;
-        return Ok(Usage { objects: bucket.objects, bytes: bucket.bytes });
+        return Ok(Usage::from(&bucket));
+    }
+    if bucket.versioning != Versioning::Off {
+        let versions = object_versions(client, &address.bucket, &address.key);
+        return Ok(versions
+            .try_fold(Usage::default(), |usage, version| async move { Ok(usage.with(&version)) })
+            .await?);
     }
     let add = |usage: Usage, object: xdpfs_client::Object| async move {
-        Ok(Usage { objects: usage.objects + 1, bytes: usage.bytes + object.size })
+        Ok(Usage { objects: usage.objects + 1, bytes: usage.bytes + object.size, ..usage })
     };
     Ok(objects(client, &address.bucket, &address.key).try_fold(Usage::default(), add).await?)
 }
@@ -96,11 +130,22 @@ fn print(
     arguments: &DuArguments,
     console: &mut Console,
 ) -> Result<(), Failure> {
-    let Usage { objects, bytes } = usage;
-    let record = UsageRecord { bucket: &address.bucket, prefix: &address.key, objects, bytes };
+    let Usage { objects, bytes, older_versions, older_bytes } = usage;
+    let record = UsageRecord {
+        bucket: &address.bucket,
+        prefix: &address.key,
+        objects,
+        bytes,
+        older_versions,
+        older_bytes,
+    };
     console.answer(&record, || {
-        let bytes = units::bytes(bytes, arguments.human);
-        format!("{bytes:>12} {:>14}  {address}", count(objects, "object"))
+        let shown = |bytes| units::bytes(bytes, arguments.human);
+        let line = format!("{:>12} {:>14}  {address}", shown(bytes), count(objects, "object"));
+        match older_versions {
+            0 => line,
+            older => format!("{line}  (and {} in {})", shown(older_bytes), count(older, "older version")),
+        }
     })?;
     console.flush()
 }

@@ -13,7 +13,7 @@ use xdpfs_client::{ByteRange, GetOptions, GetStream, Object, ObjectClient, objec
 
 use crate::{
     address::Address,
-    arguments::{Conditions, Parallel},
+    arguments::{Conditions, Parallel, VersionChoice},
     batch::Batch,
     console::Console,
     draft::{Draft, create_directory, create_parent},
@@ -37,7 +37,8 @@ Examples:
   xdpfs-cli get photos/2026/cat.jpg /tmp/           /tmp/cat.jpg
   xdpfs-cli get -r photos/2026/ ./album             ./album/cat.jpg, ...
   xdpfs-cli get backups/db.sql - | psql db
-  xdpfs-cli get logs/today --range -1024 -          the last KiB")]
+  xdpfs-cli get logs/today --range -1024 -          the last KiB
+  xdpfs-cli get photos/cat.jpg --version-id 57      what it was, where versions are kept")]
 pub(crate) struct GetArguments {
     /// What to get.
     #[arg(value_name = "SRC")]
@@ -51,6 +52,8 @@ pub(crate) struct GetArguments {
     /// Only these bytes: START-END (END included), START-, or -LENGTH.
     #[arg(long, value_name = "RANGE", allow_hyphen_values = true, conflicts_with = "recursive")]
     range: Option<ByteRange>,
+    #[command(flatten)]
+    version: VersionChoice,
     #[command(flatten)]
     conditions: Conditions,
     #[command(flatten)]
@@ -71,6 +74,9 @@ pub(crate) async fn run<C: ObjectClient>(
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     let is_stdout = arguments.target.as_deref() == Some(Path::new("-"));
+    if arguments.recursive {
+        arguments.version.check(0)?;
+    }
     match (arguments.recursive, is_stdout) {
         (true, true) => Err(Failure::usage("-r gets files: standard output takes only one object")),
         (true, false) => get_tree(arguments, client, console).await,
@@ -87,7 +93,11 @@ pub(crate) async fn run<C: ObjectClient>(
 
 impl GetArguments {
     fn options(&self) -> GetOptions {
-        GetOptions { range: self.range, precondition: self.conditions.precondition() }
+        GetOptions {
+            range: self.range,
+            precondition: self.conditions.precondition(),
+            version: self.version.version_id,
+        }
     }
 }
 

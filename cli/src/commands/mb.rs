@@ -1,7 +1,7 @@
 //! `mb`: makes a bucket.
 
 use clap::Args;
-use xdpfs_client::{Bucket, BucketOptions, Error, ObjectClient};
+use xdpfs_client::{Bucket, BucketOptions, Error, ObjectClient, Versioning};
 
 use crate::{
     address::Address,
@@ -18,6 +18,7 @@ Examples:
   xdpfs-cli mb photos
   xdpfs-cli mb logs --chunk-size 1MiB --replicas 2 --min-replicas 1
   xdpfs-cli mb inbox --quota 10GiB --max-objects 100000
+  xdpfs-cli mb papers --versioning     keep what is overwritten and deleted
   xdpfs-cli mb photos --if-missing     or leave it as it is")]
 pub(crate) struct MbArguments {
     /// The bucket: 3 to 63 of a-z, 0-9, '.' and '-'.
@@ -37,6 +38,9 @@ pub(crate) struct MbArguments {
     /// The most objects that it may hold [default: no bound].
     #[arg(long, value_name = "COUNT")]
     max_objects: Option<u64>,
+    /// Keep what is overwritten and deleted as older versions.
+    #[arg(long)]
+    versioning: bool,
     /// A bucket that is there already, with whatever settings, will do.
     #[arg(long)]
     if_missing: bool,
@@ -61,6 +65,7 @@ pub(crate) async fn run<C: ObjectClient>(
         min_replicas: arguments.min_replicas,
         quota_bytes: arguments.quota,
         quota_objects: arguments.max_objects,
+        versioning: if arguments.versioning { Versioning::On } else { Versioning::Off },
     };
     let made = make(arguments, options, client).await;
     match made.map_err(|error| Failure::from(error).about(&arguments.bucket))? {

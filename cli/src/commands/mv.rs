@@ -86,7 +86,8 @@ async fn copy_and_remove<C: ObjectClient>(
     let unchanged = Some(Precondition::IfMatch(held.etag));
     let from = (source.bucket.as_str(), source.key.as_str());
     let to = (target.bucket.as_str(), target.key.as_str());
-    let options = CopyOptions { source_precondition: unchanged.clone(), precondition, metadata: None };
+    let options =
+        CopyOptions { source_precondition: unchanged.clone(), precondition, ..CopyOptions::default() };
     let copied = copy_bytes(client, from, to, options).await;
     let object = copied.map_err(|error| Failure::from(error).about(target))?.object;
     match client.delete(&source.bucket, &source.key, unchanged).await {

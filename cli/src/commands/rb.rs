@@ -1,9 +1,9 @@
 //! `rb`: removes a bucket.
 
 use clap::Args;
-use xdpfs_client::ObjectClient;
+use xdpfs_client::{ObjectClient, Versioning};
 
-use super::rm::remove_below;
+use super::rm::{remove_below, remove_versions};
 use crate::{
     address::Address,
     arguments::Parallel,
@@ -18,11 +18,11 @@ use crate::{
 #[command(after_help = "\
 Examples:
   xdpfs-cli rb photos
-  xdpfs-cli rb --force photos      remove all its objects first")]
+  xdpfs-cli rb --force photos      remove all its objects first, and all older versions")]
 pub(crate) struct RbArguments {
     /// The bucket.
     bucket: Address,
-    /// Remove all objects of the bucket first.
+    /// Remove all objects of the bucket first, and all older versions.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(crate) async fn run<C: ObjectClient>(
     address.check_bucket()?;
     let mut batch = Batch::default();
     let objects_removed = match arguments.force {
-        true => remove_below(address, arguments.parallel, client, &mut batch, console).await?,
+        true => empty(address, arguments.parallel, client, &mut batch, console).await?,
         false => 0,
     };
     match batch.finish(console) {
@@ -51,4 +51,22 @@ pub(crate) async fn run<C: ObjectClient>(
     let record = RemovedBucketRecord { bucket: &address.bucket, removed: true, objects_removed };
     console.confirm(&record, || format!("removed bucket {}", address.bucket))?;
     Ok(Exit::Done)
+}
+
+/// Gives how many objects and versions there were.
+async fn empty<C: ObjectClient>(
+    address: &Address,
+    parallel: Parallel,
+    client: &C,
+    batch: &mut Batch,
+    console: &mut Console,
+) -> Result<u64, Failure> {
+    let bucket = client.bucket(&address.bucket).await;
+    let bucket = bucket.map_err(|error| Failure::from(error).about(address))?;
+    match bucket.versioning {
+        Versioning::Off => remove_below(address, parallel, client, batch, console).await,
+        Versioning::On | Versioning::Suspended => {
+            remove_versions(address, "", parallel, client, batch, console).await
+        }
+    }
 }

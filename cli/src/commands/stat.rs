@@ -3,16 +3,16 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use xdpfs_client::{Bucket, ChunkPlacement, Object, ObjectClient};
+use xdpfs_client::{Bucket, ChunkPlacement, Object, ObjectClient, StatOptions, Versioning};
 
 use crate::{
     address::Address,
-    arguments::Conditions,
+    arguments::{Conditions, VersionChoice},
     batch::Batch,
     console::Console,
     failure::{Exit, Failure},
     record::{BucketRecord, StatRecord, checksum, timestamp},
-    units::human_bytes,
+    units::{count, human_bytes},
 };
 
 /// Show all about an object or a bucket.
@@ -30,6 +30,8 @@ pub(crate) struct StatArguments {
     #[arg(long)]
     chunks: bool,
     #[command(flatten)]
+    version: VersionChoice,
+    #[command(flatten)]
     conditions: Conditions,
 }
 
@@ -39,6 +41,7 @@ pub(crate) async fn run<C: ObjectClient>(
     client: &C,
     console: &mut Console,
 ) -> Result<Exit, Failure> {
+    arguments.version.check(arguments.addresses.len())?;
     let mut batch = Batch::default();
     for address in &arguments.addresses {
         let shown = if address.is_bucket() {
@@ -61,6 +64,9 @@ async fn show_bucket<C: ObjectClient>(
     client: &C,
     console: &mut Console,
 ) -> Result<(), Failure> {
+    if arguments.version.version_id.is_some() {
+        return Err(Failure::usage(format!("{address} is a bucket: only an object has versions")));
+    }
     if arguments.conditions.precondition().is_some() {
         return Err(Failure::usage(format!("{address} is a bucket: only an object can meet a condition")));
     }
@@ -77,8 +83,11 @@ async fn show_object<C: ObjectClient>(
     console: &mut Console,
 ) -> Result<(), Failure> {
     let about = |error| Failure::from(error).about(address);
-    let precondition = arguments.conditions.precondition();
-    let object = client.stat(&address.bucket, &address.key, precondition).await.map_err(about)?;
+    let options = StatOptions {
+        precondition: arguments.conditions.precondition(),
+        version: arguments.version.version_id,
+    };
+    let object = client.stat_with(&address.bucket, &address.key, options).await.map_err(about)?;
     let chunks = if arguments.chunks { Some(client.placement(&object).await.map_err(about)?) } else { None };
     let chunks = chunks.as_deref();
     console.answer(&StatRecord::new(&object, chunks), || object_text(&object, chunks.unwrap_or_default()))?;
@@ -94,6 +103,7 @@ pub(super) fn bucket_text(bucket: &Bucket) -> String {
             ("created", timestamp(bucket.created)),
             ("objects", bucket.objects.to_string()),
             ("bytes", size_text(bucket.bytes)),
+            ("versioning", versioning_text(bucket)),
             ("quota", bound(bucket.quota_bytes, size_text)),
             ("max objects", bound(bucket.quota_objects, |count| count.to_string())),
             ("chunk size", size_text(bucket.chunk_size.into())),
@@ -101,6 +111,17 @@ pub(super) fn bucket_text(bucket: &Bucket) -> String {
             ("min replicas", bucket.min_replicas.to_string()),
         ],
     )
+}
+
+/// What is kept, if anything is or was to be.
+fn versioning_text(bucket: &Bucket) -> String {
+    let label = bucket.versioning.label();
+    if bucket.versioning == Versioning::Off {
+        return label.to_owned();
+    }
+    let older = count(bucket.older_versions, "older version");
+    let (bytes, markers) = (size_text(bucket.older_bytes), count(bucket.delete_markers, "delete marker"));
+    format!("{label}: {older} of {bytes} bytes, {markers}")
 }
 
 fn object_text(object: &Object, chunks: &[ChunkPlacement]) -> String {

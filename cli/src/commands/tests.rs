@@ -102,7 +102,8 @@ async fn json_lines_have_the_promised_fields() {
     );
     let bucket = concat!(
         r#""bucket":"demo","chunk_size":4194304,"replicas":3,"min_replicas":2,"created":"TIME","#,
-        r#""objects":1,"bytes":5,"quota_bytes":null,"quota_objects":null"#,
+        r#""objects":1,"bytes":5,"quota_bytes":null,"quota_objects":null,"#,
+        r#""versioning":"off","older_versions":0,"older_bytes":0,"delete_markers":0"#,
     );
     let put = format!(r#"{{{object},"chunks_in_debt":0,"source":"@/hello"}}"#);
     check("put @hello demo/p/ --metadata who=me --content-type text/plain", &[&put]).await;
@@ -112,8 +113,9 @@ async fn json_lines_have_the_promised_fields() {
     check("ls", &[&format!("{{{bucket}}}")]).await;
     check("stat demo", &[&format!("{{{bucket}}}")]).await;
     check("bucket show demo", &[&format!("{{{bucket}}}")]).await;
-    check("du demo/p", &[r#"{"bucket":"demo","prefix":"p","objects":1,"bytes":5}"#]).await;
-    check("du", &[r#"{"bucket":"demo","prefix":"","objects":1,"bytes":5}"#]).await;
+    let used = r#""objects":1,"bytes":5,"older_versions":0,"older_bytes":0"#;
+    check("du demo/p", &[&format!(r#"{{"bucket":"demo","prefix":"p",{used}}}"#)]).await;
+    check("du", &[&format!(r#"{{"bucket":"demo","prefix":"",{used}}}"#)]).await;
     let got = format!(r#"{{{object},"bytes":2,"target":"@/part"}}"#);
     check("get demo/p/hello @part --range 0-1", &[&got]).await;
     check("rm demo/p/hello", &[&format!(r#"{{{object},"removed":true}}"#)]).await;
@@ -165,6 +167,48 @@ async fn copies_and_moves_end_where_hands_expect_them() {
     fixture.fails("cp demo/t/ demo/x", Exit::Usage, "-r").await;
     fixture.fails("mv demo/t/a demo/none demo/", Exit::Partial, "1 of 2 failed").await;
     assert_eq!(keys("demo").await, ["a", "copy/a", "copy/b/c", "copy/b/d"]);
+}
+
+#[tokio::test]
+async fn versions_are_kept_shown_brought_back_and_removed() {
+    let fixture = Fixture::new().await;
+    fixture.done("mb papers --versioning").await;
+    let put = async |file: &str| {
+        let out = fixture.done(&format!("--json put @{file} papers/a")).await;
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()["version"].to_string()
+    };
+    let (old, new) = (put("hello").await, put("tree/a").await);
+    let listed = async |line: &str| {
+        let out = fixture.done(&format!("--json ls --versions {line}")).await;
+        let line = |line: &str| {
+            let record = serde_json::from_str::<serde_json::Value>(line).unwrap();
+            format!("{} {} {}", record["version"], record["latest"], record["delete_marker"])
+        };
+        lines(&out).into_iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("papers").await, [format!("{new} true false"), format!("{old} false false")]);
+    let stat = fixture.done(&format!("stat papers/a --version-id {old}")).await;
+    assert!(stat.contains("size          5\n"), "{stat}");
+    let used = fixture.done("du papers").await;
+    assert!(used.contains("1 object  papers  (and 5 in 1 older version)"), "{used}");
+    let out = fixture.done("--json rm papers/a").await;
+    let marker = serde_json::from_str::<serde_json::Value>(&out).unwrap()["delete_marker"].to_string();
+    fixture.fails("stat papers/a", Exit::NotFound, "no object").await;
+    assert_eq!(listed("papers/a").await[0], format!("{marker} true true"));
+    fixture.fails("rb papers", Exit::Precondition, "--versions").await;
+    let out = fixture.done(&format!("rm papers/a --version-id {marker}")).await;
+    assert_eq!(out, format!("removed delete marker {marker} of papers/a\n"));
+    fixture.done(&format!("cp papers/a papers/a --version-id {old}")).await;
+    assert!(fixture.done("--json stat papers/a").await.contains(r#""size":5"#));
+    fixture.fails("cat papers/a papers/b --version-id 1", Exit::Usage, "one object").await;
+    fixture.fails("rm -r papers/ --version-id 1", Exit::Usage, "one object").await;
+    fixture.done("bucket update papers --versioning suspended").await;
+    fixture.done("rm papers/a --versions").await;
+    assert_eq!(listed("-r papers").await, [""; 0]);
+    fixture.fails("rm papers/a --versions", Exit::NotFound, "no version").await;
+    fixture.done("put -r @tree papers/t").await;
+    fixture.done("rm -r papers/t/").await;
+    fixture.done("rb papers --force").await;
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ pub enum Method {
     Copy,
     /// `create_bucket`
     CreateBucket,
-    /// `delete`
+    /// `delete`, `delete_with`
     Delete,
     /// `delete_bucket`
     DeleteBucket,
@@ -33,11 +33,13 @@ pub enum Method {
     LabelNode,
     /// `list`
     List,
+    /// `list_versions`
+    ListVersions,
     /// `placement`
     Placement,
     /// `put`, also by `put_bytes` and `writer`
     Put,
-    /// `stat`
+    /// `stat`, `stat_with`
     Stat,
     /// `update_bucket`
     UpdateBucket,

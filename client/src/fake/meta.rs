@@ -179,6 +179,13 @@ impl MetaService for FakeMeta {
         self.serve(Operation::ListObjects, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
+    async fn list_object_versions(
+        &self,
+        ask: Request<proto::ListObjectVersionsRequest>,
+    ) -> Reply<proto::ListObjectVersionsResponse> {
+        self.serve(Operation::ListObjectVersions, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
     async fn delete_object(
         &self,
         ask: Request<proto::DeleteObjectRequest>,

@@ -380,7 +380,7 @@ impl State {
                 }
                 Kind::Copy(_) | Kind::Check(_) => return Err(Status::unimplemented("")),
             };
-            results.push(proto::BatchResult { object: Some(object), chunks_in_debt: 0 });
+            results.push(proto::BatchResult { object: Some(object), ..Default::default() });
         }
         Ok(proto::CommitBatchResponse { results })
     }
@@ -395,12 +395,18 @@ impl State {
         Ok(proto::AbortPutResponse {})
     }
 
+    /// What the key holds, if that is the version asked for; older ones are not kept here.
+    fn held(&self, name: &str, version: u64) -> Result<&Stored, Status> {
+        let is_asked_for = |stored: &&Stored| version == 0 || stored.object.version == version;
+        let held = self.objects.get(name).filter(is_asked_for);
+        held.ok_or_else(|| refuse(Code::NotFound, "OBJECT_NOT_FOUND"))
+    }
+
     pub(super) fn get_object(
         &mut self,
         request: proto::GetObjectRequest,
     ) -> Result<proto::GetObjectResponse, Status> {
-        let stored =
-            self.objects.get(&request.name).ok_or_else(|| refuse(Code::NotFound, "OBJECT_NOT_FOUND"))?;
+        let stored = self.held(&request.name, request.version)?;
         self.check(&request.name, request.precondition)?;
         let end = if request.range_end == 0 { stored.object.size } else { request.range_end };
         let mut offset = 0;
@@ -428,8 +434,7 @@ impl State {
         &mut self,
         request: proto::HeadObjectRequest,
     ) -> Result<proto::HeadObjectResponse, Status> {
-        let stored =
-            self.objects.get(&request.name).ok_or_else(|| refuse(Code::NotFound, "OBJECT_NOT_FOUND"))?;
+        let stored = self.held(&request.name, request.version)?;
         self.check(&request.name, request.precondition)?;
         Ok(proto::HeadObjectResponse { object: Some(stored.object.clone()) })
     }
@@ -440,7 +445,7 @@ impl State {
     ) -> Result<proto::DeleteObjectResponse, Status> {
         let removed =
             self.objects.remove(&request.name).ok_or_else(|| refuse(Code::NotFound, "OBJECT_NOT_FOUND"))?;
-        Ok(proto::DeleteObjectResponse { object: Some(removed.object) })
+        Ok(proto::DeleteObjectResponse { object: Some(removed.object), ..Default::default() })
     }
 }
 

@@ -24,17 +24,33 @@ pub(super) struct Part {
     pub(super) introduction: Introduction,
 }
 
+/// What is asked about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// Zero: what the key holds.
+    pub(super) version: u64,
+    pub(super) precondition: Option<&'a Precondition>,
+}
+
+impl Wanted<'_> {
+    /// This version, if it is there.
+    pub(super) const fn version(version: u64) -> Self {
+        Self { version, precondition: None }
+    }
+}
+
 /// Asks for the chunks that overlap `range`, whose end zero means the object's end. The answer may cover only the first
 /// part of it.
 pub(super) async fn ask(
     shared: &Shared,
     name: &ObjectName,
     range: Range<u64>,
-    precondition: Option<&Precondition>,
+    wanted: Wanted<'_>,
 ) -> Result<Part> {
     let request = proto::GetObjectRequest {
         name: name.resource.clone(),
-        precondition: Precondition::to_proto(precondition),
+        precondition: Precondition::to_proto(wanted.precondition),
+        version: wanted.version,
         range_start: range.start,
         range_end: range.end,
     };

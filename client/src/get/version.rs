@@ -13,7 +13,7 @@ use std::{
 
 use tracing::debug;
 
-use super::manifest::{self, Part, bad_reply};
+use super::manifest::{self, Part, Wanted, bad_reply};
 use crate::{
     ChunkPlacement, Object,
     client::Shared,
@@ -29,7 +29,7 @@ pub(super) struct Version {
     pub(super) object: Object,
     pub(super) session: Session,
     name: ObjectName,
-    /// The key is known to hold something else, or nothing. Versions rise, so it stays so.
+    /// It is known to be gone. Its number is never given again, so it stays so.
     superseded: AtomicBool,
     /// The caller knows which version it gets: no other one will do.
     is_chosen: AtomicBool,
@@ -40,7 +40,7 @@ pub(super) struct Version {
 pub(super) enum Lost {
     /// Whatever the version, it failed.
     Failed(Error),
-    /// The key holds another version, or nothing.
+    /// It is gone.
     Superseded,
 }
 
@@ -69,7 +69,9 @@ impl Version {
             return Err(Lost::Superseded);
         }
         let start = range.start;
-        let mut part = match manifest::ask(&self.shared, &self.name, range, None).await {
+        // Where versioning is on, it can be read on when the key holds another one.
+        let wanted = Wanted::version(self.object.version);
+        let mut part = match manifest::ask(&self.shared, &self.name, range, wanted).await {
             Ok(part) if self.object.is_same_version(&part.object) => part,
             Ok(_) | Err(Error::ObjectNotFound { .. } | Error::BucketNotFound { .. }) => {
                 debug!(version = self.object.version, "the key was overwritten or deleted during a read");

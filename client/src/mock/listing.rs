@@ -5,7 +5,7 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::store::StoredBucket;
 use crate::{
-    ListOptions, ListPage,
+    ListOptions, ListPage, ObjectVersion, VersionListOptions, VersionPage,
     error::{Error, Result},
 };
 
@@ -18,7 +18,7 @@ enum Start<'a> {
 }
 
 pub(super) fn page(bucket: &StoredBucket, options: &ListOptions) -> Result<ListPage> {
-    let (objects, as_of) = (&bucket.objects, bucket.changes);
+    let (objects, as_of) = (&bucket.shelf.objects, bucket.changes);
     let start = match options.page.as_deref() {
         Some(token) => {
             let (start, moment) = parse_token(token)
@@ -58,6 +58,57 @@ pub(super) fn page(bucket: &StoredBucket, options: &ListOptions) -> Result<ListP
     }
     page.next = last.filter(|_| keys.peek().is_some());
     Ok(page)
+}
+
+/// The same of versions. A token says how many lines were given.
+pub(super) fn version_page(bucket: &StoredBucket, options: &VersionListOptions) -> Result<VersionPage> {
+    let as_of = bucket.changes;
+    let bad_token = || Error::invalid("the page token is not one of this cluster");
+    let lines = version_lines(bucket, options);
+    let mut given = 0;
+    if let Some(token) = options.page.as_deref() {
+        let (moment, before) = token.split_once('v').ok_or_else(bad_token)?;
+        let moment: u64 = moment.parse().map_err(|_| bad_token())?;
+        if options.consistent && moment != as_of {
+            return Err(Error::ListingExpired { bucket: bucket.name().to_owned() });
+        }
+        let before: usize = before.parse().map_err(|_| bad_token())?;
+        given = before.min(lines.len());
+    }
+    let mut page = VersionPage { as_of, ..VersionPage::default() };
+    let lines_max =
+        options.page_size.filter(|size| *size > 0).map_or(LINES_MAX, |size| LINES_MAX.min(size as usize));
+    page.next = (given + lines_max < lines.len()).then(|| format!("{as_of}v{}", given + lines_max));
+    for line in lines.into_iter().skip(given).take(lines_max) {
+        match line {
+            VersionLine::Group(group) => page.prefixes.push(group),
+            VersionLine::Version(version) => page.versions.push(*version),
+        }
+    }
+    Ok(page)
+}
+
+enum VersionLine {
+    Group(String),
+    Version(Box<ObjectVersion>),
+}
+
+fn version_lines(bucket: &StoredBucket, options: &VersionListOptions) -> Vec<VersionLine> {
+    let mut lines = Vec::new();
+    let mut last_group = None;
+    for key in bucket.shelf.keys().filter(|key| key.starts_with(&options.prefix)) {
+        let rest = &key[options.prefix.len()..];
+        let at = rest.find(&options.delimiter).filter(|_| !options.delimiter.is_empty());
+        let Some(at) = at else {
+            lines.extend(bucket.shelf.versions(key).map(Box::new).map(VersionLine::Version));
+            continue;
+        };
+        let group = &key[..options.prefix.len() + at + options.delimiter.len()];
+        if last_group.replace(group) != Some(group) {
+            lines.push(VersionLine::Group(group.to_owned()));
+        }
+    }
+    lines
 }
 
 fn parse_token(token: &str) -> Option<(Start<'_>, u64)> {

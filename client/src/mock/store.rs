@@ -6,9 +6,10 @@ use bytes::Bytes;
 use xdpfs_transport::crc32c;
 use xdpfs_wire::{BucketId, ChunkId, NodeId};
 
+use super::versions::Shelf;
 use crate::{
-    BatchResult, Bucket, BucketOptions, BucketUpdate, ChunkPlacement, CopyOptions, Object, Precondition,
-    PutOptions,
+    BatchResult, Bucket, BucketOptions, BucketUpdate, ChunkPlacement, CopyOptions, DeleteOptions, Deleted,
+    Object, Precondition, PutOptions, Versioning,
     error::{Error, Result},
 };
 
@@ -30,7 +31,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 pub(super) struct StoredBucket {
     pub(super) chunk_size: u32,
-    pub(super) objects: BTreeMap<String, StoredObject>,
+    pub(super) shelf: Shelf,
     name: String,
     id: BucketId,
     replicas: u32,
@@ -47,14 +48,25 @@ pub(super) struct StoredObject {
     pub(super) object: Object,
     pub(super) bytes: Bytes,
     pub(super) chunks: Vec<ChunkPlacement>,
+    /// It was put while versioning was on.
+    pub(super) kept: bool,
 }
 
 /// One operation of a batch whose input was read.
 pub(super) enum Operation {
     Put { key: String, bytes: Bytes, options: PutOptions },
     Copy { source: String, key: String, options: CopyOptions },
-    Delete { key: String, precondition: Option<Precondition> },
+    Delete { key: String, options: DeleteOptions },
     Check { key: String, precondition: Precondition },
+}
+
+/// What an operation does to a key, as far as quotas go.
+struct Change<'a> {
+    key: &'a str,
+    /// The version that goes; none: what the key holds, if it is not kept.
+    version: Option<u64>,
+    /// Of what the key gets.
+    size: Option<u64>,
 }
 
 impl Operation {
@@ -86,7 +98,7 @@ impl Store {
         }
         let bucket = StoredBucket {
             chunk_size,
-            objects: BTreeMap::new(),
+            shelf: Shelf::new(options.versioning),
             name: name.to_owned(),
             // A mock never makes as many buckets.
             id: BucketId(self.number() as u32),
@@ -112,12 +124,20 @@ impl Store {
     }
 
     pub(super) fn stored_objects(&self) -> impl Iterator<Item = &StoredObject> {
-        self.buckets.values().flat_map(|bucket| bucket.objects.values())
+        self.buckets.values().flat_map(|bucket| bucket.shelf.objects.values())
     }
 
     pub(super) fn update_bucket(&mut self, name: &str, update: BucketUpdate) -> Result<Bucket> {
         let missing = || Error::BucketNotFound { bucket: name.to_owned() };
         let bucket = self.buckets.get_mut(name).ok_or_else(missing)?;
+        if let Some(versioning) = update.versioning {
+            if versioning == Versioning::Off && bucket.shelf.versioning != Versioning::Off {
+                return Err(Error::invalid(
+                    "versioning that was on can be suspended, and never be off again",
+                ));
+            }
+            bucket.shelf.versioning = versioning;
+        }
         bucket.quota_bytes = update.quota_bytes.apply(bucket.quota_bytes);
         bucket.quota_objects = update.quota_objects.apply(bucket.quota_objects);
         Ok(bucket.describe())
@@ -125,28 +145,35 @@ impl Store {
 
     /// Whether anything at all can be put under a key that may hold nothing yet.
     pub(super) fn check_room(&self, bucket: &str, key: &str) -> Result<()> {
-        if self.bucket(bucket)?.objects.contains_key(key) {
+        if self.bucket(bucket)?.shelf.displaced(key).is_some() {
             return Ok(());
         }
-        self.check_quota(bucket, &[(key, Some(0))])
+        self.check_quota(bucket, &[Change { key, version: None, size: Some(0) }])
     }
 
     /// Whether the bucket keeps within its quota, or at least gets no fuller, if the keys hold objects of these sizes.
-    fn check_quota(&self, name: &str, changes: &[(&str, Option<u64>)]) -> Result<()> {
+    fn check_quota(&self, name: &str, changes: &[Change<'_>]) -> Result<()> {
         let bucket = self.bucket(name)?;
-        let held = |key: &str| bucket.objects.get(key).map(|stored| stored.object.size);
+        let gone = |change: &Change<'_>| {
+            let gone = match change.version {
+                Some(version) => bucket.shelf.version(change.key, version),
+                None => bucket.shelf.displaced(change.key),
+            };
+            gone.map(|stored| stored.object.size)
+        };
         let now = bucket.describe();
-        let (mut objects, mut bytes) = (now.objects, now.bytes);
-        for (key, size) in changes {
-            objects = objects + u64::from(size.is_some()) - u64::from(held(key).is_some());
-            bytes = bytes + size.unwrap_or(0) - held(key).unwrap_or(0);
+        let before = (now.objects + now.older_versions, now.bytes + now.older_bytes);
+        let (mut objects, mut bytes) = before;
+        for change in changes {
+            objects = objects + u64::from(change.size.is_some()) - u64::from(gone(change).is_some());
+            bytes = bytes + change.size.unwrap_or(0) - gone(change).unwrap_or(0);
         }
         let exceeds = |before: u64, after: u64, quota: Option<u64>| {
             after > before && quota.is_some_and(|quota| after > quota)
         };
-        let message = if exceeds(now.objects, objects, bucket.quota_objects) {
+        let message = if exceeds(before.0, objects, bucket.quota_objects) {
             "the bucket may not hold more objects"
-        } else if exceeds(now.bytes, bytes, bucket.quota_bytes) {
+        } else if exceeds(before.1, bytes, bucket.quota_bytes) {
             "the bucket may not hold as many bytes"
         } else {
             return Ok(());
@@ -155,7 +182,7 @@ impl Store {
     }
 
     pub(super) fn delete_bucket(&mut self, name: &str) -> Result<()> {
-        if !self.bucket(name)?.objects.is_empty() {
+        if !self.bucket(name)?.shelf.is_empty() {
             return Err(Error::BucketNotEmpty { bucket: name.to_owned() });
         }
         self.buckets.remove(name);
@@ -164,20 +191,20 @@ impl Store {
 
     pub(super) fn object(&self, bucket: &str, key: &str) -> Result<&StoredObject> {
         let missing = || Error::ObjectNotFound { bucket: bucket.to_owned(), key: key.to_owned() };
-        self.bucket(bucket)?.objects.get(key).ok_or_else(missing)
+        self.bucket(bucket)?.shelf.objects.get(key).ok_or_else(missing)
+    }
+
+    /// A version of the key, or what it holds.
+    pub(super) fn version(&self, bucket: &str, key: &str, version: Option<u64>) -> Result<&StoredObject> {
+        let Some(version) = version else { return self.object(bucket, key) };
+        let missing = || Error::ObjectNotFound { bucket: bucket.to_owned(), key: key.to_owned() };
+        self.bucket(bucket)?.shelf.version(key, version).ok_or_else(missing)
     }
 
     /// Whether the key holds what the precondition says.
     pub(super) fn check(&self, bucket: &str, key: &str, precondition: Option<&Precondition>) -> Result<()> {
-        let held = self.bucket(bucket)?.objects.get(key).map(|stored| stored.object.etag.as_str());
-        let holds = match precondition {
-            None => true,
-            Some(Precondition::IfMatch(etag)) => held == Some(etag),
-            Some(Precondition::IfNoneMatch(etag)) => held != Some(etag),
-            Some(Precondition::IfNoneMatchAny) => held.is_none(),
-        };
-        let message = || format!("the key holds {}", held.unwrap_or("nothing"));
-        if holds { Ok(()) } else { Err(Error::PreconditionFailed { message: message() }) }
+        let held = self.bucket(bucket)?.shelf.objects.get(key);
+        check_held(held.map(|stored| stored.object.etag.as_str()), precondition)
     }
 
     pub(super) fn put(
@@ -188,7 +215,8 @@ impl Store {
         options: PutOptions,
     ) -> Result<Object> {
         self.check(bucket, key, options.precondition.as_ref())?;
-        self.check_quota(bucket, &[(key, Some(bytes.len() as u64))])?;
+        let size = Some(bytes.len() as u64);
+        self.check_quota(bucket, &[Change { key, version: None, size }])?;
         let version = self.number();
         self.put_version(version, bucket, key, bytes, options)
     }
@@ -220,7 +248,7 @@ impl Store {
             durable_replicas: target.replicas,
         };
         target.changes += 1;
-        target.objects.insert(key.to_owned(), StoredObject { object: object.clone(), bytes, chunks });
+        target.shelf.put(key, StoredObject { object: object.clone(), bytes, chunks, kept: false });
         Ok(object)
     }
 
@@ -240,12 +268,7 @@ impl Store {
             operations.iter().map(|operation| self.source(bucket, operation).cloned()).collect();
         let version = self.number();
         let changes = operations.into_iter().zip(sources);
-        changes
-            .map(|(operation, source)| {
-                let object = self.change(version, bucket, operation, source)?;
-                Ok(BatchResult { object, chunks_in_debt: 0 })
-            })
-            .collect()
+        changes.map(|(operation, source)| self.change(version, bucket, operation, source)).collect()
     }
 
     /// Another key gets what a key holds.
@@ -258,29 +281,34 @@ impl Store {
     ) -> Result<Object> {
         let copy = Operation::Copy { source: source.to_owned(), key: key.to_owned(), options };
         self.judge(bucket, &copy)?;
-        let stored = self.object(bucket, source)?.clone();
-        self.check_quota(bucket, &[(key, Some(stored.object.size))])?;
+        let stored = self.source(bucket, &copy).cloned();
+        let size = stored.as_ref().map(|stored| stored.object.size);
+        self.check_quota(bucket, &[Change { key, version: None, size }])?;
         let version = self.number();
-        let copied = self.change(version, bucket, copy, Some(stored))?;
-        copied.ok_or_else(|| Error::ObjectNotFound { bucket: bucket.to_owned(), key: source.to_owned() })
+        let copied = self.change(version, bucket, copy, stored)?;
+        copied
+            .object
+            .ok_or_else(|| Error::ObjectNotFound { bucket: bucket.to_owned(), key: source.to_owned() })
     }
 
-    /// The key that the operation changes, and the size of what it will hold.
-    fn outcome<'a>(&self, bucket: &str, operation: &'a Operation) -> Option<(&'a str, Option<u64>)> {
-        match operation {
-            Operation::Put { key, bytes, .. } => Some((key, Some(bytes.len() as u64))),
-            Operation::Copy { source, key, .. } => {
-                let size = self.object(bucket, source).map_or(0, |stored| stored.object.size);
-                Some((key, Some(size)))
+    fn outcome<'a>(&self, bucket: &str, operation: &'a Operation) -> Option<Change<'a>> {
+        let (key, version, size) = match operation {
+            Operation::Put { key, bytes, .. } => (key, None, Some(bytes.len() as u64)),
+            Operation::Copy { key, .. } => {
+                let size = self.source(bucket, operation).map_or(0, |stored| stored.object.size);
+                (key, None, Some(size))
             }
-            Operation::Delete { key, .. } => Some((key, None)),
-            Operation::Check { .. } => None,
-        }
+            Operation::Delete { key, options } => (key, options.version, None),
+            Operation::Check { .. } => return None,
+        };
+        Some(Change { key, version, size })
     }
 
     fn source(&self, bucket: &str, operation: &Operation) -> Option<&StoredObject> {
         match operation {
-            Operation::Copy { source, .. } => self.object(bucket, source).ok(),
+            Operation::Copy { source, options, .. } => {
+                self.version(bucket, source, options.source_version).ok()
+            }
             Operation::Put { .. } | Operation::Delete { .. } | Operation::Check { .. } => None,
         }
     }
@@ -289,13 +317,13 @@ impl Store {
         match operation {
             Operation::Put { key, options, .. } => self.check(bucket, key, options.precondition.as_ref()),
             Operation::Copy { source, key, options } => {
-                self.object(bucket, source)?;
-                self.check(bucket, source, options.source_precondition.as_ref())?;
+                let source = self.version(bucket, source, options.source_version)?;
+                check_held(Some(&source.object.etag), options.source_precondition.as_ref())?;
                 self.check(bucket, key, options.precondition.as_ref())
             }
-            Operation::Delete { key, precondition } => {
-                self.check(bucket, key, precondition.as_ref())?;
-                self.object(bucket, key).map(|_| ())
+            Operation::Delete { key, options } => {
+                self.check(bucket, key, options.precondition.as_ref())?;
+                self.check_version(bucket, key, options.version)
             }
             Operation::Check { key, precondition } => self.check(bucket, key, Some(precondition)),
         }
@@ -307,13 +335,14 @@ impl Store {
         bucket: &str,
         operation: Operation,
         source: Option<StoredObject>,
-    ) -> Result<Option<Object>> {
+    ) -> Result<BatchResult> {
+        let made = |object| BatchResult { object: Some(object), ..BatchResult::default() };
         match operation {
             Operation::Put { key, bytes, options } => {
-                self.put_version(version, bucket, &key, bytes, options).map(Some)
+                self.put_version(version, bucket, &key, bytes, options).map(made)
             }
             Operation::Copy { key, options, .. } => {
-                let Some(mut copy) = source else { return Ok(None) };
+                let Some(mut copy) = source else { return Ok(BatchResult::default()) };
                 copy.object.key.clone_from(&key);
                 copy.object.version = version;
                 copy.object.etag = etag(version, copy.object.crc32c);
@@ -326,21 +355,46 @@ impl Store {
                 let missing = || Error::BucketNotFound { bucket: bucket.to_owned() };
                 let target = self.buckets.get_mut(bucket).ok_or_else(missing)?;
                 target.changes += 1;
-                target.objects.insert(key, copy);
-                Ok(Some(object))
+                target.shelf.put(&key, copy);
+                Ok(made(object))
             }
-            Operation::Delete { key, .. } => self.delete(bucket, &key).map(Some),
-            Operation::Check { .. } => Ok(None),
+            Operation::Delete { key, options } => {
+                let deleted = self.remove(version, bucket, &key, options.version)?;
+                Ok(BatchResult {
+                    object: Some(deleted.object),
+                    chunks_in_debt: 0,
+                    delete_marker: deleted.delete_marker,
+                })
+            }
+            Operation::Check { .. } => Ok(BatchResult::default()),
         }
     }
 
-    pub(super) fn delete(&mut self, bucket: &str, key: &str) -> Result<Object> {
+    /// Whether the key has the version, or holds anything.
+    fn check_version(&self, bucket: &str, key: &str, version: Option<u64>) -> Result<()> {
+        let is_there = |version| Ok(self.bucket(bucket)?.shelf.has_version(key, version));
+        match version {
+            Some(version) if is_there(version)? => Ok(()),
+            version => self.version(bucket, key, version).map(|_| ()),
+        }
+    }
+
+    pub(super) fn delete(&mut self, bucket: &str, key: &str, options: &DeleteOptions) -> Result<Deleted> {
+        self.check_version(bucket, key, options.version)?;
+        self.check(bucket, key, options.precondition.as_ref())?;
+        let number = self.number();
+        self.remove(number, bucket, key, options.version)
+    }
+
+    fn remove(&mut self, number: u64, bucket: &str, key: &str, version: Option<u64>) -> Result<Deleted> {
         let missing = || Error::ObjectNotFound { bucket: bucket.to_owned(), key: key.to_owned() };
-        let removed = self.buckets.get_mut(bucket).and_then(|bucket| {
-            bucket.changes += 1;
-            bucket.objects.remove(key)
-        });
-        Ok(removed.ok_or_else(missing)?.object)
+        let target = self.buckets.get_mut(bucket).ok_or_else(missing)?;
+        target.changes += 1;
+        let deleted = match version {
+            Some(version) => target.shelf.delete_version(key, version),
+            None => target.shelf.delete(key, number),
+        };
+        deleted.ok_or_else(missing)
     }
 
     fn chunks(&mut self, bucket: &str, bytes: &Bytes) -> Result<Vec<ChunkPlacement>> {
@@ -371,6 +425,17 @@ impl Store {
     }
 }
 
+pub(super) fn check_held(held: Option<&str>, precondition: Option<&Precondition>) -> Result<()> {
+    let holds = match precondition {
+        None => true,
+        Some(Precondition::IfMatch(etag)) => held == Some(etag),
+        Some(Precondition::IfNoneMatch(etag)) => held != Some(etag),
+        Some(Precondition::IfNoneMatchAny) => held.is_none(),
+    };
+    let message = || format!("the key holds {}", held.unwrap_or("nothing"));
+    if holds { Ok(()) } else { Err(Error::PreconditionFailed { message: message() }) }
+}
+
 fn etag(version: u64, crc32c: u32) -> String {
     format!("{version:x}-{crc32c:08x}")
 }
@@ -381,16 +446,21 @@ impl StoredBucket {
     }
 
     pub(super) fn describe(&self) -> Bucket {
+        let older = self.shelf.older_sums();
         Bucket {
             name: self.name.clone(),
             chunk_size: self.chunk_size,
             replicas: self.replicas,
             min_replicas: self.min_replicas,
             created: self.created,
-            objects: self.objects.len() as u64,
-            bytes: self.objects.values().map(|stored| stored.object.size).sum(),
+            objects: self.shelf.objects.len() as u64,
+            bytes: self.shelf.objects.values().map(|stored| stored.object.size).sum(),
             quota_bytes: self.quota_bytes,
             quota_objects: self.quota_objects,
+            versioning: self.shelf.versioning,
+            older_versions: older.versions,
+            older_bytes: older.bytes,
+            delete_markers: older.delete_markers,
         }
     }
 }

@@ -2,7 +2,9 @@ use futures::TryStreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::{ByteRange, ErrorKind, ObjectMetadata, copy_bytes, objects};
+use crate::{
+    ByteRange, ErrorKind, ObjectMetadata, ObjectVersion, Versioning, copy_bytes, object_versions, objects,
+};
 
 async fn with_keys(keys: &[&str]) -> MockClient {
     let client = MockClient::new();
@@ -196,4 +198,44 @@ async fn consistent_listing_fails_after_a_change_and_another_goes_on() {
     assert_ne!(later.as_of, first.as_of);
     let all: Vec<_> = crate::objects_at_once(&client, "demo", "").try_collect().await.unwrap();
     assert_eq!(all.len(), 2);
+}
+
+#[tokio::test]
+async fn versions_lie_as_a_cluster_lays_them() {
+    let client = MockClient::new();
+    let options = BucketOptions { versioning: Versioning::On, ..BucketOptions::default() };
+    client.create_bucket("demo", options).await.unwrap();
+    let put = async |text: &'static str| {
+        client.put_bytes("demo", "key", text.into(), PutOptions::default()).await.unwrap().object.version
+    };
+    let listed = async || {
+        let all: Vec<ObjectVersion> = object_versions(&client, "demo", "").try_collect().await.unwrap();
+        let line = |one: ObjectVersion| (one.object.version, one.latest, one.delete_marker);
+        all.into_iter().map(line).collect::<Vec<_>>()
+    };
+    let delete = async |version| {
+        let options = DeleteOptions { version, precondition: None };
+        client.delete_with("demo", "key", options).await.unwrap()
+    };
+    let (one, two) = (put("one").await, put("three").await);
+    let marker = delete(None).await.delete_marker.unwrap();
+    assert_eq!(listed().await, [(marker, true, true), (two, false, false), (one, false, false)]);
+    let bucket = client.bucket("demo").await.unwrap();
+    assert_eq!((bucket.objects, bucket.older_versions, bucket.older_bytes), (0, 2, 8));
+    assert_eq!(kind(client.stat("demo", "key", None).await), ErrorKind::NotFound);
+    assert!(matches!(client.delete_bucket("demo").await, Err(Error::BucketNotEmpty { .. })));
+    assert!(delete(Some(marker)).await.was_delete_marker);
+    assert_eq!(client.stat("demo", "key", None).await.unwrap().version, two);
+    let back = CopyOptions { source_version: Some(one), ..CopyOptions::default() };
+    let back = client.copy("demo", "key", "key", back).await.unwrap();
+    assert_eq!((back.size, listed().await.len()), (3, 3));
+    let versioning = Some(Versioning::Suspended);
+    client.update_bucket("demo", BucketUpdate { versioning, ..BucketUpdate::default() }).await.unwrap();
+    put("four").await;
+    let last = put("five").await;
+    assert_eq!(listed().await[..2], [(last, true, false), (back.version, false, false)]);
+    for version in [one, two, last, back.version] {
+        delete(Some(version)).await;
+    }
+    client.delete_bucket("demo").await.unwrap();
 }

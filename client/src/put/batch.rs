@@ -89,10 +89,13 @@ async fn prepare(shared: &Arc<Shared>, bucket: &str, operation: BatchOperation) 
             key,
             precondition: precondition(options.precondition),
             metadata: options.metadata.map(|metadata| metadata.to_proto()),
+            source_version: options.source_version.unwrap_or_default(),
         }),
-        BatchOperation::Delete { key, precondition: wanted } => {
-            Kind::Delete(proto::BatchDelete { key, precondition: precondition(wanted) })
-        }
+        BatchOperation::Delete { key, options } => Kind::Delete(proto::BatchDelete {
+            key,
+            precondition: precondition(options.precondition),
+            version: options.version.unwrap_or_default(),
+        }),
         BatchOperation::Check { key, precondition: wanted } => {
             Kind::Check(proto::BatchCheck { key, precondition: precondition(Some(wanted)) })
         }
@@ -144,12 +147,17 @@ fn results(committed: proto::CommitBatchResponse, ready: &[Ready]) -> Result<Vec
     let result = |(result, ready): (proto::BatchResult, &Ready)| match ready {
         Ready::Put(staged, _) => {
             let put = accept(result.object, result.chunks_in_debt, &staged.chunks)?;
-            Ok(BatchResult { object: Some(put.object), chunks_in_debt: put.chunks_in_debt })
+            let chunks_in_debt = put.chunks_in_debt;
+            Ok(BatchResult { object: Some(put.object), chunks_in_debt, delete_marker: None })
         }
         Ready::Other(Kind::Check(_)) => Ok(BatchResult::default()),
         Ready::Other(_) => {
             let object = Object::parse(result.object, operation)?;
-            Ok(BatchResult { object: Some(object), chunks_in_debt: result.chunks_in_debt })
+            Ok(BatchResult {
+                object: Some(object),
+                chunks_in_debt: result.chunks_in_debt,
+                delete_marker: Some(result.delete_marker).filter(|version| *version > 0),
+            })
         }
     };
     committed.results.into_iter().zip(ready).map(result).collect()

@@ -90,7 +90,7 @@ impl Gateway {
         let page_len = page_len(call.message.page_size);
         let place = page_token::decode(LISTING, &call.message.page_token)?;
         let after = match place.map(|place| place.start) {
-            Some(Start::AfterKey(id) | Start::AfterPrefix(id)) => id,
+            Some(Start::AfterKey(id) | Start::AfterPrefix(id) | Start::BelowVersion(id, _)) => id,
             None => String::new(),
         };
         self.admit(call.deadline, &call.access).await?;

@@ -11,7 +11,7 @@ use super::{
     commit::{check_content_type, check_user_metadata, combined_crc32c, parse_chunks},
     gateway::{Call, RequestId, reused_request_id},
     name::{self, ObjectName, check_key},
-    objects::{head_to_proto, parse_precondition},
+    objects::{head_to_proto, parse_precondition, removed_to_proto},
 };
 use crate::state_machine::{BATCH_OPERATIONS_MAX, CHUNKS_PER_OBJECT_MAX, Reason};
 
@@ -34,6 +34,7 @@ impl Gateway {
             key: destination.key,
             precondition: parse_precondition(request.precondition)?,
             metadata: request.metadata.map(parse_metadata).transpose()?,
+            source_version: request.source_version,
         };
         let operations = vec![pb::BatchOperation { kind: Some(batch_operation::Kind::Copy(copy)) }];
         let batch = pb::Batch { bucket: source.bucket, operations };
@@ -75,8 +76,13 @@ impl Gateway {
             return Err(reused_request_id());
         }
         let result = |result: pb::BatchResult| proto::BatchResult {
-            object: result.object.map(|object| head_to_proto(&bucket, object, result.durable_replicas)),
+            object: result.object.map(|object| match result.was_delete_marker {
+                true => removed_to_proto(&bucket, object, true),
+                false => head_to_proto(&bucket, object, result.durable_replicas),
+            }),
             chunks_in_debt: result.chunks_in_debt,
+            delete_marker: result.delete_marker,
+            was_delete_marker: result.was_delete_marker,
         };
         Ok(batched.results.into_iter().map(result).collect())
     }
@@ -119,10 +125,12 @@ fn parse_operation(operation: proto::BatchOperation) -> Result<pb::BatchOperatio
             key: parse_key("copy.key", copy.key)?,
             precondition: parse_precondition(copy.precondition)?,
             metadata: copy.metadata.map(parse_metadata).transpose()?,
+            source_version: copy.source_version,
         }),
         Some(Kind::Delete(delete)) => batch_operation::Kind::Delete(pb::BatchDelete {
             key: parse_key("delete.key", delete.key)?,
             precondition: parse_precondition(delete.precondition)?,
+            version: delete.version,
         }),
         Some(Kind::Check(check)) => {
             let precondition = parse_precondition(check.precondition)?;
@@ -159,7 +167,7 @@ mod tests {
     }
 
     fn delete(key: &str) -> Kind {
-        Kind::Delete(proto::BatchDelete { key: key.into(), precondition: None })
+        Kind::Delete(proto::BatchDelete { key: key.into(), ..Default::default() })
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
     listing::page_len,
     name, page_token,
 };
-use crate::state_machine::{Bucket, REPLICAS_MAX, Reason, Right, Start};
+use crate::state_machine::{Bucket, REPLICAS_MAX, Reason, Right, Start, Versioning};
 
 const CHUNK_SIZE_DEFAULT: u32 = 4 << 20;
 const CHUNK_SIZE_MIN: u32 = 64 << 10;
@@ -57,7 +57,7 @@ impl Gateway {
         let page_len = page_len(call.message.page_size);
         let place = page_token::decode(LISTING, &call.message.page_token)?;
         let after = match place.map(|place| place.start) {
-            Some(Start::AfterKey(name) | Start::AfterPrefix(name)) => name,
+            Some(Start::AfterKey(name) | Start::AfterPrefix(name) | Start::BelowVersion(name, _)) => name,
             None => String::new(),
         };
         self.admit(call.deadline, &call.access).await?;
@@ -82,8 +82,13 @@ impl Gateway {
         let request = call.message;
         let request_id = RequestId::parse(&request.request_id)?;
         let name = name::parse_bucket("name", &request.name)?;
-        let (quota_bytes, quota_objects) = (request.quota_bytes, request.quota_objects);
-        let update = command::Kind::UpdateBucket(pb::UpdateBucket { name, quota_bytes, quota_objects });
+        let (quota_bytes, quota_objects, versioning) =
+            (request.quota_bytes, request.quota_objects, request.versioning);
+        if versioning.is_some_and(|versioning| Versioning::parse(versioning).is_none()) {
+            return Err(unknown_versioning());
+        }
+        let update =
+            command::Kind::UpdateBucket(pb::UpdateBucket { name, quota_bytes, quota_objects, versioning });
         match self.propose_for(&call.access, call.deadline, request_id, update).await? {
             outcome::Kind::Bucket(bucket) => {
                 Ok(proto::UpdateBucketResponse { bucket: Some(from_record(bucket)) })
@@ -129,7 +134,11 @@ fn parse_settings(request: &proto::CreateBucketRequest) -> Result<pb::CreateBuck
         return Err(Refusal::invalid("min_replicas", "a put cannot need more replicas than it asks for"));
     }
     let (quota_bytes, quota_objects) = (request.quota_bytes, request.quota_objects);
-    Ok(pb::CreateBucket { name, chunk_size, replicas, min_replicas, quota_bytes, quota_objects })
+    let versioning = request.versioning;
+    if Versioning::parse(versioning).is_none() {
+        return Err(unknown_versioning());
+    }
+    Ok(pb::CreateBucket { name, chunk_size, replicas, min_replicas, quota_bytes, quota_objects, versioning })
 }
 
 fn to_proto(bucket: &Bucket) -> proto::Bucket {
@@ -144,6 +153,10 @@ fn to_proto(bucket: &Bucket) -> proto::Bucket {
         bytes: bucket.bytes,
         quota_bytes: bucket.quota.bytes,
         quota_objects: bucket.quota.objects,
+        versioning: versioning_to_proto(bucket.versioning).into(),
+        older_versions: bucket.older.versions,
+        older_bytes: bucket.older.bytes,
+        delete_markers: bucket.older.delete_markers,
     }
 }
 
@@ -159,7 +172,23 @@ fn from_record(bucket: pb::Bucket) -> proto::Bucket {
         bytes: bucket.bytes,
         quota_bytes: bucket.quota_bytes,
         quota_objects: bucket.quota_objects,
+        versioning: bucket.versioning,
+        older_versions: bucket.older_versions,
+        older_bytes: bucket.older_bytes,
+        delete_markers: bucket.delete_markers,
     }
+}
+
+const fn versioning_to_proto(versioning: Versioning) -> proto::Versioning {
+    match versioning {
+        Versioning::Off => proto::Versioning::Off,
+        Versioning::On => proto::Versioning::On,
+        Versioning::Suspended => proto::Versioning::Suspended,
+    }
+}
+
+fn unknown_versioning() -> Refusal {
+    Refusal::invalid("versioning", "versioning is off, on or suspended")
 }
 
 #[cfg(test)]

@@ -118,7 +118,14 @@ struct Batch {
 impl Batch {
     fn read(state: &State, after: Option<&ObjectName>, drained: &BTreeSet<NodeId>) -> Self {
         let mut batch = Self { objects: 0, chunks: 0, concerned: Vec::new(), last: None };
+        let mut last: Option<ObjectName> = None;
         for (name, object) in state.objects_after(after) {
+            // A part ends behind all versions of a key.
+            let is_full = batch.objects + batch.chunks >= LOOKED_AT_MAX as u64;
+            if is_full && last.as_ref() != Some(&name) {
+                batch.last = last;
+                break;
+            }
             batch.objects += 1;
             batch.chunks += object.chunks.len() as u64;
             let loses = |chunk: &&Chunk| chunk.replicas.iter().any(|node| drained.contains(&node));
@@ -126,10 +133,7 @@ impl Batch {
             if !chunks.is_empty() {
                 batch.concerned.push((name.clone(), chunks));
             }
-            if batch.objects + batch.chunks >= LOOKED_AT_MAX as u64 {
-                batch.last = Some(name.clone());
-                break;
-            }
+            last = Some(name);
         }
         batch
     }
@@ -167,7 +171,7 @@ impl Plan {
                 is_short |= !self.tally.add(chunk.id, chunk.length, &holders, &self.silent);
             }
             self.response.objects_short += u64::from(is_short);
-            if is_short && self.short.len() < SAMPLE_MAX {
+            if is_short && self.short.len() < SAMPLE_MAX && self.short.last() != Some(&name) {
                 self.short.push(name);
             }
         }

@@ -10,10 +10,13 @@ use super::{
     objects,
     page_token::{self, Moment, Place},
 };
-use crate::state_machine::{Listing, ListingEntry, Reason, Start};
+use crate::state_machine::{Bucket, Listing, ListingEntry, Reason, Start, State, VersionEntry};
 
 /// The longest page, and the usual one.
 const PAGE_LEN_MAX: usize = 1000;
+
+/// What page tokens of listings of versions are made for, besides the listing.
+const VERSIONS: &str = "versions";
 
 /// How long a page is that a request asks for.
 pub(super) fn page_len(asked: u32) -> usize {
@@ -35,22 +38,12 @@ impl Gateway {
         check_len("start_after", &request.start_after)?;
         let described: &[&str] = &[&bucket_name, &request.prefix, &request.delimiter];
         let place = page_token::decode(described, &request.page_token)?;
-        let (start, moment) = match place {
-            Some(Place { start, moment }) => (Some(start), moment),
-            None if request.start_after.is_empty() => (None, None),
-            None => (Some(Start::AfterKey(request.start_after)), None),
-        };
         self.admit(call.deadline, &call.access).await?;
         let state = self.state();
         let bucket = state.bucket(&bucket_name).ok_or_else(bucket_not_found)?;
-        let is_known =
-            |moment: &Moment| moment.bucket == bucket.id && state.remembers(bucket.id, moment.index);
-        let goes_on = !request.page_token.is_empty();
-        let at = match moment.filter(is_known) {
-            Some(moment) => moment.index,
-            None if goes_on && request.consistent => return Err(listing_expired()),
-            None => state.index(),
-        };
+        let Beginning { start, at } = begin(&state, bucket, place, request.consistent)?;
+        let start_after = Some(request.start_after).filter(|key| !key.is_empty());
+        let start = start.or(start_after.map(Start::AfterKey));
         let listing =
             Listing { prefix: &request.prefix, delimiter: &request.delimiter, start: start.as_ref() };
         let page = state.page(bucket, listing, at, page_len(request.page_size));
@@ -72,6 +65,71 @@ impl Gateway {
         }
         Ok(response)
     }
+
+    pub(super) async fn list_object_versions(
+        &self,
+        call: Call<proto::ListObjectVersionsRequest>,
+    ) -> Result<proto::ListObjectVersionsResponse, Refusal> {
+        let request = call.message;
+        let bucket_name = name::parse_bucket("parent", &request.parent)?;
+        check_len("prefix", &request.prefix)?;
+        check_len("delimiter", &request.delimiter)?;
+        let described: &[&str] = &[VERSIONS, &bucket_name, &request.prefix, &request.delimiter];
+        let place = page_token::decode(described, &request.page_token)?;
+        self.admit(call.deadline, &call.access).await?;
+        let state = self.state();
+        let bucket = state.bucket(&bucket_name).ok_or_else(bucket_not_found)?;
+        let Beginning { start, at } = begin(&state, bucket, place, request.consistent)?;
+        let listing =
+            Listing { prefix: &request.prefix, delimiter: &request.delimiter, start: start.as_ref() };
+        let page = state.version_page(bucket, listing, at, page_len(request.page_size));
+        let moment = Some(Moment { index: at, bucket: bucket.id });
+        let next = page.next.map(|start| page_token::encode(described, &Place { start, moment }));
+        let mut response = proto::ListObjectVersionsResponse {
+            next_page_token: next.unwrap_or_default(),
+            as_of: at,
+            ..Default::default()
+        };
+        for entry in page.entries {
+            match entry {
+                VersionEntry::Group(prefix) => response.prefixes.push(prefix.to_owned()),
+                VersionEntry::DeleteMarker { key, marker, latest } => {
+                    let object = Some(objects::marker_to_proto(&bucket.name, key, marker));
+                    response.versions.push(proto::ObjectVersion { object, latest, delete_marker: true });
+                }
+                VersionEntry::Object { key, object, durable_replicas, latest } => {
+                    let object = Some(objects::to_proto(&bucket.name, key, object, durable_replicas));
+                    response.versions.push(proto::ObjectVersion { object, latest, delete_marker: false });
+                }
+            }
+        }
+        Ok(response)
+    }
+}
+
+/// What a page shows, and where it begins.
+struct Beginning {
+    start: Option<Start>,
+    at: u64,
+}
+
+/// Goes on with the moment of the page before, if it is remembered.
+fn begin(
+    state: &State,
+    bucket: &Bucket,
+    place: Option<Place>,
+    consistent: bool,
+) -> Result<Beginning, Refusal> {
+    let is_known = |moment: &Moment| moment.bucket == bucket.id && state.remembers(bucket.id, moment.index);
+    let Some(Place { start, moment }) = place else {
+        return Ok(Beginning { start: None, at: state.index() });
+    };
+    let at = match moment.filter(is_known) {
+        Some(moment) => moment.index,
+        None if consistent => return Err(listing_expired()),
+        None => state.index(),
+    };
+    Ok(Beginning { start: Some(start), at })
 }
 
 fn listing_expired() -> Refusal {

@@ -43,6 +43,7 @@ methods! {
     get_object: GetObjectRequest => GetObjectResponse,
     head_object: HeadObjectRequest => HeadObjectResponse,
     list_objects: ListObjectsRequest => ListObjectsResponse,
+    list_object_versions: ListObjectVersionsRequest => ListObjectVersionsResponse,
     delete_object: DeleteObjectRequest => DeleteObjectResponse,
     label_node: LabelNodeRequest => LabelNodeResponse,
     explain_placement: ExplainPlacementRequest => ExplainPlacementResponse,

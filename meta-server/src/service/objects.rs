@@ -15,7 +15,9 @@ use super::{
     gateway::{Call, RequestId, no_randomness, reused_request_id},
     name::{self, ObjectName},
 };
-use crate::state_machine::{Bucket, Chunk, Etag, Object, Reason, State, check_precondition, chunk_id_bytes};
+use crate::state_machine::{
+    Bucket, Chunk, DeleteMarker, Etag, Object, Reason, State, check_precondition, chunk_id_bytes,
+};
 
 /// Chunks in one answer; a reader asks again for the rest of a larger object. It keeps an answer below what any gRPC
 /// client takes by default.
@@ -38,7 +40,7 @@ impl Gateway {
         let state = self.state();
         // Not through another look at the state, in which the key may be revoked.
         self.check(&state, &call.access)?;
-        let (bucket, object) = find(&state, &name, precondition.as_ref())?;
+        let (bucket, object) = find(&state, &name, request.version, precondition.as_ref())?;
         let (chunks_offset, chunks) = overlapping(object, range);
         let grantee = Grantee::reader(random, bucket.id);
         let capability = capability::grant(state.key_epochs(), &self.config().times, now_ms, grantee)?;
@@ -56,10 +58,11 @@ impl Gateway {
         call: Call<proto::HeadObjectRequest>,
     ) -> Result<proto::HeadObjectResponse, Refusal> {
         let name = ObjectName::parse(&call.message.name)?;
+        let version = call.message.version;
         let precondition = parse_precondition(call.message.precondition)?;
         self.admit(call.deadline, &call.access).await?;
         let state = self.state();
-        let (bucket, object) = find(&state, &name, precondition.as_ref())?;
+        let (bucket, object) = find(&state, &name, version, precondition.as_ref())?;
         Ok(proto::HeadObjectResponse { object: Some(held_to_proto(bucket, &name.key, object)) })
     }
 
@@ -71,15 +74,23 @@ impl Gateway {
         let request_id = RequestId::parse(&request.request_id)?;
         let ObjectName { bucket, key } = ObjectName::parse(&request.name)?;
         let precondition = parse_precondition(request.precondition)?;
-        let delete = pb::DeleteObject { bucket: bucket.clone(), key, precondition };
+        let delete = pb::DeleteObject { bucket: bucket.clone(), key, precondition, version: request.version };
         match self
             .propose_for(&call.access, call.deadline, request_id, command::Kind::DeleteObject(delete))
             .await?
         {
             // No replica of it is kept any more.
             outcome::Kind::Deleted(object) => {
-                Ok(proto::DeleteObjectResponse { object: Some(head_to_proto(&bucket, object, 0)) })
+                let object = Some(head_to_proto(&bucket, object, 0));
+                Ok(proto::DeleteObjectResponse { object, ..Default::default() })
             }
+            outcome::Kind::VersionDeleted(deleted) => Ok(proto::DeleteObjectResponse {
+                object: deleted
+                    .object
+                    .map(|object| removed_to_proto(&bucket, object, deleted.was_delete_marker)),
+                delete_marker: deleted.delete_marker,
+                was_delete_marker: deleted.was_delete_marker,
+            }),
             _ => Err(reused_request_id()),
         }
     }
@@ -88,12 +99,18 @@ impl Gateway {
 fn find<'a>(
     state: &'a State,
     name: &ObjectName,
+    version: u64,
     precondition: Option<&pb::Precondition>,
 ) -> Result<(&'a Bucket, &'a Object), Refusal> {
     let bucket = state.bucket(&name.bucket).ok_or_else(bucket_not_found)?;
-    let object = state
-        .object(bucket.id, &name.key)
-        .ok_or_else(|| Refusal::new(Reason::ObjectNotFound, "no object of this name"))?;
+    let (object, otherwise) = match version {
+        0 => (state.object(bucket.id, &name.key), "no object of this name"),
+        version => (
+            state.version(bucket.id, &name.key.as_str().into(), version),
+            "the key has no such version, or it is a delete marker",
+        ),
+    };
+    let object = object.ok_or_else(|| Refusal::new(Reason::ObjectNotFound, otherwise))?;
     if !check_precondition(precondition, Some(object.etag())) {
         let failed = "the key does not hold what the precondition asks for";
         return Err(Refusal::new(Reason::PreconditionFailed, failed));
@@ -157,6 +174,15 @@ pub(super) fn to_proto(bucket: &str, key: &str, object: &Object, durable_replica
     }
 }
 
+pub(super) fn marker_to_proto(bucket: &str, key: &str, marker: DeleteMarker) -> proto::Object {
+    proto::Object {
+        name: name::object_resource(bucket, key),
+        version: marker.version,
+        create_time_ms: marker.create_time_ms,
+        ..Default::default()
+    }
+}
+
 /// From an answer of the state, which does not hold the chunks.
 pub(super) fn head_to_proto(bucket: &str, object: pb::Object, durable_replicas: u32) -> proto::Object {
     let etag = Etag { version: object.version, crc32c: object.crc32c };
@@ -171,6 +197,12 @@ pub(super) fn head_to_proto(bucket: &str, object: pb::Object, durable_replicas: 
         user_metadata: object.user_metadata,
         durable_replicas,
     }
+}
+
+/// What a delete has removed or hidden; a delete marker has no etag.
+pub(super) fn removed_to_proto(bucket: &str, object: pb::Object, was_delete_marker: bool) -> proto::Object {
+    let removed = head_to_proto(bucket, object, 0);
+    if was_delete_marker { proto::Object { etag: String::new(), ..removed } } else { removed }
 }
 
 fn chunk_to_proto(chunk: &Chunk) -> proto::Chunk {
@@ -224,6 +256,7 @@ mod tests {
             create_time_ms: 0,
             content_type: String::new(),
             user_metadata: Default::default(),
+            kept: false,
             chunks: (0..size.div_ceil(10)).map(chunk).collect(),
         }
     }

@@ -18,6 +18,9 @@ const TEXT_BYTES_MAX: usize = 4096;
 
 const AFTER_KEY: u8 = 1;
 const AFTER_PREFIX: u8 = 2;
+/// The text is the version in sixteen hexadecimal digits, and the key.
+const BELOW_VERSION: u8 = 3;
+const VERSION_LEN: usize = 16;
 
 /// When a listing of objects began.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,14 +48,15 @@ impl From<Start> for Place {
 /// The token for a page of the listing that `listing` describes.
 pub(super) fn encode(listing: &[&str], place: &Place) -> String {
     let (kind, text) = match &place.start {
-        Start::AfterKey(key) => (AFTER_KEY, key),
-        Start::AfterPrefix(prefix) => (AFTER_PREFIX, prefix),
+        Start::AfterKey(key) => (AFTER_KEY, key.clone()),
+        Start::AfterPrefix(prefix) => (AFTER_PREFIX, prefix.clone()),
+        Start::BelowVersion(key, version) => (BELOW_VERSION, format!("{version:016x}{key}")),
     };
     let moment = place.moment.map(Moment::to_bytes);
     let version = if moment.is_some() { VERSION_OF_MOMENT } else { VERSION };
     let moment = moment.as_ref().map_or(&[][..], |moment| moment);
     let mut bytes = vec![version, kind];
-    bytes.extend(checksum(listing, [version, kind], moment, text).to_be_bytes());
+    bytes.extend(checksum(listing, [version, kind], moment, &text).to_be_bytes());
     bytes.extend(moment);
     bytes.extend(text.as_bytes());
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -84,6 +88,10 @@ fn parse(listing: &[&str], token: &str) -> Option<Place> {
     let start = match kind {
         AFTER_KEY => Start::AfterKey(text),
         AFTER_PREFIX => Start::AfterPrefix(text),
+        BELOW_VERSION => {
+            let (version, key) = text.split_at_checked(VERSION_LEN)?;
+            Start::BelowVersion(key.to_owned(), u64::from_str_radix(version, 16).ok()?)
+        }
         _ => return None,
     };
     Some(Place { start, moment: Moment::from_bytes(moment) })
@@ -132,9 +140,12 @@ mod tests {
 
     #[test]
     fn token_says_where_to_go_on() {
-        for start in
-            [Start::AfterKey("a/b".into()), Start::AfterPrefix("a/ü/".into()), Start::AfterKey(String::new())]
-        {
+        for start in [
+            Start::AfterKey("a/b".into()),
+            Start::AfterPrefix("a/ü/".into()),
+            Start::AfterKey(String::new()),
+            Start::BelowVersion("a/ü".into(), 0x1f),
+        ] {
             for moment in [None, Some(MOMENT)] {
                 let place = Place { start: start.clone(), moment };
                 assert_eq!(decode(LISTING, &encode(LISTING, &place)), Ok(Some(place)));

@@ -65,6 +65,7 @@ methods! {
     ListMembers => Need::Key,
     // It shows those that the key may list.
     ListBuckets => Need::Key,
+    ListObjectVersions => Need::Right(Right::List),
     ListObjects => Need::Right(Right::List),
     // It names objects of all buckets.
     PlanDrain => Need::AdminOfAll,
@@ -185,6 +186,7 @@ asks! {
     proto::LabelNodeRequest: LabelNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::ListAccessKeysRequest: ListAccessKeys, |_request| Ok(Place::Cluster);
     proto::ListBucketsRequest: ListBuckets, |_request| Ok(Place::Cluster);
+    proto::ListObjectVersionsRequest: ListObjectVersions, |request| bucket("parent", &request.parent);
     proto::ListObjectsRequest: ListObjects, |request| bucket("parent", &request.parent);
     proto::PlanDrainRequest: PlanDrain, |_request| Ok(Place::Cluster);
     access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();

@@ -9,9 +9,12 @@ use xdpfs_proto::state::v1::{self as pb, batch_operation::Kind, outcome};
 use xdpfs_wire::BucketId;
 
 use super::{
-    Bucket, Context, Object, ObjectName, State, Upload, check_precondition,
+    Bucket, Context, Object, ObjectName, State, Upload, Versioning, check_precondition,
     quota::Growth,
-    reject::{BUCKET_NOT_FOUND, OBJECT_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
+    reject::{
+        BUCKET_NOT_FOUND, OBJECT_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND,
+        VERSION_NOT_FOUND,
+    },
 };
 
 /// Operations of one batch.
@@ -21,7 +24,7 @@ pub const BATCH_OPERATIONS_MAX: usize = 64;
 enum Change {
     Commit { upload_id: u64, name: ObjectName, object: Object },
     Copy { name: ObjectName, object: Object },
-    Delete { name: ObjectName },
+    Delete { name: ObjectName, version: u64 },
     Nothing,
 }
 
@@ -29,7 +32,7 @@ impl Change {
     /// The key that it changes.
     fn name(&self) -> Option<&ObjectName> {
         match self {
-            Self::Commit { name, .. } | Self::Copy { name, .. } | Self::Delete { name } => Some(name),
+            Self::Commit { name, .. } | Self::Copy { name, .. } | Self::Delete { name, .. } => Some(name),
             Self::Nothing => None,
         }
     }
@@ -79,8 +82,12 @@ impl State {
             if let Change::Commit { object, .. } | Change::Copy { object, .. } = change {
                 growth.add(object.size);
             }
-            if let Some(held) = change.name().and_then(|name| self.objects.get(name)) {
-                growth.remove(held.size);
+            let gone = match change {
+                Change::Delete { name, version } if *version != 0 => self.version(name.0, &name.1, *version),
+                _ => change.name().and_then(|name| self.displaced(name)),
+            };
+            if let Some(gone) = gone {
+                growth.remove(gone.size);
             }
         }
         growth
@@ -103,10 +110,14 @@ impl State {
             Some(Kind::Copy(copy)) => self.judge_copy(context, bucket, copy),
             Some(Kind::Delete(delete)) => {
                 let name = self.judge_key(bucket, &delete.key, delete.precondition.as_ref())?;
-                if !self.objects.contains_key(&name) {
+                let version = delete.version;
+                if version == 0 && !self.objects.contains_key(&name) {
                     return Err(OBJECT_NOT_FOUND);
                 }
-                Ok(Change::Delete { name })
+                if version != 0 && !self.has_version(&name, version) {
+                    return Err(VERSION_NOT_FOUND);
+                }
+                Ok(Change::Delete { name, version })
             }
             Some(Kind::Check(check)) => {
                 self.judge_key(bucket, &check.key, check.precondition.as_ref())?;
@@ -131,7 +142,12 @@ impl State {
     }
 
     fn judge_copy(&self, context: Context, bucket: BucketId, copy: &pb::BatchCopy) -> Result<Change, Reject> {
-        let source = self.object(bucket, &copy.source).ok_or(OBJECT_NOT_FOUND)?;
+        let source = match copy.source_version {
+            0 => self.object(bucket, &copy.source).ok_or(OBJECT_NOT_FOUND)?,
+            version => {
+                self.version(bucket, &Arc::from(copy.source.as_str()), version).ok_or(VERSION_NOT_FOUND)?
+            }
+        };
         if !check_precondition(copy.source_precondition.as_ref(), Some(source.etag())) {
             let words = "the source does not hold what the precondition asks for";
             return Err(Reject::new(Reason::PreconditionFailed, words));
@@ -140,6 +156,7 @@ impl State {
         let mut object = source.clone();
         object.version = context.index;
         object.create_time_ms = self.time_ms;
+        object.kept = self.bucket_by_id(bucket).is_some_and(|bucket| bucket.versioning == Versioning::On);
         if let Some(metadata) = &copy.metadata {
             object.content_type.clone_from(&metadata.content_type);
             object.user_metadata.clone_from(&metadata.user_metadata);
@@ -156,13 +173,19 @@ impl State {
             }
             Change::Copy { name, object } => {
                 let result = made(bucket, &name, &object);
-                self.set_object(context, &name, Some(object));
+                self.put_version(context, &name, object);
                 result
             }
-            Change::Delete { name } => {
-                let removed = self.set_object(context, &name, None);
+            Change::Delete { name, version } => {
+                let deleted = match version {
+                    0 => self.delete_latest(context, &name),
+                    version => self.delete_version(context, &name, version),
+                };
+                let Ok(deleted) = deleted else { return pb::BatchResult::default() };
                 pb::BatchResult {
-                    object: removed.map(|removed| removed.head().record(&name)),
+                    object: Some(deleted.head),
+                    delete_marker: deleted.delete_marker,
+                    was_delete_marker: deleted.was_delete_marker,
                     ..Default::default()
                 }
             }
@@ -176,5 +199,6 @@ fn made(bucket: &Bucket, name: &ObjectName, object: &Object) -> pb::BatchResult 
         object: Some(object.head().record(name)),
         chunks_in_debt: object.chunks_in_debt(bucket),
         durable_replicas: object.durable_replicas(bucket.replicas),
+        ..Default::default()
     }
 }

@@ -4,8 +4,9 @@ use xdpfs_proto::state::v1::{self as pb, outcome};
 use xdpfs_wire::BucketId;
 
 use super::{
-    Context, Quota, State,
+    Context, Quota, State, Versioning,
     reject::{BUCKET_NOT_FOUND, Reason, Reject},
+    versions::{OlderSums, UNKNOWN_VERSIONING},
 };
 
 const BUCKETS_MAX: usize = 10_000;
@@ -29,8 +30,12 @@ pub struct Bucket {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The most of both.
+    /// The most that it may hold.
     pub quota: Quota,
+    /// What becomes of an object that another one takes the place of.
+    pub versioning: Versioning,
+    /// What it holds besides visible objects.
+    pub older: OlderSums,
 }
 
 impl Bucket {
@@ -46,11 +51,21 @@ impl Bucket {
             bytes: self.bytes,
             quota_bytes: self.quota.bytes,
             quota_objects: self.quota.objects,
+            versioning: self.versioning.record().into(),
+            older_versions: self.older.versions,
+            older_bytes: self.older.bytes,
+            delete_markers: self.older.delete_markers,
         }
     }
 
-    pub(super) fn from_record(record: pb::Bucket) -> Self {
-        Self {
+    pub(super) fn from_record(record: pb::Bucket) -> Option<Self> {
+        Some(Self {
+            versioning: Versioning::parse(record.versioning)?,
+            older: OlderSums {
+                versions: record.older_versions,
+                bytes: record.older_bytes,
+                delete_markers: record.delete_markers,
+            },
             id: BucketId(record.id),
             name: record.name,
             chunk_size: record.chunk_size,
@@ -60,7 +75,7 @@ impl Bucket {
             objects: record.objects,
             bytes: record.bytes,
             quota: Quota { bytes: record.quota_bytes, objects: record.quota_objects },
-        }
+        })
     }
 }
 
@@ -113,6 +128,8 @@ impl State {
             objects: 0,
             bytes: 0,
             quota: Quota { bytes: create.quota_bytes, objects: create.quota_objects },
+            versioning: Versioning::parse(create.versioning).ok_or(UNKNOWN_VERSIONING)?,
+            older: OlderSums::default(),
         };
         self.counters.bucket += 1;
         let record = bucket.record();
@@ -134,6 +151,9 @@ impl State {
         let bucket = self.bucket(&delete.name).ok_or(BUCKET_NOT_FOUND)?;
         if bucket.objects > 0 {
             return Err(Reject::new(Reason::BucketNotEmpty, "the bucket holds objects"));
+        }
+        if bucket.older != OlderSums::default() {
+            return Err(Reject::new(Reason::BucketNotEmpty, "the bucket holds older versions of objects"));
         }
         let id = bucket.id;
         self.abort_uploads(context, |upload| upload.bucket == id);

@@ -103,24 +103,61 @@ impl Chunk {
     }
 }
 
+/// A version of a key of the chunk's bucket: what it holds, or an older one.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct VersionName {
+    /// The key.
+    pub key: Arc<str>,
+    /// The version's number.
+    pub version: u64,
+}
+
+/// The number of a version in seven bytes: with it, an owner takes no more memory than with its key alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VersionNumber([u8; 7]);
+
+/// The most that a version's number can be. A restore makes numbers jump by less than the 65,536th part of it.
+pub(super) const VERSION_MAX: u64 = (1 << 56) - 1;
+
+impl VersionNumber {
+    pub(super) fn new(version: u64) -> Self {
+        assert!(version <= VERSION_MAX, "no log is as long");
+        let [_, bytes @ ..] = version.to_be_bytes();
+        Self(bytes)
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}
+
 /// Who keeps a chunk from being removed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Owner {
-    /// The object with this key, in the chunk's bucket.
-    Object(Arc<str>),
-    /// The objects with these keys, at least two, in the chunk's bucket: copies of each other.
-    Objects(Box<BTreeSet<Arc<str>>>),
+    /// This version of the key, in the chunk's bucket.
+    Version(VersionNumber, Arc<str>),
+    /// These versions, at least two, in the chunk's bucket: copies of each other.
+    Versions(Box<BTreeSet<VersionName>>),
     /// An open upload.
     Upload(u64),
 }
 
+// There is one for every chunk.
+const _: () = assert!(size_of::<Owner>() == 24);
+
 impl Owner {
-    /// The first key of those whose objects have the chunk. None if it is an upload's.
+    fn version(name: VersionName) -> Self {
+        Self::Version(VersionNumber::new(name.version), name.key)
+    }
+
+    /// The first of the versions that have the chunk. None if it is an upload's.
     #[must_use]
-    pub fn first_key(&self) -> Option<&Arc<str>> {
+    pub fn first(&self) -> Option<VersionName> {
         match self {
-            Self::Object(key) => Some(key),
-            Self::Objects(keys) => keys.first(),
+            Self::Version(version, key) => Some(VersionName { key: Arc::clone(key), version: version.get() }),
+            Self::Versions(names) => names.first().cloned(),
             Self::Upload(_) => None,
         }
     }
@@ -138,47 +175,49 @@ impl ChunkOwners {
         self.owners.insert(chunk, Owner::Upload(upload));
     }
 
-    /// The object with this key has the chunk, perhaps besides others. Gives whether it is the first one.
-    pub(super) fn add_object(&mut self, chunk: ChunkId, key: &Arc<str>) -> bool {
+    /// The version has the chunk, perhaps besides others. Gives whether it is the first one.
+    pub(super) fn add_version(&mut self, chunk: ChunkId, key: &Arc<str>, version: u64) -> bool {
+        let name = VersionName { key: Arc::clone(key), version };
         let mut entry = match self.owners.entry(chunk) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Owner::Object(Arc::clone(key)));
+                vacant.insert(Owner::version(name));
                 return true;
             }
             Entry::Occupied(entry) => entry,
         };
         match entry.get_mut() {
             owner @ Owner::Upload(_) => {
-                *owner = Owner::Object(Arc::clone(key));
+                *owner = Owner::version(name);
                 return true;
             }
-            Owner::Object(other) if other == key => {}
-            owner @ Owner::Object(_) => {
-                let keys = owner.first_key().into_iter().chain([key]).cloned().collect();
-                *owner = Owner::Objects(Box::new(keys));
+            owner @ Owner::Version(..) => {
+                let names: BTreeSet<VersionName> = owner.first().into_iter().chain([name]).collect();
+                if names.len() > 1 {
+                    *owner = Owner::Versions(Box::new(names));
+                }
             }
-            Owner::Objects(keys) => {
-                keys.insert(Arc::clone(key));
+            Owner::Versions(names) => {
+                names.insert(name);
             }
         }
         false
     }
 
-    /// The object with this key has the chunk no more. Gives whether it was the last one.
-    pub(super) fn drop_object(&mut self, chunk: ChunkId, key: &str) -> bool {
+    /// The version has the chunk no more. Gives whether it was the last one.
+    pub(super) fn drop_version(&mut self, chunk: ChunkId, key: &Arc<str>, version: u64) -> bool {
         let Entry::Occupied(mut entry) = self.owners.entry(chunk) else { return false };
         match entry.get_mut() {
-            Owner::Object(own) if &**own == key => {
+            Owner::Version(own, own_key) if own.get() == version && own_key == key => {
                 entry.remove();
                 return true;
             }
-            Owner::Objects(keys) => {
-                keys.remove(key);
-                if let (1, Some(last)) = (keys.len(), keys.first()) {
-                    *entry.get_mut() = Owner::Object(Arc::clone(last));
+            Owner::Versions(names) => {
+                names.remove(&VersionName { key: Arc::clone(key), version });
+                if let (1, Some(last)) = (names.len(), names.first()) {
+                    *entry.get_mut() = Owner::version(last.clone());
                 }
             }
-            Owner::Object(_) | Owner::Upload(_) => {}
+            Owner::Version(..) | Owner::Upload(_) => {}
         }
         false
     }
@@ -213,24 +252,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunk_is_let_go_by_the_last_of_its_objects() {
+    fn chunk_is_let_go_by_the_last_of_its_versions() {
         let chunk = ChunkId(7);
-        let keys: [Arc<str>; 3] = ["c", "a", "b"].map(Arc::from);
+        let [a, b]: [Arc<str>; 2] = ["a", "b"].map(Arc::from);
         let mut owners = ChunkOwners::default();
         owners.set_upload(chunk, 1);
-        assert!(owners.add_object(chunk, &keys[0]));
-        assert!(!owners.add_object(chunk, &keys[0]), "once more changes nothing");
-        assert!(!owners.add_object(chunk, &keys[1]) && !owners.add_object(chunk, &keys[2]));
-        assert_eq!(owners.of(chunk).and_then(Owner::first_key), Some(&keys[1]));
-        assert!(!owners.drop_object(chunk, "x"), "it was not an owner");
-        assert!(!owners.drop_object(chunk, "a") && !owners.drop_object(chunk, "c"));
+        assert!(owners.add_version(chunk, &b, 9));
+        assert!(!owners.add_version(chunk, &b, 9), "once more changes nothing");
+        assert!(!owners.add_version(chunk, &b, 3) && !owners.add_version(chunk, &a, VERSION_MAX));
+        let first = VersionName { key: Arc::clone(&a), version: VERSION_MAX };
+        assert_eq!(owners.of(chunk).and_then(Owner::first), Some(first));
+        assert!(!owners.drop_version(chunk, &a, 3), "it was not an owner");
+        assert!(!owners.drop_version(chunk, &a, VERSION_MAX) && !owners.drop_version(chunk, &b, 9));
         assert_eq!(
             owners.of(chunk),
-            Some(&Owner::Object(Arc::from("b"))),
+            Some(&Owner::Version(VersionNumber::new(3), Arc::clone(&b))),
             "alone it is kept as if there had been no other"
         );
-        assert!(!owners.drop_object(chunk, "a"));
-        assert!(owners.drop_object(chunk, "b"));
+        assert!(!owners.drop_version(chunk, &b, 9));
+        assert!(owners.drop_version(chunk, &b, 3));
         assert_eq!(owners, ChunkOwners::default());
     }
 

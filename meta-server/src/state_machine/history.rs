@@ -5,6 +5,7 @@
 //! said of a past moment is what a listing then would have said; if that is forgotten, nothing is said.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     fmt,
     ops::Bound::{Excluded, Included, Unbounded},
@@ -13,7 +14,7 @@ use std::{
 
 use xdpfs_wire::BucketId;
 
-use super::{Bucket, Object, ObjectName};
+use super::{Bucket, DeleteMarker, Object, ObjectName, versions::Older};
 
 /// About as many bytes as all of it takes.
 const BYTES_MAX: usize = 64 << 20;
@@ -31,8 +32,32 @@ pub struct Past {
     pub durable_replicas: u32,
 }
 
+/// A version that is gone.
+#[derive(Clone, Debug)]
+pub(super) enum PastVersion {
+    /// It was a delete marker.
+    DeleteMarker(DeleteMarker),
+    /// It was an object.
+    Object(Past),
+}
+
 /// A key and the entry that changed it.
 type Place = (BucketId, Arc<str>, u64);
+/// A key and its version; the newest comes first.
+type VersionPlace = (BucketId, Arc<str>, Reverse<u64>);
+
+#[derive(Clone)]
+struct Removed {
+    /// By this entry.
+    index: u64,
+    version: PastVersion,
+}
+
+#[derive(Clone)]
+enum Noted {
+    Change(Place),
+    Removal(VersionPlace),
+}
 
 /// The changes of late.
 #[derive(Clone)]
@@ -43,8 +68,10 @@ pub(super) struct History {
     since: Option<u64>,
     /// What each change took the place of; none if the key held nothing.
     before: BTreeMap<Place, Option<Box<Past>>>,
-    /// The same, oldest first, with its time.
-    order: VecDeque<(u64, Place)>,
+    /// Versions that are gone, of buckets whose versioning is or was on. In others, changes tell it all.
+    removed: BTreeMap<VersionPlace, Box<Removed>>,
+    /// All of these by time and entry, oldest first.
+    order: VecDeque<(u64, u64, Noted)>,
     /// The newest change of a bucket that was forgotten.
     forgotten: BTreeMap<BucketId, u64>,
     bytes: usize,
@@ -58,6 +85,7 @@ impl Default for History {
             index: 0,
             since: Some(0),
             before: BTreeMap::new(),
+            removed: BTreeMap::new(),
             order: VecDeque::new(),
             forgotten: BTreeMap::new(),
             bytes: 0,
@@ -81,33 +109,55 @@ impl History {
     pub(super) fn begin(&mut self, index: u64, time_ms: u64) {
         self.since.get_or_insert(index.saturating_sub(1));
         self.index = self.index.max(index);
-        while self.order.front().is_some_and(|(then_ms, _)| then_ms.saturating_add(AGE_MS_MAX) < time_ms) {
+        while self.order.front().is_some_and(|(then_ms, ..)| then_ms.saturating_add(AGE_MS_MAX) < time_ms) {
             self.forget_oldest();
         }
     }
 
     /// The entry that is being applied has changed the key, which held `held`.
     pub(super) fn note(&mut self, time_ms: u64, name: &ObjectName, bucket: &Bucket, held: Option<&Object>) {
-        let past = held.map(|held| {
-            let durable_replicas = held.durable_replicas(bucket.replicas);
-            Box::new(Past { object: held.head(), durable_replicas })
-        });
+        let past = held.map(|held| Box::new(Past::of(held, bucket)));
         let place = (name.0, Arc::clone(&name.1), self.index);
-        self.bytes += cost(&place, past.as_deref());
+        self.bytes += cost(&place.1, past.as_deref());
         self.before.insert(place.clone(), past);
-        self.order.push_back((time_ms, place));
+        self.remember(time_ms, Noted::Change(place));
+    }
+
+    /// The entry that is being applied has removed a version of the key.
+    pub(super) fn note_removed(&mut self, time_ms: u64, name: &ObjectName, bucket: &Bucket, gone: &Older) {
+        let version = match gone {
+            Older::Object(object) => PastVersion::Object(Past::of(object, bucket)),
+            Older::DeleteMarker(marker) => PastVersion::DeleteMarker(*marker),
+        };
+        let place = (name.0, Arc::clone(&name.1), Reverse(gone.version()));
+        self.bytes += cost(&place.1, version.past());
+        self.removed.insert(place.clone(), Box::new(Removed { index: self.index, version }));
+        self.remember(time_ms, Noted::Removal(place));
+    }
+
+    fn remember(&mut self, time_ms: u64, noted: Noted) {
+        self.order.push_back((time_ms, self.index, noted));
         while self.bytes > self.bytes_max {
             self.forget_oldest();
         }
     }
 
     fn forget_oldest(&mut self) {
-        let Some((_, place)) = self.order.pop_front() else { return };
+        let Some((_, index, noted)) = self.order.pop_front() else { return };
         // Those of a bucket that is gone went with it.
-        let Some(past) = self.before.remove(&place) else { return };
-        self.bytes = self.bytes.saturating_sub(cost(&place, past.as_deref()));
-        let newest = self.forgotten.entry(place.0).or_default();
-        *newest = (*newest).max(place.2);
+        let (bucket, cost) = match noted {
+            Noted::Change(place) => {
+                let Some(past) = self.before.remove(&place) else { return };
+                (place.0, cost(&place.1, past.as_deref()))
+            }
+            Noted::Removal(place) => {
+                let Some(removed) = self.removed.remove(&place) else { return };
+                (place.0, cost(&place.1, removed.version.past()))
+            }
+        };
+        self.bytes = self.bytes.saturating_sub(cost);
+        let newest = self.forgotten.entry(bucket).or_default();
+        *newest = (*newest).max(index);
     }
 
     /// The bucket is gone.
@@ -119,7 +169,17 @@ impl History {
             }
             let place = place.clone();
             let past = self.before.remove(&place).flatten();
-            self.bytes = self.bytes.saturating_sub(cost(&place, past.as_deref()));
+            self.bytes = self.bytes.saturating_sub(cost(&place.1, past.as_deref()));
+        }
+        let start = (bucket, Arc::from(""), Reverse(u64::MAX));
+        while let Some((place, _)) = self.removed.range(start.clone()..).next() {
+            if place.0 != bucket {
+                break;
+            }
+            let place = place.clone();
+            let removed = self.removed.remove(&place);
+            let past = removed.as_deref().and_then(|removed| removed.version.past());
+            self.bytes = self.bytes.saturating_sub(cost(&place.1, past));
         }
         self.forgotten.remove(&bucket);
     }
@@ -139,7 +199,7 @@ impl History {
         at: u64,
     ) -> Option<(&Arc<str>, Option<Option<&Past>>)> {
         // Mostly nothing has changed at all.
-        self.order.back().filter(|(_, (_, _, index))| *index > at)?;
+        self.order.back().filter(|(_, index, _)| *index > at)?;
         let from = match from {
             Included(key) => Included((bucket, Arc::clone(key), 0)),
             Excluded(key) => Excluded((bucket, Arc::clone(key), u64::MAX)),
@@ -153,6 +213,50 @@ impl History {
         let change =
             self.before.range(later).next().filter(|(place, _)| place.0 == bucket && place.1 == first.1);
         Some((&first.1, change.map(|(_, past)| past.as_deref())))
+    }
+
+    /// The first key from `from` on of which a version is noted here as gone.
+    pub(super) fn first_removed(
+        &self,
+        bucket: BucketId,
+        from: &std::ops::Bound<Arc<str>>,
+    ) -> Option<&Arc<str>> {
+        let from = match from {
+            Included(key) => Included((bucket, Arc::clone(key), Reverse(u64::MAX))),
+            Excluded(key) => Excluded((bucket, Arc::clone(key), Reverse(0))),
+            Unbounded => Included((bucket, Arc::from(""), Reverse(u64::MAX))),
+        };
+        let ((found, key, _), _) = self.removed.range((from, Unbounded)).next()?;
+        (*found == bucket).then_some(key)
+    }
+
+    /// Versions of the key that were there after the entry `at` and have gone since, older than `below`, the newest first.
+    pub(super) fn removed_since(
+        &self,
+        at: u64,
+        name: &ObjectName,
+        below: u64,
+    ) -> impl Iterator<Item = &PastVersion> {
+        let place = |version| (name.0, Arc::clone(&name.1), Reverse(version));
+        let range = (Excluded(place(below)), Included(place(0)));
+        let gone = self.removed.range(range);
+        gone.filter(move |((.., Reverse(version)), removed)| *version <= at && removed.index > at)
+            .map(|(_, removed)| &removed.version)
+    }
+}
+
+impl Past {
+    fn of(object: &Object, bucket: &Bucket) -> Self {
+        Self { durable_replicas: object.durable_replicas(bucket.replicas), object: object.head() }
+    }
+}
+
+impl PastVersion {
+    const fn past(&self) -> Option<&Past> {
+        match self {
+            Self::Object(past) => Some(past),
+            Self::DeleteMarker(_) => None,
+        }
     }
 }
 
@@ -173,12 +277,12 @@ impl fmt::Debug for History {
     }
 }
 
-fn cost(place: &Place, past: Option<&Past>) -> usize {
+fn cost(key: &str, past: Option<&Past>) -> usize {
     let texts = past.map_or(0, |past| {
         let words = past.object.user_metadata.iter().map(|(key, value)| 64 + key.len() + value.len());
         past.object.content_type.len() + words.sum::<usize>()
     });
-    CHANGE_BYTES + place.1.len() + texts
+    CHANGE_BYTES + key.len() + texts
 }
 
 #[cfg(test)]
@@ -186,7 +290,7 @@ mod tests {
     use super::*;
 
     fn bucket(id: u32) -> Bucket {
-        Bucket::from_record(xdpfs_proto::state::v1::Bucket { id, replicas: 3, ..Default::default() })
+        Bucket::from_record(xdpfs_proto::state::v1::Bucket { id, replicas: 3, ..Default::default() }).unwrap()
     }
 
     fn change(history: &mut History, index: u64, time_ms: u64, id: u32, key: &str) {

@@ -19,6 +19,8 @@ pub enum Start {
     AfterKey(String),
     /// Behind every key that begins with this.
     AfterPrefix(String),
+    /// Of a listing of versions: with those of this key that are older than this one.
+    BelowVersion(String, u64),
 }
 
 /// What to list.
@@ -127,11 +129,7 @@ impl State {
 
     /// The first key that holds something now, or is known to have held something of late.
     fn step(&self, bucket: &Bucket, from: Bound<String>, at: u64) -> Option<Step<'_>> {
-        let from = match from {
-            Included(key) => Included(Arc::from(key)),
-            Excluded(key) => Excluded(Arc::from(key)),
-            Unbounded => Included(Arc::from("")),
-        };
+        let from = shared(from);
         let noted = self.history.first_noted(bucket.id, &from, at);
         let held = self.first_object(bucket.id, from);
         match (held, noted) {
@@ -147,7 +145,7 @@ impl State {
         }
     }
 
-    fn first_object(&self, bucket: BucketId, from: Bound<Arc<str>>) -> Option<(&str, &Object)> {
+    pub(super) fn first_object(&self, bucket: BucketId, from: Bound<Arc<str>>) -> Option<(&str, &Object)> {
         let from = match from {
             Included(key) => Included((bucket, key)),
             Excluded(key) => Excluded((bucket, key)),
@@ -158,11 +156,21 @@ impl State {
     }
 }
 
+/// The same bound as maps of keys take it.
+pub(super) fn shared(from: Bound<String>) -> Bound<Arc<str>> {
+    match from {
+        Included(key) => Included(Arc::from(key)),
+        Excluded(key) => Excluded(Arc::from(key)),
+        Unbounded => Included(Arc::from("")),
+    }
+}
+
 /// The later one of the prefix and the asked-for start.
-fn first_key(listing: Listing<'_>) -> Option<Bound<String>> {
+pub(super) fn first_key(listing: Listing<'_>) -> Option<Bound<String>> {
     let start = match listing.start {
         None => Included(String::new()),
         Some(Start::AfterKey(key)) => Excluded(key.clone()),
+        Some(Start::BelowVersion(key, _)) => Included(key.clone()),
         Some(Start::AfterPrefix(prefix)) => Included(successor(prefix)?),
     };
     match &start {
@@ -171,7 +179,7 @@ fn first_key(listing: Listing<'_>) -> Option<Bound<String>> {
     }
 }
 
-fn group_len(rest: &str, delimiter: &str) -> Option<usize> {
+pub(super) fn group_len(rest: &str, delimiter: &str) -> Option<usize> {
     if delimiter.is_empty() {
         return None;
     }
@@ -179,7 +187,7 @@ fn group_len(rest: &str, delimiter: &str) -> Option<usize> {
 }
 
 /// The least text above every text that begins with `prefix`. None if there is none.
-fn successor(prefix: &str) -> Option<String> {
+pub(super) fn successor(prefix: &str) -> Option<String> {
     let mut text = prefix.to_owned();
     while let Some(last) = text.pop() {
         // Stepping a range of characters jumps over the surrogates.
@@ -207,6 +215,7 @@ mod tests {
                 create_time_ms: 0,
                 content_type: String::new(),
                 user_metadata: Default::default(),
+                kept: false,
                 chunks: Box::default(),
             };
             state.objects.insert((BucketId(2), Arc::from(*key)), object.clone());
@@ -230,7 +239,7 @@ mod tests {
     }
 
     fn bucket() -> Bucket {
-        Bucket::from_record(xdpfs_proto::state::v1::Bucket { id: 2, ..Default::default() })
+        Bucket::from_record(xdpfs_proto::state::v1::Bucket { id: 2, ..Default::default() }).unwrap()
     }
 
     #[test]

@@ -15,7 +15,9 @@ use xdpfs_proto::state::v1::{
 };
 use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
 
-use super::{Etag, Owner, Reason, State, chunk_id_bytes, parse_chunk_id};
+use super::{
+    Etag, Owner, Reason, State, VersionEntry, VersionName, VersionNumber, chunk_id_bytes, parse_chunk_id,
+};
 
 const BUCKETS: [&str; 3] = ["one", "two", "three"];
 const KEYS: [&str; 3] = ["a", "b/c", "d"];
@@ -29,7 +31,7 @@ struct Model {
     time_ms: u64,
     buckets: BTreeMap<String, pb::Bucket>,
     bucket_ids: BTreeSet<u32>,
-    objects: BTreeMap<(String, String), ModelObject>,
+    stacks: Stacks,
     uploads: BTreeMap<u64, ModelUpload>,
     upload_ids: BTreeSet<u64>,
     nodes: BTreeMap<u32, ModelNode>,
@@ -67,8 +69,126 @@ impl ModelKey {
 #[derive(Clone, Debug)]
 struct ModelObject {
     version: u64,
+    kept: bool,
     crc32c: u32,
     chunks: Vec<(ChunkId, u32, BTreeSet<u32>)>,
+}
+
+/// What lies under a key.
+#[derive(Clone, Debug)]
+enum ModelVersion {
+    Object(ModelObject),
+    Marker { version: u64, kept: bool },
+}
+
+/// The versions of each key, the oldest first. If the last one is an object, the key holds it.
+#[derive(Clone, Debug, Default)]
+struct Stacks(BTreeMap<(String, String), Vec<ModelVersion>>);
+
+/// What a command would do to a key.
+enum ModelChange {
+    Put { key: String, size: u64 },
+    Delete { key: String },
+    DeleteVersion { key: String, version: u64 },
+}
+
+impl ModelChange {
+    fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } | Self::DeleteVersion { key, .. } => key,
+        }
+    }
+}
+
+impl ModelVersion {
+    fn object(&self) -> Option<&ModelObject> {
+        match self {
+            Self::Object(object) => Some(object),
+            Self::Marker { .. } => None,
+        }
+    }
+
+    fn version(&self) -> u64 {
+        match self {
+            Self::Object(object) => object.version,
+            Self::Marker { version, .. } => *version,
+        }
+    }
+
+    fn kept(&self) -> bool {
+        match self {
+            Self::Object(object) => object.kept,
+            Self::Marker { kept, .. } => *kept,
+        }
+    }
+}
+
+impl Stacks {
+    fn held(&self, bucket: &str, key: &str) -> Option<&ModelObject> {
+        self.of(bucket, key).last()?.object()
+    }
+
+    fn of(&self, bucket: &str, key: &str) -> &[ModelVersion] {
+        self.0.get(&(bucket.to_owned(), key.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    fn version(&self, bucket: &str, key: &str, version: u64) -> Option<&ModelVersion> {
+        self.of(bucket, key).iter().find(|own| own.version() == version)
+    }
+
+    /// All objects of the bucket, also older ones.
+    fn objects<'a>(&'a self, bucket: &'a str) -> impl Iterator<Item = (&'a str, &'a ModelObject)> {
+        let own = self.0.iter().filter(move |((own, _), _)| own == bucket);
+        own.flat_map(|((_, key), stack)| stack.iter().map(move |version| (key.as_str(), version)))
+            .filter_map(|(key, version)| Some((key, version.object()?)))
+    }
+
+    fn all_objects(&self) -> impl Iterator<Item = &ModelObject> {
+        self.0.values().flatten().filter_map(ModelVersion::object)
+    }
+
+    /// Objects, and their bytes.
+    fn usage(&self, bucket: &str) -> (u64, u64) {
+        self.objects(bucket).fold((0, 0), |(count, bytes), (_, object)| (count + 1, bytes + object.size()))
+    }
+
+    /// The topmost version goes, unless it was kept once or is kept by a bucket whose versioning is on.
+    fn lift(stack: &mut Vec<ModelVersion>, is_on: bool) {
+        if !is_on {
+            stack.pop_if(|top| !top.kept());
+        }
+    }
+
+    fn put(&mut self, bucket: &str, key: &str, is_on: bool, object: ModelObject) {
+        let stack = self.0.entry((bucket.to_owned(), key.to_owned())).or_default();
+        Self::lift(stack, is_on);
+        stack.push(ModelVersion::Object(ModelObject { kept: is_on, ..object }));
+    }
+
+    /// Gives the version of the delete marker that hides what is beneath.
+    fn delete(&mut self, bucket: &str, key: &str, is_on: bool, index: u64) -> Option<u64> {
+        let stack = self.0.get_mut(&(bucket.to_owned(), key.to_owned())).unwrap();
+        Self::lift(stack, is_on);
+        let hides = stack.last().is_some_and(|top| top.object().is_some());
+        if hides {
+            stack.push(ModelVersion::Marker { version: index, kept: is_on });
+        }
+        self.0.retain(|_, stack| !stack.is_empty());
+        hides.then_some(index)
+    }
+
+    fn delete_version(&mut self, bucket: &str, key: &str, version: u64) -> ModelVersion {
+        let stack = self.0.get_mut(&(bucket.to_owned(), key.to_owned())).unwrap();
+        let at = stack.iter().position(|own| own.version() == version).unwrap();
+        let gone = stack.remove(at);
+        let is_marker = |at: usize| stack.get(at).is_some_and(|version| version.object().is_none());
+        // No delete marker lies on another one, or on nothing.
+        if is_marker(at) && (at == 0 || is_marker(at - 1)) {
+            stack.remove(at);
+        }
+        self.0.retain(|_, stack| !stack.is_empty());
+        gone
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -207,23 +327,28 @@ impl Model {
             Kind::CreateBucket(create) if self.buckets.contains_key(&create.name) => {
                 Err(Reason::BucketExists)
             }
+            Kind::CreateBucket(create) if create.versioning > 2 => Err(Reason::InvalidArgument),
             Kind::DeleteBucket(delete) => {
                 self.buckets.get(&delete.name).ok_or(Reason::BucketNotFound)?;
-                let holds = self.objects.keys().any(|(bucket, _)| *bucket == delete.name);
+                let holds = self.stacks.0.keys().any(|(bucket, _)| *bucket == delete.name);
                 if holds { Err(Reason::BucketNotEmpty) } else { Ok(()) }
             }
             Kind::BeginPut(begin) => {
                 self.buckets.get(&begin.bucket).ok_or(Reason::BucketNotFound)?;
                 self.check(&begin.bucket, &begin.key, begin.precondition.as_ref())?;
-                let is_new = !self.objects.contains_key(&(begin.bucket.clone(), begin.key.clone()));
-                let least = u64::from(!begin.placements.is_empty());
-                if is_new && !begin.for_batch {
-                    self.judge_quota(&begin.bucket, &[(begin.key.clone(), Some(least))])?;
-                }
-                Ok(())
+                let size = u64::from(!begin.placements.is_empty());
+                let change = [ModelChange::Put { key: begin.key.clone(), size }];
+                let displaces = self.after(&begin.bucket, &change).usage(&begin.bucket).0
+                    == self.stacks.usage(&begin.bucket).0;
+                if displaces || begin.for_batch { Ok(()) } else { self.judge_quota(&begin.bucket, &change) }
             }
             Kind::UpdateBucket(update) => {
-                self.buckets.get(&update.name).map(|_| ()).ok_or(Reason::BucketNotFound)
+                let bucket = self.buckets.get(&update.name).ok_or(Reason::BucketNotFound)?;
+                match update.versioning {
+                    Some(3..) => Err(Reason::InvalidArgument),
+                    Some(0) if bucket.versioning != 0 => Err(Reason::InvalidArgument),
+                    _ => Ok(()),
+                }
             }
             Kind::ExtendPut(extend) => self.upload(extend.upload_id).map(|_| ()),
             Kind::AbortPut(abort) => self.upload(abort.upload_id).map(|_| ()),
@@ -231,13 +356,16 @@ impl Model {
                 let upload = self.upload(commit.upload_id)?;
                 self.check(&upload.bucket, &upload.key, commit.precondition.as_ref())?;
                 self.judge_chunks(upload, &commit.chunks)?;
-                self.judge_quota(&upload.bucket, &[(upload.key.clone(), Some(size_of(&commit.chunks)))])
+                let change = ModelChange::Put { key: upload.key.clone(), size: size_of(&commit.chunks) };
+                self.judge_quota(&upload.bucket, &[change])
             }
             Kind::DeleteObject(delete) => {
                 self.buckets.get(&delete.bucket).ok_or(Reason::BucketNotFound)?;
-                let name = (delete.bucket.clone(), delete.key.clone());
-                self.objects.get(&name).ok_or(Reason::ObjectNotFound)?;
-                self.check(&delete.bucket, &delete.key, delete.precondition.as_ref())
+                if delete.version == 0 {
+                    self.stacks.held(&delete.bucket, &delete.key).ok_or(Reason::ObjectNotFound)?;
+                }
+                self.check(&delete.bucket, &delete.key, delete.precondition.as_ref())?;
+                self.judge_version(&delete.bucket, &delete.key, delete.version)
             }
             Kind::LabelNode(label) => {
                 let node = self.nodes.get(&label.node_id).ok_or(Reason::NodeUnknown)?;
@@ -258,11 +386,11 @@ impl Model {
                 if batch.operations.is_empty() {
                     return Err(Reason::InvalidArgument);
                 }
-                let mut changes: Vec<(String, Option<u64>)> = Vec::new();
+                let mut changes: Vec<ModelChange> = Vec::new();
                 for operation in &batch.operations {
                     let change = self.judge_operation(&batch.bucket, operation.kind.as_ref().unwrap())?;
                     let Some(change) = change else { continue };
-                    if changes.iter().any(|(key, _)| *key == change.0) {
+                    if changes.iter().any(|other| other.key() == change.key()) {
                         return Err(Reason::InvalidArgument);
                     }
                     changes.push(change);
@@ -273,34 +401,56 @@ impl Model {
         }
     }
 
-    /// Whether the bucket would be within its quota, or no further from it, if the keys held objects of these sizes.
-    fn judge_quota(&self, bucket: &str, changes: &[(String, Option<u64>)]) -> Result<(), Reason> {
-        let own = self.objects.iter().filter(|((own, _), _)| own == bucket);
-        let before: BTreeMap<&str, u64> =
-            own.map(|((_, key), object)| (key.as_str(), object.size())).collect();
-        let mut after = before.clone();
-        for (key, size) in changes {
-            match size {
-                Some(size) => after.insert(key, *size),
-                None => after.remove(key.as_str()),
-            };
-        }
-        let bytes = |held: &BTreeMap<&str, u64>| held.values().sum::<u64>();
+    /// Whether the bucket would be within its quota, or no further from it, after these changes.
+    fn judge_quota(&self, bucket: &str, changes: &[ModelChange]) -> Result<(), Reason> {
+        let (before, after) = (self.stacks.usage(bucket), self.after(bucket, changes).usage(bucket));
         let is_worse = |before: u64, after: u64, quota: u64| quota > 0 && after > quota && after > before;
         let quota = &self.buckets[bucket];
-        let exceeds = is_worse(before.len() as u64, after.len() as u64, quota.quota_objects)
-            || is_worse(bytes(&before), bytes(&after), quota.quota_bytes);
+        let exceeds = is_worse(before.0, after.0, quota.quota_objects)
+            || is_worse(before.1, after.1, quota.quota_bytes);
         if exceeds { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
 
-    /// Gives the key that the operation would change, and the size of what it would hold.
-    fn judge_operation(
-        &self,
-        bucket: &str,
-        operation: &Operation,
-    ) -> Result<Option<(String, Option<u64>)>, Reason> {
-        let object =
-            |key: &str| self.objects.get(&(bucket.to_owned(), key.to_owned())).ok_or(Reason::ObjectNotFound);
+    /// What there would be after these changes, as far as quotas go.
+    fn after(&self, bucket: &str, changes: &[ModelChange]) -> Stacks {
+        let (mut stacks, is_on) = (self.stacks.clone(), self.is_on(bucket));
+        for change in changes {
+            match change {
+                ModelChange::Put { key, size } => {
+                    let chunks = vec![(ChunkId(0), *size as u32, BTreeSet::new())];
+                    let object = ModelObject { version: u64::MAX, kept: false, crc32c: 0, chunks };
+                    stacks.put(bucket, key, is_on, object);
+                }
+                ModelChange::Delete { key } => {
+                    stacks.delete(bucket, key, is_on, u64::MAX);
+                }
+                ModelChange::DeleteVersion { key, version } => {
+                    stacks.delete_version(bucket, key, *version);
+                }
+            }
+        }
+        stacks
+    }
+
+    fn is_on(&self, bucket: &str) -> bool {
+        self.buckets[bucket].versioning == pb::Versioning::On as i32
+    }
+
+    /// Zero is whatever the key holds.
+    fn judge_version(&self, bucket: &str, key: &str, version: u64) -> Result<(), Reason> {
+        let is_there = version == 0 || self.stacks.version(bucket, key, version).is_some();
+        if is_there { Ok(()) } else { Err(Reason::ObjectNotFound) }
+    }
+
+    fn source(&self, bucket: &str, copy: &pb::BatchCopy) -> Option<&ModelObject> {
+        match copy.source_version {
+            0 => self.stacks.held(bucket, &copy.source),
+            version => self.stacks.version(bucket, &copy.source, version)?.object(),
+        }
+    }
+
+    /// Gives what the operation would do to a key.
+    fn judge_operation(&self, bucket: &str, operation: &Operation) -> Result<Option<ModelChange>, Reason> {
         match operation {
             Operation::Commit(commit) => {
                 let upload = self.upload(commit.upload_id)?;
@@ -309,18 +459,23 @@ impl Model {
                 }
                 self.check(bucket, &upload.key, commit.precondition.as_ref())?;
                 self.judge_chunks(upload, &commit.chunks)?;
-                Ok(Some((upload.key.clone(), Some(size_of(&commit.chunks)))))
+                Ok(Some(ModelChange::Put { key: upload.key.clone(), size: size_of(&commit.chunks) }))
             }
             Operation::Copy(copy) => {
-                let size = object(&copy.source)?.size();
-                self.check(bucket, &copy.source, copy.source_precondition.as_ref())?;
+                let source = self.source(bucket, copy).ok_or(Reason::ObjectNotFound)?;
+                check_held(Some(source.etag()), copy.source_precondition.as_ref())?;
                 self.check(bucket, &copy.key, copy.precondition.as_ref())?;
-                Ok(Some((copy.key.clone(), Some(size))))
+                Ok(Some(ModelChange::Put { key: copy.key.clone(), size: source.size() }))
             }
             Operation::Delete(delete) => {
-                self.check(bucket, &delete.key, delete.precondition.as_ref())?;
-                object(&delete.key)?;
-                Ok(Some((delete.key.clone(), None)))
+                let key = delete.key.clone();
+                self.check(bucket, &key, delete.precondition.as_ref())?;
+                self.judge_version(bucket, &key, delete.version)?;
+                if delete.version != 0 {
+                    return Ok(Some(ModelChange::DeleteVersion { key, version: delete.version }));
+                }
+                self.stacks.held(bucket, &key).ok_or(Reason::ObjectNotFound)?;
+                Ok(Some(ModelChange::Delete { key }))
             }
             Operation::Check(check) => {
                 self.check(bucket, &check.key, check.precondition.as_ref())?;
@@ -334,14 +489,7 @@ impl Model {
     }
 
     fn check(&self, bucket: &str, key: &str, precondition: Option<&pb::Precondition>) -> Result<(), Reason> {
-        let held = self.objects.get(&(bucket.to_owned(), key.to_owned())).map(ModelObject::etag);
-        let holds = match precondition.and_then(|precondition| precondition.kind.clone()) {
-            None => true,
-            Some(precondition::Kind::IfMatch(etag)) => held == Some(etag),
-            Some(precondition::Kind::IfNoneMatchAny(_)) => held.is_none(),
-            Some(precondition::Kind::IfNoneMatch(etag)) => held != Some(etag),
-        };
-        if holds { Ok(()) } else { Err(Reason::PreconditionFailed) }
+        check_held(self.stacks.held(bucket, key).map(ModelObject::etag), precondition)
     }
 
     fn judge_chunks(&self, upload: &ModelUpload, chunks: &[pb::WrittenChunk]) -> Result<(), Reason> {
@@ -391,6 +539,7 @@ impl Model {
                     create_time_ms: self.time_ms,
                     quota_bytes: create.quota_bytes,
                     quota_objects: create.quota_objects,
+                    versioning: create.versioning,
                     ..Default::default()
                 };
                 assert_eq!(*bucket, expected);
@@ -400,8 +549,9 @@ impl Model {
                 let bucket = self.buckets.get_mut(&update.name).unwrap();
                 bucket.quota_bytes = update.quota_bytes.unwrap_or(bucket.quota_bytes);
                 bucket.quota_objects = update.quota_objects.unwrap_or(bucket.quota_objects);
-                let held = pb::Bucket { objects: found.objects, bytes: found.bytes, ..bucket.clone() };
-                assert_eq!(*found, held);
+                bucket.versioning = update.versioning.unwrap_or(bucket.versioning);
+                let found = (found.quota_bytes, found.quota_objects, found.versioning);
+                assert_eq!(found, (bucket.quota_bytes, bucket.quota_objects, bucket.versioning));
             }
             (Kind::DeleteBucket(delete), outcome::Kind::Done(_)) => {
                 self.end_uploads(removable_ms, |upload| upload.bucket == delete.name);
@@ -434,8 +584,17 @@ impl Model {
                 self.batch(index, removable_ms, batch, batched);
             }
             (Kind::DeleteObject(delete), outcome::Kind::Deleted(deleted)) => {
-                let object = self.set_object(removable_ms, &delete.bucket, &delete.key, None).unwrap();
-                assert_eq!((deleted.version, deleted.size), (object.version, object.size()));
+                assert!(delete.version == 0 && self.buckets[&delete.bucket].versioning == 0);
+                let removed = self.delete(index, removable_ms, &delete.bucket, (&delete.key, 0));
+                assert_eq!(removed, (deleted.version, deleted.size, false, None));
+            }
+            (Kind::DeleteObject(delete), outcome::Kind::VersionDeleted(deleted)) => {
+                let key = (delete.key.as_str(), delete.version);
+                let removed = self.delete(index, removable_ms, &delete.bucket, key);
+                assert_eq!(
+                    removed,
+                    removed_by(&deleted.object, deleted.was_delete_marker, deleted.delete_marker)
+                );
             }
             (Kind::RegisterNode(register), outcome::Kind::Registered(registered)) => {
                 self.register(register, &command.request_id, registered);
@@ -518,8 +677,33 @@ impl Model {
         let (in_debt, fewest) = self.debt_of(&bucket, &object);
         assert_eq!((committed.chunks_in_debt, committed.durable_replicas), (in_debt, fewest));
         assert_eq!(committed.bucket, bucket);
-        let old = self.set_object(removable_ms, &bucket, &key, Some(object));
-        assert!(old.is_none_or(|old| old.version < index), "versions rise");
+        let old = self.stacks.of(&bucket, &key).last();
+        assert!(old.is_none_or(|old| old.version() < index), "versions rise");
+        let (before, is_on) = (self.stacks.clone(), self.is_on(&bucket));
+        self.stacks.put(&bucket, &key, is_on, object);
+        self.release_unreferred(removable_ms, before);
+    }
+
+    /// Gives the version and the size of what was removed or hidden, whether it was a delete marker, and the one that is put.
+    fn delete(
+        &mut self,
+        index: u64,
+        removable_ms: u64,
+        bucket: &str,
+        (key, version): (&str, u64),
+    ) -> (u64, u64, bool, Option<u64>) {
+        let before = self.stacks.clone();
+        let removed = if version == 0 {
+            let held = self.stacks.held(bucket, key).unwrap().clone();
+            let marker = self.stacks.delete(bucket, key, self.is_on(bucket), index);
+            (held.version, held.size(), false, marker)
+        } else {
+            let gone = self.stacks.delete_version(bucket, key, version);
+            let size = gone.object().map(ModelObject::size);
+            (version, size.unwrap_or_default(), size.is_none(), None)
+        };
+        self.release_unreferred(removable_ms, before);
+        removed
     }
 
     /// What an upload's key will hold. What was granted and is not in it goes.
@@ -540,7 +724,7 @@ impl Model {
             chunks.push((id, chunk.length, replicas));
         }
         self.release(removable_ms, upload.chunks);
-        (upload.key, ModelObject { version: index, crc32c: commit.crc32c, chunks })
+        (upload.key, ModelObject { version: index, kept: false, crc32c: commit.crc32c, chunks })
     }
 
     fn assert_made(&self, bucket: &str, object: &ModelObject, head: &pb::Object) {
@@ -560,19 +744,32 @@ impl Model {
     /// By the state before, all at once: what every key holds is found first, and then laid down.
     fn batch(&mut self, index: u64, removable_ms: u64, batch: &pb::Batch, batched: &pb::Batched) {
         assert_eq!(batch.operations.len(), batched.results.len());
-        let before = self.objects.clone();
-        let name = |key: &str| (batch.bucket.clone(), key.to_owned());
+        let (before, is_on) = (self.stacks.clone(), self.is_on(&batch.bucket));
+        let bucket = &batch.bucket;
         for (operation, result) in batch.operations.iter().zip(&batched.results) {
             let (key, object) = match operation.kind.as_ref().unwrap() {
-                Operation::Commit(commit) => {
-                    let (key, object) = self.take_written(index, removable_ms, commit);
-                    (key, Some(object))
-                }
+                Operation::Commit(commit) => self.take_written(index, removable_ms, commit),
                 Operation::Copy(copy) => {
-                    let source = before[&name(&copy.source)].clone();
-                    (copy.key.clone(), Some(ModelObject { version: index, ..source }))
+                    let then = Self { stacks: before.clone(), ..Self::default() };
+                    let source = then.source(bucket, copy).unwrap().clone();
+                    (copy.key.clone(), ModelObject { version: index, ..source })
                 }
-                Operation::Delete(delete) => (delete.key.clone(), None),
+                Operation::Delete(delete) => {
+                    // What it lets go of is found when the whole batch is done.
+                    let mut alone = Self {
+                        stacks: self.stacks.clone(),
+                        buckets: self.buckets.clone(),
+                        ..Self::default()
+                    };
+                    let key = (delete.key.as_str(), delete.version);
+                    let removed = alone.delete(index, removable_ms, bucket, key);
+                    self.stacks = alone.stacks;
+                    assert_eq!(
+                        removed,
+                        removed_by(&result.object, result.was_delete_marker, result.delete_marker)
+                    );
+                    continue;
+                }
                 Operation::Check(_) => {
                     assert_eq!(*result, pb::BatchResult::default());
                     continue;
@@ -580,46 +777,21 @@ impl Model {
             };
             let head = result.object.as_ref().unwrap();
             assert_eq!(head.key, key);
-            match object {
-                Some(object) => {
-                    self.assert_made(&batch.bucket, &object, head);
-                    let debt = self.debt_of(&batch.bucket, &object);
-                    assert_eq!((result.chunks_in_debt, result.durable_replicas), debt);
-                    self.objects.insert(name(&key), object);
-                }
-                None => {
-                    let removed = self.objects.remove(&name(&key)).unwrap();
-                    self.assert_made(&batch.bucket, &removed, head);
-                }
-            }
+            self.assert_made(bucket, &object, head);
+            let debt = self.debt_of(bucket, &object);
+            assert_eq!((result.chunks_in_debt, result.durable_replicas), debt);
+            self.stacks.put(bucket, &key, is_on, object);
         }
         self.release_unreferred(removable_ms, before);
     }
 
-    /// Whatever the objects of before had, and no object has now.
-    fn release_unreferred(&mut self, removable_ms: u64, before: BTreeMap<(String, String), ModelObject>) {
+    /// Whatever the versions of before had, and no version has now.
+    fn release_unreferred(&mut self, removable_ms: u64, before: Stacks) {
         let referred: BTreeSet<ChunkId> =
-            self.objects.values().flat_map(|object| &object.chunks).map(|(id, ..)| *id).collect();
-        let chunks = before.into_values().flat_map(|object| object.chunks);
+            self.stacks.all_objects().flat_map(|object| &object.chunks).map(|(id, ..)| *id).collect();
+        let chunks = before.all_objects().flat_map(|object| object.chunks.clone());
         let gone = chunks.filter(|(id, ..)| !referred.contains(id)).map(|(id, _, replicas)| (id, replicas));
-        self.release(removable_ms, gone);
-    }
-
-    fn set_object(
-        &mut self,
-        removable_ms: u64,
-        bucket: &str,
-        key: &str,
-        object: Option<ModelObject>,
-    ) -> Option<ModelObject> {
-        let before = self.objects.clone();
-        let name = (bucket.to_owned(), key.to_owned());
-        let held = match object {
-            Some(object) => self.objects.insert(name, object),
-            None => self.objects.remove(&name),
-        };
-        self.release_unreferred(removable_ms, before);
-        held
+        self.release(removable_ms, gone.collect::<Vec<_>>());
     }
 
     fn end_uploads(&mut self, removable_ms: u64, ends: impl Fn(&ModelUpload) -> bool) {
@@ -666,16 +838,28 @@ impl Model {
         assert_eq!(state.buckets.len(), self.buckets.len());
         let mut debt = 0;
         for (name, bucket) in &self.buckets {
-            let own = self.objects.iter().filter(|((bucket, _), _)| bucket == name).map(|(_, object)| object);
+            let own = self.stacks.0.iter().filter(|((bucket, _), _)| bucket == name);
+            let current = own.clone().filter_map(|(_, stack)| stack.last()?.object()).map(ModelObject::size);
             let found = state.bucket(name).unwrap();
             assert_eq!(found.id, BucketId(bucket.id));
             let quota = super::Quota { bytes: bucket.quota_bytes, objects: bucket.quota_objects };
             assert_eq!(found.quota, quota);
-            assert_eq!(found.objects, own.clone().count() as u64);
-            assert_eq!(found.bytes, own.clone().map(ModelObject::size).sum::<u64>());
+            assert_eq!(found.versioning.record() as i32, bucket.versioning);
+            let held = (current.clone().count() as u64, current.sum::<u64>());
+            assert_eq!((found.objects, found.bytes), held);
+            let (all, bytes) = self.stacks.usage(name);
+            let versions = own.map(|(_, stack)| stack.len() as u64).sum::<u64>();
+            let older = super::OlderSums {
+                versions: all - held.0,
+                bytes: bytes - held.1,
+                delete_markers: versions - all,
+            };
+            assert_eq!(found.older, older);
             // Chunks that copies share are lacking once.
-            let chunks: BTreeMap<ChunkId, usize> = own
-                .flat_map(|object| &object.chunks)
+            let chunks: BTreeMap<ChunkId, usize> = self
+                .stacks
+                .objects(name)
+                .flat_map(|(_, object)| &object.chunks)
                 .map(|(id, _, replicas)| (*id, replicas.len()))
                 .collect();
             debt += chunks
@@ -704,39 +888,53 @@ impl Model {
     }
 
     fn assert_objects_equal(&self, state: &State) {
-        assert_eq!(state.object_count(), self.objects.len());
-        for ((bucket, key), object) in &self.objects {
-            let found = state.object(state.bucket(bucket).unwrap().id, key).unwrap();
-            assert_eq!(
-                (found.version, found.crc32c, found.size),
-                (object.version, object.crc32c, object.size())
-            );
-            let chunk = |chunk: &super::Chunk| {
-                (chunk.id, chunk.length, chunk.replicas.numbers().into_iter().collect::<BTreeSet<_>>())
-            };
-            assert_eq!(found.chunks.iter().map(chunk).collect::<Vec<_>>(), object.chunks);
+        let holding = self.stacks.0.values().filter(|stack| stack.last().unwrap().object().is_some());
+        assert_eq!(state.object_count(), holding.count());
+        let chunk = |chunk: &super::Chunk| {
+            (chunk.id, chunk.length, chunk.replicas.numbers().into_iter().collect::<BTreeSet<_>>())
+        };
+        for ((bucket, key), stack) in &self.stacks.0 {
+            let (id, shared) = (state.bucket(bucket).unwrap().id, Arc::from(key.as_str()));
+            let held = self.stacks.held(bucket, key).map(|object| object.version);
+            assert_eq!(state.object(id, key).map(|object| object.version), held);
+            for version in stack {
+                let found = state.version(id, &shared, version.version());
+                let Some(object) = version.object() else {
+                    assert_eq!(found, None);
+                    continue;
+                };
+                let found = found.unwrap();
+                assert_eq!(
+                    (found.version, found.kept, found.crc32c, found.size),
+                    (object.version, object.kept, object.crc32c, object.size())
+                );
+                assert_eq!(found.chunks.iter().map(chunk).collect::<Vec<_>>(), object.chunks);
+            }
         }
-        for (id, keys) in self.sharers() {
-            let keys: BTreeSet<Arc<str>> = keys.into_iter().map(Arc::from).collect();
-            let owner = match keys.len() {
-                1 => Owner::Object(keys.into_iter().next().unwrap()),
-                _ => Owner::Objects(Box::new(keys)),
+        for (id, names) in self.sharers() {
+            let first = names.first().unwrap();
+            let owner = match names.len() {
+                1 => Owner::Version(VersionNumber::new(first.version), Arc::clone(&first.key)),
+                _ => Owner::Versions(Box::new(names)),
             };
             assert_eq!(state.chunk_owner(id), Some(&owner), "{id}");
             for (node, _) in self.pending.keys().filter(|(_, chunk)| *chunk == id) {
-                let holders = self.objects.values().flat_map(|object| &object.chunks);
+                let holders = self.stacks.all_objects().flat_map(|object| &object.chunks);
                 let holds = holders.filter(|(own, ..)| *own == id).any(|(_, _, held)| held.contains(node));
                 assert!(!holds, "a replica that is referred to waits for its removal");
             }
         }
     }
 
-    /// The keys of the objects that have each chunk.
-    fn sharers(&self) -> BTreeMap<ChunkId, BTreeSet<&str>> {
-        let mut sharers: BTreeMap<ChunkId, BTreeSet<&str>> = BTreeMap::new();
-        for ((_, key), object) in &self.objects {
-            for (id, ..) in &object.chunks {
-                sharers.entry(*id).or_default().insert(key);
+    /// The versions that have each chunk.
+    fn sharers(&self) -> BTreeMap<ChunkId, BTreeSet<VersionName>> {
+        let mut sharers: BTreeMap<ChunkId, BTreeSet<VersionName>> = BTreeMap::new();
+        for ((_, key), stack) in &self.stacks.0 {
+            for object in stack.iter().filter_map(ModelVersion::object) {
+                let name = VersionName { key: Arc::from(key.as_str()), version: object.version };
+                for (id, ..) in &object.chunks {
+                    sharers.entry(*id).or_default().insert(name.clone());
+                }
             }
         }
         sharers
@@ -778,6 +976,23 @@ impl Model {
     }
 }
 
+/// What an answer says of a delete.
+fn removed_by(object: &Option<pb::Object>, was_marker: bool, marker: u64) -> (u64, u64, bool, Option<u64>) {
+    let object = object.as_ref().unwrap();
+    assert!(object.chunks.is_empty(), "an answer does not hold the chunks");
+    (object.version, object.size, was_marker, Some(marker).filter(|marker| *marker > 0))
+}
+
+fn check_held(held: Option<String>, precondition: Option<&pb::Precondition>) -> Result<(), Reason> {
+    let holds = match precondition.and_then(|precondition| precondition.kind.clone()) {
+        None => true,
+        Some(precondition::Kind::IfMatch(etag)) => held == Some(etag),
+        Some(precondition::Kind::IfNoneMatchAny(_)) => held.is_none(),
+        Some(precondition::Kind::IfNoneMatch(etag)) => held != Some(etag),
+    };
+    if holds { Ok(()) } else { Err(Reason::PreconditionFailed) }
+}
+
 fn size_of(chunks: &[pb::WrittenChunk]) -> u64 {
     chunks.iter().map(|chunk| u64::from(chunk.length)).sum()
 }
@@ -806,14 +1021,14 @@ fn sign(key: &[u8], epoch: u32, word: Word) -> u64 {
 /// What happens next. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    CreateBucket { bucket: usize, replicas: u32, min_replicas: u32 },
+    CreateBucket { bucket: usize, replicas: u32, min_replicas: u32, versioning: i32 },
     DeleteBucket { bucket: usize },
-    UpdateBucket { bucket: usize, bytes: Option<u64>, objects: Option<u64> },
+    UpdateBucket { bucket: usize, bytes: Option<u64>, objects: Option<u64>, versioning: Option<i32> },
     Begin { bucket: usize, key: usize, condition: Condition, placements: Vec<u32>, lease_ms: u64 },
     Extend { upload: usize, placements: Vec<u32>, lease_ms: u64 },
     Commit { upload: usize, condition: Condition, chunks: Vec<(usize, Fault)>, short: bool },
     Abort { upload: usize },
-    Delete { bucket: usize, key: usize, condition: Condition },
+    Delete { bucket: usize, key: usize, condition: Condition, version: Option<usize> },
     Batch { bucket: usize, parts: Vec<Part> },
     Register { uuid: usize, domain: u32 },
     RegisterLabelled { uuid: usize, host: u32 },
@@ -831,10 +1046,29 @@ enum Step {
 /// One operation of a batch.
 #[derive(Clone, Debug)]
 enum Part {
-    Commit { upload: usize, condition: Condition, chunks: Vec<(usize, Fault)>, short: bool },
-    Copy { from: usize, from_condition: Condition, to: usize, condition: Condition, rewords: bool },
-    Delete { key: usize, condition: Condition },
-    Check { key: usize, condition: Condition },
+    Commit {
+        upload: usize,
+        condition: Condition,
+        chunks: Vec<(usize, Fault)>,
+        short: bool,
+    },
+    Copy {
+        from: usize,
+        version: Option<usize>,
+        from_condition: Condition,
+        to: usize,
+        condition: Condition,
+        rewords: bool,
+    },
+    Delete {
+        key: usize,
+        condition: Condition,
+        version: Option<usize>,
+    },
+    Check {
+        key: usize,
+        condition: Condition,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -889,16 +1123,29 @@ fn any_fault() -> impl Strategy<Value = Fault> {
     prop_oneof![8 => Just(Fault::None), 2 => prop::sample::select(faults)]
 }
 
+/// One of those that the key has.
+fn any_version() -> impl Strategy<Value = Option<usize>> {
+    prop::option::weighted(0.4, any::<usize>())
+}
+
+/// Off, on, suspended, or nothing that there is.
+fn any_versioning() -> impl Strategy<Value = i32> {
+    prop_oneof![6 => 0..3i32, 1 => Just(3)]
+}
+
 fn any_part() -> impl Strategy<Value = Part> {
     let key = || 0..KEYS.len();
     let chunks = prop::collection::vec((0..6usize, Just(Fault::None)), 0..4);
     prop_oneof![
         2 => (0..usize::MAX, any_condition(), chunks, any::<bool>())
             .prop_map(|(upload, condition, chunks, short)| Part::Commit { upload, condition, chunks, short }),
-        4 => (key(), any_condition(), key(), any_condition(), any::<bool>()).prop_map(
-            |(from, from_condition, to, condition, rewords)| Part::Copy { from, from_condition, to, condition, rewords }
+        4 => (key(), any_version(), any_condition(), key(), any_condition(), any::<bool>()).prop_map(
+            |(from, version, from_condition, to, condition, rewords)| {
+                Part::Copy { from, version, from_condition, to, condition, rewords }
+            }
         ),
-        2 => (key(), any_condition()).prop_map(|(key, condition)| Part::Delete { key, condition }),
+        2 => (key(), any_condition(), any_version())
+            .prop_map(|(key, condition, version)| Part::Delete { key, condition, version }),
         1 => (key(), any_condition()).prop_map(|(key, condition)| Part::Check { key, condition }),
     ]
 }
@@ -907,12 +1154,20 @@ fn any_step() -> impl Strategy<Value = Step> {
     let (bucket, key, pick) = (0..BUCKETS.len(), 0..KEYS.len(), 0..usize::MAX);
     let placements = || prop::collection::vec(any::<u32>(), 0..4);
     prop_oneof![
-        3 => (bucket.clone(), 1..4u32, 1..3u32).prop_map(|(bucket, replicas, min_replicas)| {
-            Step::CreateBucket { bucket, replicas: replicas.max(min_replicas), min_replicas }
-        }),
+        3 => (bucket.clone(), 1..4u32, 1..3u32, any_versioning()).prop_map(
+            |(bucket, replicas, min_replicas, versioning)| {
+                let replicas = replicas.max(min_replicas);
+                Step::CreateBucket { bucket, replicas, min_replicas, versioning }
+            }
+        ),
         1 => bucket.clone().prop_map(|bucket| Step::DeleteBucket { bucket }),
         1 => (bucket.clone(), prop::option::of(0..40u64), prop::option::of(0..3u64))
-            .prop_map(|(bucket, bytes, objects)| Step::UpdateBucket { bucket, bytes, objects }),
+            .prop_map(|(bucket, bytes, objects)| {
+                Step::UpdateBucket { bucket, bytes, objects, versioning: None }
+            }),
+        1 => (bucket.clone(), any_versioning()).prop_map(|(bucket, versioning)| {
+            Step::UpdateBucket { bucket, bytes: None, objects: None, versioning: Some(versioning) }
+        }),
         6 => (bucket.clone(), key.clone(), any_condition(), placements(), 0..20_000u64).prop_map(
             |(bucket, key, condition, placements, lease_ms)| Step::Begin { bucket, key, condition, placements, lease_ms }
         ),
@@ -921,8 +1176,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         8 => (pick.clone(), any_condition(), prop::collection::vec((0..6usize, any_fault()), 0..4), any::<bool>())
             .prop_map(|(upload, condition, chunks, short)| Step::Commit { upload, condition, chunks, short }),
         1 => pick.clone().prop_map(|upload| Step::Abort { upload }),
-        2 => (bucket.clone(), key, any_condition())
-            .prop_map(|(bucket, key, condition)| Step::Delete { bucket, key, condition }),
+        4 => (bucket.clone(), key, any_condition(), any_version())
+            .prop_map(|(bucket, key, condition, version)| Step::Delete { bucket, key, condition, version }),
         6 => (bucket, prop::collection::vec(any_part(), 0..4))
             .prop_map(|(bucket, parts)| Step::Batch { bucket, parts }),
         2 => (0..UUIDS.len(), 0..4u32).prop_map(|(uuid, domain)| Step::Register { uuid, domain }),
@@ -964,11 +1219,33 @@ struct Pair {
     loaded_at: u64,
 }
 
-/// What all buckets held after an entry, by key and version.
+/// What all buckets held after an entry.
 struct Picture {
     index: u64,
     time_ms: u64,
-    objects: BTreeMap<String, Vec<(String, u64)>>,
+    stacks: Stacks,
+}
+
+impl Picture {
+    /// Keys, and what versions they hold.
+    fn objects(&self, bucket: &str) -> Vec<(String, u64)> {
+        let own = self.stacks.0.iter().filter(|((own, _), _)| own == bucket);
+        own.filter_map(|((_, key), stack)| Some((key.clone(), stack.last()?.object()?.version))).collect()
+    }
+
+    /// Keys, and all versions, whether they are objects, and whether they are the latest.
+    fn versions(&self, bucket: &str) -> Vec<(String, u64, bool, bool)> {
+        let mut versions = Vec::new();
+        for ((_, key), stack) in self.stacks.0.iter().filter(|((own, _), _)| own == bucket) {
+            let newest_first = stack.iter().rev().enumerate();
+            versions.extend(
+                newest_first.map(|(at, version)| {
+                    (key.clone(), version.version(), version.object().is_some(), at == 0)
+                }),
+            );
+        }
+        versions
+    }
 }
 
 impl Pair {
@@ -1027,14 +1304,11 @@ impl Pair {
         assert!(self.state.time_ms() >= time_ms, "time never runs back");
         self.model.apply(self.index, &command, &outcome);
         self.model.assert_equals(&self.state);
-        let mut objects: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
-        for ((bucket, key), object) in &self.model.objects {
-            objects.entry(bucket.clone()).or_default().push((key.clone(), object.version));
-        }
         for bucket in self.model.buckets.values() {
             self.made_at.entry(bucket.id).or_insert(self.index);
         }
-        self.pictures.push(Picture { index: self.index, time_ms: self.model.time_ms, objects });
+        let stacks = self.model.stacks.clone();
+        self.pictures.push(Picture { index: self.index, time_ms: self.model.time_ms, stacks });
     }
 
     /// Whatever is remembered is what was; and what is neither old nor from before a snapshot is remembered.
@@ -1056,9 +1330,41 @@ impl Pair {
                     super::ListingEntry::Object(key, object, _) => ((*key).to_owned(), object.version),
                     super::ListingEntry::Group(_) => panic!("there is no delimiter"),
                 });
-                let expect = picture.objects.get(name).cloned().unwrap_or_default();
-                assert_eq!(found.collect::<Vec<_>>(), expect, "{name} after {}", picture.index);
+                assert_eq!(
+                    found.collect::<Vec<_>>(),
+                    picture.objects(name),
+                    "{name} after {}",
+                    picture.index
+                );
                 assert_eq!(page.next, None);
+                for page_len in [2, 100] {
+                    let found = self.versions_listed(name, picture.index, page_len);
+                    let expect = picture.versions(name);
+                    assert_eq!(found, expect, "{name} after {} by {page_len}", picture.index);
+                }
+            }
+        }
+    }
+
+    /// What pages of a listing of versions join to.
+    fn versions_listed(&self, bucket: &str, at: u64, page_len: usize) -> Vec<(String, u64, bool, bool)> {
+        let (mut listed, mut start) = (Vec::new(), None);
+        loop {
+            let listing = super::Listing { prefix: "", delimiter: "", start: start.as_ref() };
+            let page = self.state.version_page(self.state.bucket(bucket).unwrap(), listing, at, page_len);
+            assert!(page.entries.len() <= page_len);
+            listed.extend(page.entries.iter().map(|entry| match entry {
+                VersionEntry::Object { key, object, latest, .. } => {
+                    ((*key).to_owned(), object.version, true, *latest)
+                }
+                VersionEntry::DeleteMarker { key, marker, latest } => {
+                    ((*key).to_owned(), marker.version, false, *latest)
+                }
+                VersionEntry::Group(_) => panic!("there is no delimiter"),
+            }));
+            start = page.next;
+            if start.is_none() {
+                return listed;
             }
         }
     }
@@ -1066,18 +1372,24 @@ impl Pair {
     fn kind(&self, step: &Step) -> Option<Kind> {
         let text = |choices: &[&str], at: usize| choices[at].to_owned();
         Some(match step {
-            Step::CreateBucket { bucket, replicas, min_replicas } => Kind::CreateBucket(pb::CreateBucket {
-                name: text(&BUCKETS, *bucket),
-                chunk_size: 8,
-                replicas: *replicas,
-                min_replicas: *min_replicas,
-                ..Default::default()
-            }),
-            Step::UpdateBucket { bucket, bytes, objects } => Kind::UpdateBucket(pb::UpdateBucket {
-                name: text(&BUCKETS, *bucket),
-                quota_bytes: *bytes,
-                quota_objects: *objects,
-            }),
+            Step::CreateBucket { bucket, replicas, min_replicas, versioning } => {
+                Kind::CreateBucket(pb::CreateBucket {
+                    name: text(&BUCKETS, *bucket),
+                    chunk_size: 8,
+                    replicas: *replicas,
+                    min_replicas: *min_replicas,
+                    versioning: *versioning,
+                    ..Default::default()
+                })
+            }
+            Step::UpdateBucket { bucket, bytes, objects, versioning } => {
+                Kind::UpdateBucket(pb::UpdateBucket {
+                    name: text(&BUCKETS, *bucket),
+                    quota_bytes: *bytes,
+                    quota_objects: *objects,
+                    versioning: *versioning,
+                })
+            }
             Step::DeleteBucket { bucket } => {
                 Kind::DeleteBucket(pb::DeleteBucket { name: text(&BUCKETS, *bucket) })
             }
@@ -1098,10 +1410,11 @@ impl Pair {
                 self.commit(self.upload_id(*upload)?, *condition, chunks, *short)
             }
             Step::Abort { upload } => Kind::AbortPut(pb::AbortPut { upload_id: self.upload_id(*upload)? }),
-            Step::Delete { bucket, key, condition } => Kind::DeleteObject(pb::DeleteObject {
+            Step::Delete { bucket, key, condition, version } => Kind::DeleteObject(pb::DeleteObject {
                 bucket: text(&BUCKETS, *bucket),
                 key: text(&KEYS, *key),
                 precondition: self.precondition(BUCKETS[*bucket], KEYS[*key], *condition),
+                version: self.version(BUCKETS[*bucket], KEYS[*key], *version),
             }),
             Step::Batch { bucket, parts } => Kind::Batch(pb::Batch {
                 bucket: text(&BUCKETS, *bucket),
@@ -1191,19 +1504,29 @@ impl Pair {
                 let Kind::CommitPut(commit) = kind else { return None };
                 Operation::Commit(commit)
             }
-            Part::Copy { from, from_condition, to, condition, rewords } => {
+            Part::Copy { from, version, from_condition, to, condition, rewords } => {
+                let version = self.version(bucket, KEYS[*from], *version);
+                let source = match version {
+                    0 => self.model.stacks.held(bucket, KEYS[*from]),
+                    version => {
+                        let source = self.model.stacks.version(bucket, KEYS[*from], version);
+                        source.and_then(ModelVersion::object)
+                    }
+                };
                 let metadata = pb::ObjectMetadata { content_type: "new/words".into(), ..Default::default() };
                 Operation::Copy(pb::BatchCopy {
                     source: KEYS[*from].to_owned(),
-                    source_precondition: self.precondition(bucket, KEYS[*from], *from_condition),
+                    source_precondition: precondition_on(source, *from_condition),
+                    source_version: version,
                     key: KEYS[*to].to_owned(),
                     precondition: self.precondition(bucket, KEYS[*to], *condition),
                     metadata: rewords.then_some(metadata),
                 })
             }
-            Part::Delete { key, condition } => Operation::Delete(pb::BatchDelete {
+            Part::Delete { key, condition, version } => Operation::Delete(pb::BatchDelete {
                 key: KEYS[*key].to_owned(),
                 precondition: self.precondition(bucket, KEYS[*key], *condition),
+                version: self.version(bucket, KEYS[*key], *version),
             }),
             Part::Check { key, condition } => Operation::Check(pb::BatchCheck {
                 key: KEYS[*key].to_owned(),
@@ -1245,16 +1568,14 @@ impl Pair {
     }
 
     fn precondition(&self, bucket: &str, key: &str, condition: Condition) -> Option<pb::Precondition> {
-        let held = self.model.objects.get(&(bucket.to_owned(), key.to_owned())).map(ModelObject::etag);
-        let etag = held.unwrap_or_else(|| "1-00000000".into());
-        let kind = match condition {
-            Condition::None => return None,
-            Condition::Match => precondition::Kind::IfMatch(etag),
-            Condition::MatchOther => precondition::Kind::IfMatch(format!("f{etag}")),
-            Condition::NoneMatch => precondition::Kind::IfNoneMatch(etag),
-            Condition::NoneMatchAny => precondition::Kind::IfNoneMatchAny(true),
-        };
-        Some(pb::Precondition { kind: Some(kind) })
+        precondition_on(self.model.stacks.held(bucket, key), condition)
+    }
+
+    /// Zero is none in particular; now and then one that is not there.
+    fn version(&self, bucket: &str, key: &str, number: Option<usize>) -> u64 {
+        let Some(number) = number else { return 0 };
+        let stack = self.model.stacks.of(bucket, key);
+        stack.get(number % (stack.len() + 1)).map_or(u64::MAX, ModelVersion::version)
     }
 
     fn commit(&self, upload_id: u64, condition: Condition, picks: &[(usize, Fault)], short: bool) -> Kind {
@@ -1338,6 +1659,18 @@ impl Pair {
     }
 }
 
+fn precondition_on(held: Option<&ModelObject>, condition: Condition) -> Option<pb::Precondition> {
+    let etag = held.map_or_else(|| "1-00000000".into(), ModelObject::etag);
+    let kind = match condition {
+        Condition::None => return None,
+        Condition::Match => precondition::Kind::IfMatch(etag),
+        Condition::MatchOther => precondition::Kind::IfMatch(format!("f{etag}")),
+        Condition::NoneMatch => precondition::Kind::IfNoneMatch(etag),
+        Condition::NoneMatchAny => precondition::Kind::IfNoneMatchAny(true),
+    };
+    Some(pb::Precondition { kind: Some(kind) })
+}
+
 /// In the order of their numbers, as long as these are small.
 fn key_id(number: usize) -> String {
     let digit = |at: u32| char::from(b'A' + (number / 26_usize.pow(at) % 26) as u8);
@@ -1386,7 +1719,7 @@ proptest! {
     fn any_bytes_are_a_state_or_an_error(bytes: Vec<u8>, at: prop::sample::Index, flip in 1..=255u8) {
         let _ = State::decode(&bytes[..]);
         let mut pair = Pair::new();
-        pair.step(&Step::CreateBucket { bucket: 0, replicas: 2, min_replicas: 1 });
+        pair.step(&Step::CreateBucket { bucket: 0, replicas: 2, min_replicas: 1, versioning: 0 });
         let mut encoded = pair.state.encode(usize::MAX).concat();
         let at = at.index(encoded.len());
         encoded[at] ^= flip;
@@ -1416,7 +1749,7 @@ fn snapshot_with_wrong_sums_is_refused() {
 /// A bucket of three replicas, two at least, with one open upload of one chunk on all nodes.
 fn begun() -> (Pair, u64) {
     let mut pair = Pair::new();
-    pair.step(&Step::CreateBucket { bucket: 0, replicas: 3, min_replicas: 2 });
+    pair.step(&Step::CreateBucket { bucket: 0, replicas: 3, min_replicas: 2, versioning: 0 });
     // Seed 7 takes all three nodes.
     let (condition, placements) = (Condition::None, vec![7]);
     pair.step(&Step::Begin { bucket: 0, key: 0, condition, placements, lease_ms: 1000 });
@@ -1578,13 +1911,13 @@ fn committed() -> (Pair, ChunkId) {
 
 fn copy(from: usize, to: usize) -> Part {
     let (from_condition, condition) = (Condition::None, Condition::None);
-    Part::Copy { from, from_condition, to, condition, rewords: false }
+    Part::Copy { from, version: None, from_condition, to, condition, rewords: false }
 }
 
 #[test]
 fn chunk_stays_until_the_last_copy_drops_it() {
     let (mut pair, chunk) = committed();
-    let delete = |key| Step::Delete { bucket: 0, key, condition: Condition::None };
+    let delete = |key| Step::Delete { bucket: 0, key, condition: Condition::None, version: None };
     pair.step(&Step::Batch { bucket: 0, parts: vec![copy(0, 1), copy(0, 2)] });
     assert_eq!(pair.state.object_count(), 3);
     for key in [1, 0] {
@@ -1592,7 +1925,9 @@ fn chunk_stays_until_the_last_copy_drops_it() {
         assert_eq!(pair.state.pending_deletes().count(), 0);
         pair.through_snapshot(100);
     }
-    assert_eq!(pair.state.chunk_owner(chunk), Some(&Owner::Object(KEYS[2].into())));
+    let version = pair.state.object(BucketId(1), KEYS[2]).unwrap().version;
+    let owner = Owner::Version(VersionNumber::new(version), KEYS[2].into());
+    assert_eq!(pair.state.chunk_owner(chunk), Some(&owner));
     pair.step(&delete(2));
     assert_eq!(pair.state.chunk_owner(chunk), None);
     assert_eq!(pair.state.pending_deletes().count(), 3);
@@ -1600,11 +1935,13 @@ fn chunk_stays_until_the_last_copy_drops_it() {
 
 #[test]
 fn move_keeps_the_chunks_in_whichever_order_it_is_written() {
-    let delete = || Part::Delete { key: 0, condition: Condition::Match };
+    let delete = || Part::Delete { key: 0, condition: Condition::Match, version: None };
     for parts in [vec![copy(0, 1), delete()], vec![delete(), copy(0, 1)]] {
         let (mut pair, chunk) = committed();
         pair.step(&Step::Batch { bucket: 0, parts });
-        assert_eq!(pair.state.chunk_owner(chunk), Some(&Owner::Object(KEYS[1].into())));
+        let owner = pair.state.chunk_owner(chunk).and_then(Owner::first);
+        let version = pair.state.object(BucketId(1), KEYS[1]).unwrap().version;
+        assert_eq!(owner, Some(VersionName { key: KEYS[1].into(), version }));
         assert_eq!((pair.state.object_count(), pair.state.pending_deletes().count()), (1, 0));
     }
 }
@@ -1635,7 +1972,7 @@ fn refused_batch_says_which_operation_and_changes_nothing() {
         assert_eq!((Reason::parse(&rejected.reason), rejected.operation), (Some(expect.0), expect.1));
         assert_eq!(pair.state, before, "{parts:?}");
     };
-    let delete = |key, condition| Part::Delete { key, condition };
+    let delete = |key, condition| Part::Delete { key, condition, version: None };
     let none = Condition::None;
     let look = |key, condition| Part::Check { key, condition };
     check(vec![], (Reason::InvalidArgument, 0));
@@ -1653,7 +1990,7 @@ fn refused_batch_says_which_operation_and_changes_nothing() {
 #[test]
 fn batch_commits_no_upload_of_another_bucket() {
     let (mut pair, upload) = begun();
-    pair.step(&Step::CreateBucket { bucket: 1, replicas: 3, min_replicas: 1 });
+    pair.step(&Step::CreateBucket { bucket: 1, replicas: 3, min_replicas: 1, versioning: 0 });
     let Kind::CommitPut(commit) = pair.commit(upload, Condition::None, &[(0, Fault::None)], false) else {
         panic!("a commit is one")
     };
@@ -1670,14 +2007,14 @@ fn batch_commits_no_upload_of_another_bucket() {
 #[test]
 fn full_bucket_takes_what_makes_it_no_fuller() {
     let (mut pair, _) = committed();
-    let quota = |objects, bytes| Step::UpdateBucket { bucket: 0, bytes, objects };
+    let quota = |objects, bytes| Step::UpdateBucket { bucket: 0, bytes, objects, versioning: None };
     pair.step(&quota(Some(1), None));
     let bucket = |pair: &Pair| pair.state.bucket("one").unwrap().clone();
     pair.step(&Step::Batch { bucket: 0, parts: vec![copy(0, 1)] });
     assert_eq!(bucket(&pair).objects, 1, "a copy counts");
     pair.step(&Step::Batch {
         bucket: 0,
-        parts: vec![copy(0, 1), Part::Delete { key: 0, condition: Condition::None }],
+        parts: vec![copy(0, 1), Part::Delete { key: 0, condition: Condition::None, version: None }],
     });
     assert!(pair.state.object(bucket(&pair).id, KEYS[1]).is_some(), "a rename adds nothing");
     pair.step(&quota(Some(0), Some(1)));

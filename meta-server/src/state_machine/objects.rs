@@ -13,8 +13,10 @@ use xdpfs_proto::state::v1::{self as pb, outcome};
 use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt};
 
 use super::{
-    Bucket, Chunk, Context, Etag, ObjectName, Owner, Replicas, State, Upload, check_precondition,
-    chunk_id_bytes, parse_chunk_id,
+    Bucket, Chunk, Context, Etag, ObjectName, Owner, Replicas, State, Upload, VersionName, Versioning,
+    check_precondition, chunk_id_bytes,
+    chunks::VERSION_MAX,
+    parse_chunk_id,
     quota::Growth,
     reject::{BUCKET_NOT_FOUND, OBJECT_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
 };
@@ -34,9 +36,14 @@ pub struct Object {
     pub content_type: String,
     /// The client's words about it.
     pub user_metadata: BTreeMap<String, String>,
+    /// It was made while versioning was on: what takes its place leaves it as an older version.
+    pub kept: bool,
     /// Its bytes, in order.
     pub chunks: Box<[Chunk]>,
 }
+
+// There is one for every key.
+const _: () = assert!(size_of::<Object>() <= 96);
 
 impl Object {
     /// What preconditions compare.
@@ -73,6 +80,7 @@ impl Object {
             create_time_ms: self.create_time_ms,
             content_type: self.content_type.clone(),
             user_metadata: self.user_metadata.clone(),
+            kept: self.kept,
             chunks: Box::default(),
         }
     }
@@ -88,10 +96,14 @@ impl Object {
             content_type: self.content_type.clone(),
             user_metadata: self.user_metadata.clone(),
             chunks: self.chunks.iter().map(chunk_record).collect(),
+            kept: self.kept,
         }
     }
 
     pub(super) fn from_record(record: pb::Object) -> Option<(ObjectName, Self)> {
+        if record.version > VERSION_MAX {
+            return None;
+        }
         let name = (BucketId(record.bucket_id), Arc::from(record.key));
         let object = Self {
             version: record.version,
@@ -100,6 +112,7 @@ impl Object {
             create_time_ms: record.create_time_ms,
             content_type: record.content_type,
             user_metadata: record.user_metadata,
+            kept: record.kept,
             chunks: record.chunks.iter().map(chunk_from_record).collect::<Option<_>>()?,
         };
         Some((name, object))
@@ -131,10 +144,24 @@ impl State {
         self.objects.get(&(bucket, Arc::from(key)))
     }
 
-    /// Objects behind `after` in the order of their buckets and keys, with their names; none is the first one.
-    pub fn objects_after(&self, after: Option<&ObjectName>) -> impl Iterator<Item = (&ObjectName, &Object)> {
+    /// Objects and older versions behind all of the key `after`, in the order of their buckets and keys, the newest of each
+    /// key first; none is the first key.
+    pub fn objects_after(&self, after: Option<&ObjectName>) -> impl Iterator<Item = (ObjectName, &Object)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.objects.range((from, Bound::Unbounded))
+        let mut objects = self.objects.range((from, Bound::Unbounded)).peekable();
+        let mut older = self.older.objects_after(after).peekable();
+        std::iter::from_fn(move || {
+            let is_older_first = match (objects.peek(), older.peek()) {
+                (Some((name, _)), Some((older_name, _))) => older_name < *name,
+                (None, _) => true,
+                (Some(_), None) => false,
+            };
+            if is_older_first {
+                older.next()
+            } else {
+                objects.next().map(|(name, object)| (name.clone(), object))
+            }
+        })
     }
 
     /// Who refers to a chunk.
@@ -143,7 +170,7 @@ impl State {
         self.owners.of(chunk)
     }
 
-    /// Chunks of committed objects from `first` up to and with `last` that `node` is believed to hold. Looks at no more
+    /// Chunks of committed objects and their older versions from `first` up to and with `last` that `node` is believed to hold. Looks at no more
     /// than `looked_at_max` chunks.
     pub fn chunks_on(
         &self,
@@ -154,8 +181,8 @@ impl State {
     ) -> impl Iterator<Item = ChunkId> + '_ {
         let range = (first <= last).then(|| self.owners.range(first..=last));
         range.into_iter().flatten().take(looked_at_max).filter_map(move |(chunk, owner)| {
-            let key = owner.first_key()?;
-            let object = self.objects.get(&(chunk.bucket(), Arc::clone(key)))?;
+            let VersionName { key, version } = owner.first()?;
+            let object = self.version(chunk.bucket(), &key, version)?;
             object.chunk(chunk)?.replicas.contains(node).then_some(chunk)
         })
     }
@@ -169,7 +196,7 @@ impl State {
         let bucket = self.buckets.get(&name.0).ok_or(BUCKET_NOT_FOUND)?;
         let mut growth = Growth::default();
         growth.add(object.size);
-        if let Some(held) = self.objects.get(&name) {
+        if let Some(held) = self.displaced(&name) {
             growth.remove(held.size);
         }
         bucket.check_growth(growth)?;
@@ -204,6 +231,7 @@ impl State {
             create_time_ms: self.time_ms,
             content_type: commit.content_type.clone(),
             user_metadata: commit.user_metadata.clone(),
+            kept: bucket.versioning == Versioning::On,
             chunks,
         };
         Ok((name, object))
@@ -278,23 +306,11 @@ impl State {
         for (chunk, replicas) in surplus {
             self.release(context, chunk, &replicas);
         }
-        self.set_object(context, &name, Some(object));
+        self.put_version(context, &name, object);
     }
 
-    /// The one point at which a key changes. Gives what it held.
-    pub(super) fn set_object(
-        &mut self,
-        context: Context,
-        name: &ObjectName,
-        object: Option<Object>,
-    ) -> Option<Object> {
-        // A copy over one of its kind, or over itself, keeps what both have.
-        let replacing = object.as_ref().filter(|_| self.objects.contains_key(name));
-        let kept: BTreeSet<ChunkId> =
-            replacing.iter().flat_map(|object| object.chunks.iter()).map(|chunk| chunk.id).collect();
-        if let Some(object) = &object {
-            self.refer(name, object);
-        }
+    /// The one point at which what a key holds changes. Gives what it held, which has its chunks still.
+    pub(super) fn swap_object(&mut self, name: &ObjectName, object: Option<Object>) -> Option<Object> {
         let (objects, bytes) = (u64::from(object.is_some()), object.as_ref().map_or(0, |object| object.size));
         let held = match object {
             Some(object) => self.objects.insert((name.0, Arc::clone(&name.1)), object),
@@ -309,32 +325,30 @@ impl State {
             }
             self.history.note(self.time_ms, name, bucket, held.as_ref());
         }
-        let gone = held.iter().flat_map(|held| held.chunks.iter()).filter(|chunk| !kept.contains(&chunk.id));
-        for chunk in gone {
-            self.let_go(context, name, chunk);
-        }
         held
     }
 
-    /// The key's object keeps its chunks from being removed.
+    /// The version of the key keeps its chunks from being removed.
     pub(super) fn refer(&mut self, name: &ObjectName, object: &Object) {
         let Some(bucket) = self.buckets.get(&name.0) else { return };
         for chunk in &object.chunks {
-            if self.owners.add_object(chunk.id, &name.1) {
+            if self.owners.add_version(chunk.id, &name.1, object.version) {
                 self.replica_debt = self.replica_debt.saturating_add(chunk.debt(bucket));
             }
         }
     }
 
-    /// The key's object has the chunk no more. The last one that had it decides about its replicas.
-    fn let_go(&mut self, context: Context, name: &ObjectName, chunk: &Chunk) {
-        if !self.owners.drop_object(chunk.id, &name.1) {
-            return;
+    /// The version has its chunks no more. The last one that has a chunk decides about its replicas.
+    pub(super) fn let_go(&mut self, context: Context, name: &ObjectName, object: &Object) {
+        for chunk in &object.chunks {
+            if !self.owners.drop_version(chunk.id, &name.1, object.version) {
+                continue;
+            }
+            if let Some(bucket) = self.buckets.get(&name.0) {
+                self.replica_debt = self.replica_debt.saturating_sub(chunk.debt(bucket));
+            }
+            self.release(context, chunk.id, &chunk.replicas);
         }
-        if let Some(bucket) = self.buckets.get(&name.0) {
-            self.replica_debt = self.replica_debt.saturating_sub(chunk.debt(bucket));
-        }
-        self.release(context, chunk.id, &chunk.replicas);
     }
 
     pub(super) fn delete_object(
@@ -342,13 +356,27 @@ impl State {
         context: Context,
         delete: &pb::DeleteObject,
     ) -> Result<outcome::Kind, Reject> {
-        let bucket = self.bucket(&delete.bucket).ok_or(BUCKET_NOT_FOUND)?.id;
-        let name = (bucket, Arc::from(delete.key.as_str()));
-        let held = self.objects.get(&name).ok_or(OBJECT_NOT_FOUND)?;
-        if !check_precondition(delete.precondition.as_ref(), Some(held.etag())) {
+        let bucket = self.bucket(&delete.bucket).ok_or(BUCKET_NOT_FOUND)?;
+        let is_off = bucket.versioning == Versioning::Off;
+        let name = (bucket.id, Arc::from(delete.key.as_str()));
+        let held = self.objects.get(&name);
+        if delete.version == 0 && held.is_none() {
+            return Err(OBJECT_NOT_FOUND);
+        }
+        if !check_precondition(delete.precondition.as_ref(), held.map(Object::etag)) {
             return Err(PRECONDITION_FAILED);
         }
-        let removed = self.set_object(context, &name, None).ok_or(OBJECT_NOT_FOUND)?;
-        Ok(outcome::Kind::Deleted(pb::Object { chunks: Vec::new(), ..removed.record(&name) }))
+        let deleted = match delete.version {
+            0 => self.delete_latest(context, &name)?,
+            version => self.delete_version(context, &name, version)?,
+        };
+        if is_off && delete.version == 0 {
+            return Ok(outcome::Kind::Deleted(deleted.head));
+        }
+        Ok(outcome::Kind::VersionDeleted(pb::VersionDeleted {
+            object: Some(deleted.head),
+            delete_marker: deleted.delete_marker,
+            was_delete_marker: deleted.was_delete_marker,
+        }))
     }
 }

@@ -1,6 +1,7 @@
 //! How much a bucket may hold.
 //!
-//! What counts is what the bucket's objects would take if they shared nothing: a copy counts in full, replicas don't.
+//! What counts is what the bucket's objects and their older versions would take if they shared nothing: a copy counts in
+//! full, replicas don't.
 //! Invariant: no change makes a bucket that is over its quota hold more; one that makes it hold less is never refused.
 
 use xdpfs_proto::state::v1::{self as pb, outcome};
@@ -13,9 +14,9 @@ use super::{
 /// The most that a bucket may hold; zero is no bound.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Quota {
-    /// Bytes of all objects.
+    /// Bytes of all objects and older versions.
     pub bytes: u64,
-    /// Objects.
+    /// Objects and older versions. Delete markers don't count: removing an object needs no room.
     pub objects: u64,
 }
 
@@ -53,10 +54,11 @@ impl Bucket {
         let is_over = |held: u64, added: u64, removed: u64, quota: u64| {
             quota > 0 && added > removed && held.saturating_add(added - removed) > quota
         };
-        if is_over(self.objects, added.objects, removed.objects, self.quota.objects) {
+        let (objects, bytes) = (self.objects + self.older.versions, self.bytes + self.older.bytes);
+        if is_over(objects, added.objects, removed.objects, self.quota.objects) {
             return Err(Reject::new(Reason::QuotaExceeded, "the bucket may not hold more objects"));
         }
-        if is_over(self.bytes, added.bytes, removed.bytes, self.quota.bytes) {
+        if is_over(bytes, added.bytes, removed.bytes, self.quota.bytes) {
             return Err(Reject::new(Reason::QuotaExceeded, "the bucket may not hold as many bytes"));
         }
         Ok(())
@@ -67,6 +69,8 @@ impl State {
     pub(super) fn update_bucket(&mut self, update: &pb::UpdateBucket) -> Result<outcome::Kind, Reject> {
         let id = self.bucket(&update.name).ok_or(BUCKET_NOT_FOUND)?.id;
         let bucket = self.buckets.get_mut(&id).ok_or(BUCKET_NOT_FOUND)?;
+        let wanted = update.versioning.map(|wanted| bucket.versioning.updated(wanted)).transpose()?;
+        bucket.versioning = wanted.unwrap_or(bucket.versioning);
         let Quota { bytes, objects } = bucket.quota;
         bucket.quota = Quota {
             bytes: update.quota_bytes.unwrap_or(bytes),
@@ -84,7 +88,8 @@ mod tests {
     fn growth_is_held_against_the_quota() {
         let record = pb::Bucket { objects: 5, bytes: 100, ..Default::default() };
         let check = |(bytes, objects): (u64, u64), added: &[u64], removed: &[u64], expect: bool| {
-            let bucket = Bucket { quota: Quota { bytes, objects }, ..Bucket::from_record(record.clone()) };
+            let bucket =
+                Bucket { quota: Quota { bytes, objects }, ..Bucket::from_record(record.clone()).unwrap() };
             let mut growth = Growth::default();
             added.iter().for_each(|bytes| growth.add(*bytes));
             removed.iter().for_each(|bytes| growth.remove(*bytes));

@@ -145,6 +145,8 @@ impl Reject {
 
 pub(super) const BUCKET_NOT_FOUND: Reject = Reject::new(Reason::BucketNotFound, "no bucket of this name");
 pub(super) const OBJECT_NOT_FOUND: Reject = Reject::new(Reason::ObjectNotFound, "no object of this name");
+pub(super) const VERSION_NOT_FOUND: Reject =
+    Reject::new(Reason::ObjectNotFound, "the key has no such version, or it is a delete marker");
 pub(super) const UPLOAD_NOT_FOUND: Reject = Reject::new(
     Reason::UploadNotFound,
     "no open upload of this number: it was committed, aborted or has expired",

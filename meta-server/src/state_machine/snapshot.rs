@@ -10,12 +10,25 @@ use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 
 use super::{
-    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Members, Node, Object, Owner, State, Upload,
-    history::History, parse_chunk_id,
+    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Members, Node, Object, ObjectName, Owner, State, Upload,
+    VersionName,
+    history::History,
+    parse_chunk_id,
+    versions::{Older, OlderSums},
 };
 
 /// The layout of the records.
 const FORMAT: u32 = 1;
+
+const NO_BUCKET: SnapshotError = SnapshotError::Content("an object without a bucket");
+
+/// What a bucket says that it holds.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+struct Sums {
+    objects: u64,
+    bytes: u64,
+    older: OlderSums,
+}
 
 /// Why a snapshot cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +58,7 @@ impl State {
         std::iter::once(Kind::Header(self.header()))
             .chain(self.buckets.values().map(|bucket| Kind::Bucket(bucket.record())))
             .chain(self.objects.iter().map(|(name, object)| Kind::Object(object.record(name))))
+            .chain(self.older.records().map(Kind::OlderVersion))
             .chain(self.uploads.values().map(|upload| Kind::Upload(upload.record())))
             .chain(self.nodes.values().map(|node| Kind::Node(node.record())))
             .chain(self.pending_deletes.records().map(Kind::PendingDelete))
@@ -97,26 +111,38 @@ impl State {
 
     /// Sums that later changes take parts from must be what they are sums of.
     fn check_sums(&self) -> Result<(), SnapshotError> {
-        let mut debt = 0;
-        let mut held: BTreeMap<BucketId, (u64, u64)> = BTreeMap::new();
-        for (name @ (bucket, _), object) in &self.objects {
-            let bucket =
-                self.buckets.get(bucket).ok_or(SnapshotError::Content("an object without a bucket"))?;
-            let (objects, bytes) = held.entry(bucket.id).or_default();
-            *objects += 1;
-            *bytes = bytes.saturating_add(object.size);
-            // What several objects share is lacking once.
+        let mut debt: u64 = 0;
+        let mut held: BTreeMap<BucketId, Sums> = BTreeMap::new();
+        // What several versions share is lacking once.
+        let mut add_debt = |(_, key): &ObjectName, object: &Object, bucket: &Bucket| {
+            let first = VersionName { key: Arc::clone(key), version: object.version };
             let is_first =
-                |chunk: &&Chunk| self.owners.of(chunk.id).and_then(Owner::first_key) == Some(&name.1);
+                |chunk: &&Chunk| self.owners.of(chunk.id).and_then(Owner::first).as_ref() == Some(&first);
             let lacking = object.chunks.iter().filter(is_first).map(|chunk| chunk.debt(bucket));
             debt = lacking.fold(debt, u64::saturating_add);
+        };
+        for (name, object) in &self.objects {
+            let bucket = self.buckets.get(&name.0).ok_or(NO_BUCKET)?;
+            let sums = held.entry(bucket.id).or_default();
+            sums.objects += 1;
+            sums.bytes = sums.bytes.saturating_add(object.size);
+            add_debt(name, object, bucket);
         }
-        let sums = |bucket: &Bucket| (bucket.objects, bucket.bytes);
+        for (name, older) in self.older.all() {
+            let bucket = self.buckets.get(&name.0).ok_or(NO_BUCKET)?;
+            held.entry(bucket.id).or_default().older.add(older);
+            if let Older::Object(object) = older {
+                add_debt(&name, object, bucket);
+            }
+        }
+        let sums =
+            |bucket: &Bucket| Sums { objects: bucket.objects, bytes: bucket.bytes, older: bucket.older };
         let equal = |bucket: &Bucket| held.get(&bucket.id).copied().unwrap_or_default() == sums(bucket);
         if self.replica_debt != debt || !self.buckets.values().all(equal) {
             return Err(SnapshotError::Content("sums that do not match the objects"));
         }
-        Ok(())
+        let in_order = self.are_versions_in_order();
+        in_order.then_some(()).ok_or(SnapshotError::Content("versions that do not lie as they must"))
     }
 
     fn from_header(header: pb::SnapshotHeader) -> Result<Self, SnapshotError> {
@@ -149,8 +175,11 @@ impl State {
     fn load(&mut self, kind: Kind) -> Result<(), SnapshotError> {
         match kind {
             Kind::Header(_) => return Err(SnapshotError::Content("there are two headers")),
-            Kind::Bucket(record) => self.insert_bucket(Bucket::from_record(record)),
+            Kind::Bucket(record) => {
+                self.insert_bucket(Bucket::from_record(record).ok_or(SnapshotError::Content("a bucket"))?);
+            }
             Kind::Object(record) => self.load_object(record)?,
+            Kind::OlderVersion(record) => self.load_older(record)?,
             Kind::Upload(record) => self.load_upload(record)?,
             Kind::Node(record) => {
                 let node = Node::from_record(record).ok_or(SnapshotError::Content("a node"))?;
@@ -183,11 +212,25 @@ impl State {
 
     fn load_object(&mut self, record: pb::Object) -> Result<(), SnapshotError> {
         let (name, object) = Object::from_record(record).ok_or(SnapshotError::Content("an object"))?;
-        for chunk in &object.chunks {
-            self.owners.add_object(chunk.id, &name.1);
-        }
+        self.own_chunks(&name, &object);
         self.objects.insert(name, object);
         Ok(())
+    }
+
+    fn load_older(&mut self, record: pb::OlderVersion) -> Result<(), SnapshotError> {
+        let malformed = SnapshotError::Content("an older version");
+        let (name, older) = Older::from_record(record).ok_or(malformed)?;
+        if let Older::Object(object) = &older {
+            self.own_chunks(&name, object);
+        }
+        self.older.insert(&name, older);
+        Ok(())
+    }
+
+    fn own_chunks(&mut self, name: &ObjectName, object: &Object) {
+        for chunk in &object.chunks {
+            self.owners.add_version(chunk.id, &name.1, object.version);
+        }
     }
 
     fn load_upload(&mut self, record: pb::Upload) -> Result<(), SnapshotError> {

@@ -105,12 +105,13 @@ impl State {
     pub(super) fn begin_put(&mut self, begin: &pb::BeginPut) -> Result<outcome::Kind, Reject> {
         let bucket = self.bucket(&begin.bucket).ok_or(BUCKET_NOT_FOUND)?;
         let key = Arc::<str>::from(begin.key.as_str());
-        let held = self.objects.get(&(bucket.id, Arc::clone(&key))).map(super::Object::etag);
+        let name = (bucket.id, Arc::clone(&key));
+        let held = self.objects.get(&name).map(super::Object::etag);
         if !check_precondition(begin.precondition.as_ref(), held) {
             return Err(PRECONDITION_FAILED);
         }
         // No byte need be sent to a bucket that is full. What takes the place of something may be smaller.
-        if held.is_none() && !begin.for_batch {
+        if self.displaced(&name).is_none() && !begin.for_batch {
             let mut growth = Growth::default();
             growth.add(u64::from(!begin.placements.is_empty()));
             bucket.check_growth(growth)?;

@@ -180,9 +180,11 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
     ask!(meta(), get_cluster_status, GetClusterStatusRequest {});
     ask!(meta(), list_buckets, ListBucketsRequest::default());
     ask!(meta(), get_bucket, GetBucketRequest { name: "buckets/photos".into() });
-    ask!(meta(), head_object, HeadObjectRequest { name: object(), precondition: None });
+    ask!(meta(), head_object, HeadObjectRequest { name: object(), ..Default::default() });
     ask!(meta(), get_object, GetObjectRequest { name: object(), ..Default::default() });
     ask!(meta(), list_objects, ListObjectsRequest { parent: "buckets/photos".into(), ..Default::default() });
+    let versions = ListObjectVersionsRequest { parent: "buckets/photos".into(), ..Default::default() };
+    ask!(meta(), list_object_versions, versions);
     let begin = BeginPutRequest { request_id: request_id(), name: object(), ..Default::default() };
     ask!(meta(), begin_put, begin);
     ask!(meta(), extend_put, ExtendPutRequest { request_id: request_id(), upload_id, ..Default::default() });
@@ -196,7 +198,7 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
     let delete = DeleteObjectRequest {
         request_id: request_id(),
         name: "buckets/photos/objects/none".into(),
-        precondition: None,
+        ..Default::default()
     };
     ask!(meta(), delete_object, delete);
     let copy = CopyObjectRequest {
@@ -260,7 +262,7 @@ async fn each_right_alone_opens_exactly_its_methods() {
             ("delete_object", "OBJECT_NOT_FOUND"),
             ("extend_put", ""),
         ],
-        Right::List => vec![("list_objects", "")],
+        Right::List => vec![("list_objects", ""), ("list_object_versions", "")],
         Right::Admin => vec![
             ("create_bucket", "BUCKET_EXISTS"),
             ("delete_bucket", "BUCKET_NOT_EMPTY"),

@@ -48,7 +48,7 @@ fn copies(source: &str, key: &str) -> Kind {
 }
 
 fn deletes(key: &str) -> Kind {
-    Kind::Delete(BatchDelete { key: key.into(), precondition: None })
+    Kind::Delete(BatchDelete { key: key.into(), ..Default::default() })
 }
 
 fn free(key: &str) -> Kind {
@@ -77,7 +77,7 @@ async fn copy_has_the_chunks_of_its_source_and_outlives_it() {
     let delete = xdpfs_proto::meta::v1::DeleteObjectRequest {
         request_id: request_id(),
         name: writer.name("cat"),
-        precondition: None,
+        ..Default::default()
     };
     cluster.call(delete, send).await.unwrap();
     assert_eq!(get(&writer, "tom").await.unwrap().chunks, source.chunks);

@@ -124,7 +124,7 @@ async fn quota_is_kept_at_the_commit_and_can_be_changed() {
         request_id: request_id(),
         name: "buckets/photos".into(),
         quota_bytes: Some(0),
-        quota_objects: None,
+        ..Default::default()
     };
     let send = async |mut meta: Meta, request| meta.update_bucket(request).await;
     let updated = cluster.call(update.clone(), send).await.unwrap();

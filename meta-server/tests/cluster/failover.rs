@@ -13,7 +13,7 @@ const fn writer_of<'a>(cluster: &'a Cluster, nodes: &'a [FakeNode]) -> Writer<'a
 }
 
 async fn version(cluster: &Cluster, key: &str) -> u64 {
-    let request = HeadObjectRequest { name: format!("buckets/photos/objects/{key}"), precondition: None };
+    let request = HeadObjectRequest { name: format!("buckets/photos/objects/{key}"), ..Default::default() };
     let send = async |mut meta: Meta, request| meta.head_object(request).await;
     cluster.call(request, send).await.unwrap().object.unwrap().version
 }

@@ -86,7 +86,7 @@ async fn repeated_commit_gives_its_first_answer_when_the_bucket_is_gone() {
     let committing = writer.commit_request(begun.upload_id, writer.written(&begun.grants, 1));
     let committed = writer.commit(committing.clone()).await.unwrap();
     let deleting =
-        DeleteObjectRequest { request_id: request_id(), name: writer.name("cat"), precondition: None };
+        DeleteObjectRequest { request_id: request_id(), name: writer.name("cat"), ..Default::default() };
     cluster.call(deleting, async |mut meta: Meta, request| meta.delete_object(request).await).await.unwrap();
     assert_eq!(writer.commit(committing.clone()).await.unwrap(), committed, "the object is gone");
     let deleting =
@@ -128,7 +128,7 @@ async fn repeated_delete_does_not_remove_the_next_version() {
         cluster.call(request, send).await.map(|response| response.object.unwrap().version)
     };
     let deleting =
-        DeleteObjectRequest { request_id: request_id(), name: writer.name("cat"), precondition: None };
+        DeleteObjectRequest { request_id: request_id(), name: writer.name("cat"), ..Default::default() };
     assert_eq!(delete(deleting.clone()).await.unwrap(), first.version);
     let second = writer.put("cat", 1, None).await.unwrap().object.unwrap();
     assert!(second.version > first.version);

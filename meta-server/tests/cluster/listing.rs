@@ -101,7 +101,8 @@ async fn all_pages_show_the_bucket_as_it_was_for_the_first_one() {
     let before = list(&cluster, request(first.next_page_token.clone())).await.unwrap();
     assert_eq!((keys(&before), before.as_of), (vec!["c".into(), "d".into()], first.as_of));
 
-    let delete = DeleteObjectRequest { request_id: request_id(), name: writer.name("c"), precondition: None };
+    let delete =
+        DeleteObjectRequest { request_id: request_id(), name: writer.name("c"), ..Default::default() };
     cluster.call(delete, async |mut meta: Meta, request| meta.delete_object(request).await).await.unwrap();
     writer.put("bb", 0, None).await.unwrap();
     writer.put("d", 0, None).await.unwrap();

@@ -21,3 +21,4 @@ mod placement;
 mod puts;
 mod start;
 mod trust;
+mod versions;

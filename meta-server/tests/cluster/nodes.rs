@@ -23,7 +23,7 @@ async fn report(cluster: &Cluster, request: ReportChunksRequest) -> Result<Repor
 
 async fn delete(writer: &Writer<'_>, key: &str) {
     let request =
-        DeleteObjectRequest { request_id: request_id(), name: writer.name(key), precondition: None };
+        DeleteObjectRequest { request_id: request_id(), name: writer.name(key), ..Default::default() };
     writer
         .cluster
         .call(request, async |mut meta: Meta, request| meta.delete_object(request).await)

@@ -18,7 +18,7 @@ fn if_none_match(object: &Object) -> Option<Precondition> {
 }
 
 async fn head(writer: &Writer<'_>, key: &str, precondition: Option<Precondition>) -> Result<Object, Status> {
-    let request = HeadObjectRequest { name: writer.name(key), precondition };
+    let request = HeadObjectRequest { name: writer.name(key), precondition, ..Default::default() };
     let send = async |mut meta: Meta, request| meta.head_object(request).await;
     writer.cluster.call(request, send).await.map(|response| response.object.unwrap())
 }
@@ -34,7 +34,8 @@ async fn delete(
     key: &str,
     precondition: Option<Precondition>,
 ) -> Result<Object, Status> {
-    let request = DeleteObjectRequest { request_id: request_id(), name: writer.name(key), precondition };
+    let name = writer.name(key);
+    let request = DeleteObjectRequest { request_id: request_id(), name, precondition, ..Default::default() };
     let send = async |mut meta: Meta, request| meta.delete_object(request).await;
     writer.cluster.call(request, send).await.map(|response| response.object.unwrap())
 }

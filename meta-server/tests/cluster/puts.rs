@@ -15,7 +15,7 @@ use crate::harness::{
 const CHUNK: u64 = 64 << 10;
 
 async fn head(writer: &Writer<'_>, key: &str) -> Result<Object, Status> {
-    let request = HeadObjectRequest { name: writer.name(key), precondition: None };
+    let request = HeadObjectRequest { name: writer.name(key), ..Default::default() };
     let send = async |mut meta: Meta, request| meta.head_object(request).await;
     writer.cluster.call(request, send).await.map(|response| response.object.unwrap())
 }
@@ -84,7 +84,7 @@ async fn manifest_says_where_the_bytes_are_and_how_to_read_them() {
     writer.put("cat", 3 * CHUNK + 7, None).await.unwrap();
     let get = async |range_start, range_end| {
         let request =
-            GetObjectRequest { name: writer.name("cat"), precondition: None, range_start, range_end };
+            GetObjectRequest { name: writer.name("cat"), range_start, range_end, ..Default::default() };
         cluster.call(request, async |mut meta: Meta, request| meta.get_object(request).await).await
     };
     let all = get(0, 0).await.unwrap();

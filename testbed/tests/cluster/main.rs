@@ -24,3 +24,4 @@ mod settings;
 mod support;
 mod traces;
 mod trust;
+mod versions;

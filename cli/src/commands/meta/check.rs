@@ -41,6 +41,7 @@ struct StoreRecord<'a> {
     buckets: u64,
     objects: u64,
     object_bytes: u64,
+    older_versions: u64,
     digest: String,
 }
 
@@ -107,6 +108,7 @@ impl<'a> From<&'a StoreReport> for StoreRecord<'a> {
             buckets: report.buckets,
             objects: report.objects,
             object_bytes: report.object_bytes,
+            older_versions: report.older_versions,
             digest: format!("{:08x}", report.digest),
         }
     }
