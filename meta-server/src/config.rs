@@ -17,7 +17,10 @@ use xdpfs_proto::state::v1 as pb;
 use xdpfs_settings::{Reloader, Settings, mark_reloaded};
 use xdpfs_trace::{Endpoint, Ratio};
 
-use crate::credential::{Credential, KeyId, MalformedCredential, SecretHash};
+use crate::{
+    credential::{Credential, KeyId, MalformedCredential, SecretHash},
+    state_machine::FeatureLevel,
+};
 
 /// A key and white space around it are shorter.
 const KEY_FILE_BYTES_MAX: u64 = 4096;
@@ -175,6 +178,8 @@ pub struct ConsensusConfig {
     pub log_bytes_max: u64,
     /// Entries before a snapshot that are kept for servers that lag behind.
     pub log_entries_kept: u64,
+    /// No more of what the program can do than this is announced and used.
+    pub feature_level_max: FeatureLevel,
 }
 
 impl Default for ConsensusConfig {
@@ -187,6 +192,7 @@ impl Default for ConsensusConfig {
             snapshot_entries: 20_000,
             log_bytes_max: 64 << 20,
             log_entries_kept: 10_000,
+            feature_level_max: FeatureLevel::SUPPORTED,
         }
     }
 }

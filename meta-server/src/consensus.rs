@@ -12,6 +12,7 @@ mod log_thread;
 mod log_view;
 mod membership;
 mod messages;
+mod programs;
 mod raft_loop;
 mod reads;
 mod replay;
@@ -21,13 +22,13 @@ mod state_guard;
 mod simulation;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
         mpsc::{SyncSender, TrySendError},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -36,6 +37,7 @@ use tokio::sync::{oneshot, watch};
 use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
+pub use self::programs::{Program, Programs};
 pub(crate) use self::replay::replay;
 pub use self::{
     core::{Bootstrap, ReceivedSnapshot},
@@ -45,15 +47,12 @@ pub use self::{
 };
 pub(crate) use self::{membership::configuration_of, raft_loop::load_snapshot};
 use crate::{
-    state_machine::{Configuration, MEMBERS_MAX, Members, State},
+    state_machine::{Configuration, FeatureLevel, Members, State, Unsupported},
     storage::LogPosition,
 };
 
 /// Inputs that wait for the raft loop. Those of clients and peers are refused beyond this.
 const INPUTS_MAX: usize = 8192;
-/// How long a leader waits for voters that it does not hear of before it writes down who the members are.
-const SILENCE_FOR_MEMBERS: Duration = Duration::from_secs(5);
-
 /// Bytes of one command: more than a commit of the largest object needs.
 pub const COMMAND_BYTES_MAX: usize = 16 << 20;
 
@@ -79,6 +78,8 @@ pub enum Input {
     Propose(Proposal),
     /// A client wants to read what is committed now.
     Read(Read),
+    /// This server must not go on.
+    Halt(Halt),
     /// Others say that this server was removed from the cluster.
     Removed,
     /// How sending a snapshot to a server ended.
@@ -147,6 +148,31 @@ pub enum ConsensusError {
     TooLarge,
 }
 
+/// Why a server must not go on, though its store is whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Halt {
+    /// The log holds what only a later release can apply.
+    #[error(
+        "entry {index} of the log cannot be applied: {why}: start the later release that the other servers run"
+    )]
+    Unsupported {
+        /// Which entry.
+        index: u64,
+        /// What is wrong with it.
+        why: Unsupported,
+    },
+    /// The cluster uses what only a later release can do.
+    #[error(
+        "the cluster is at {cluster}, and this program supports {own}: start the later release that the other servers run"
+    )]
+    TooOld {
+        /// What the cluster uses.
+        cluster: FeatureLevel,
+        /// What this program supports.
+        own: FeatureLevel,
+    },
+}
+
 /// What a server is to the others.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Role {
@@ -176,6 +202,8 @@ pub struct RaftStatus {
     pub configuration: Configuration,
     /// This server was removed from the cluster, and does nothing any more.
     pub removed: bool,
+    /// This server does nothing any more, and must not come back as it is.
+    pub halt: Option<Halt>,
 }
 
 /// What a leader knows about a server that takes part.
@@ -218,16 +246,7 @@ pub struct Consensus {
     cluster_id: Arc<OnceLock<String>>,
     first_voters: Arc<[u64]>,
     moves: Arc<Mutex<BTreeMap<u64, Moved>>>,
-    aware: Arc<Mutex<Aware>>,
-}
-
-/// What is known of others' programs.
-#[derive(Debug, Default)]
-struct Aware {
-    /// Servers whose programs know of members.
-    servers: BTreeSet<u64>,
-    /// Since when this server waits for the others, as the leader of this term.
-    waiting: Option<(u64, Instant)>,
+    programs: Programs,
 }
 
 /// Where a member says that it is, other than where it is listed.
@@ -364,26 +383,14 @@ impl Consensus {
         &self.first_voters
     }
 
-    /// Another server has said something that only programs say which know of members.
-    pub(crate) fn hear_of_awareness(&self, id: u64) {
-        let mut aware = self.aware.lock().unwrap_or_else(PoisonError::into_inner);
-        if aware.servers.len() < MEMBERS_MAX {
-            aware.servers.insert(id);
-        }
+    /// What the servers run, and what the cluster uses of it.
+    pub(crate) const fn programs(&self) -> &Programs {
+        &self.programs
     }
 
-    /// Whether every other voter runs a program that knows of members: an earlier one would reject the command that writes
-    /// them down, where this one applies it. Voters that are not heard of for a while don't count.
-    pub(crate) fn are_all_aware(&self, own: u64, now: Instant) -> bool {
-        let status = self.status();
-        let mut aware = self.aware.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = match aware.waiting {
-            Some((term, since)) if term == status.term => since,
-            Some(_) | None => aware.waiting.insert((status.term, now)).1,
-        };
-        let is_long = now.saturating_duration_since(since) >= SILENCE_FOR_MEMBERS;
-        let mut others = status.voters.iter().filter(|voter| voter.id != own);
-        others.all(|voter| aware.servers.contains(&voter.id) || is_long && !voter.active)
+    /// The level that the cluster may rise to, if this server leads.
+    pub(crate) fn common_level(&self, own: u64, now: Instant) -> FeatureLevel {
+        self.programs.common_level(own, &self.status(), &self.members(), now)
     }
 
     /// A member says where it is.
@@ -408,6 +415,11 @@ impl Consensus {
     /// Others have said that this server was removed from the cluster.
     pub fn remove(&self) {
         self.inputs.offer(Input::Removed);
+    }
+
+    /// This server must not go on.
+    pub(crate) fn halt(&self, halt: Halt) {
+        self.inputs.offer(Input::Halt(halt));
     }
 
     /// Who the members are, by the entries that this server has applied. Cheaper than a look at the state.

@@ -1,6 +1,6 @@
-//! What only a leader does, without being asked: it gives the cluster its id, writes down who its members are, keeps the
-//! secrets for capabilities fresh,
-//! ends uploads whose lease has ended, and closes a cluster that has a root key.
+//! What only a leader does, without being asked: it gives the cluster its id, writes down who its members are, raises the
+//! level of what is used once all servers support it, keeps the secrets for capabilities fresh, ends uploads whose lease
+//! has ended, and closes a cluster that has a root key.
 //!
 //! Invariant: two leaders in a row do no harm. Whether a duty takes effect is decided where its command is applied.
 
@@ -18,7 +18,7 @@ use crate::{
     config::{Member, Times},
     consensus::{Moved, Role},
     service::{Gateway, Refusal, RequestId, new_key},
-    state_machine::State,
+    state_machine::{FeatureLevel, State},
 };
 
 /// How often a leader looks for something to do.
@@ -73,13 +73,23 @@ fn due(gateway: &Gateway) -> Option<Duty> {
     let now_ms = gateway.now_ms();
     let config = gateway.config();
     let state = gateway.state();
-    if !state.cluster_id().is_empty() && !state.members().is_known() && knows_all_voters(gateway) {
-        return Some(Duty::SeedMembers);
+    if !state.cluster_id().is_empty() {
+        let common = gateway.consensus().common_level(config.id, Instant::now());
+        if common > state.feature_level() {
+            return Some(Duty::RaiseFeatureLevel(common));
+        }
+        let can_list = state.feature_level() >= FeatureLevel::MEMBERS_AND_BATCHES;
+        if can_list && !state.members().is_known() && knows_all_voters(gateway) {
+            return Some(Duty::SeedMembers);
+        }
     }
     if gateway.live().root_key().is_some() && !state.access_keys().is_closed() {
         return Some(Duty::CloseAccess);
     }
-    if let Some(moved) = own_move(gateway, &state).or_else(|| gateway.consensus().moved()) {
+    let can_move = state.feature_level() >= FeatureLevel::MEMBERS_AND_BATCHES;
+    if let Some(moved) =
+        own_move(gateway, &state).or_else(|| gateway.consensus().moved()).filter(|_| can_move)
+    {
         return Some(Duty::UpdateMember(moved));
     }
     next_duty(&state, &config.times, now_ms)
@@ -100,7 +110,9 @@ async fn perform_one(gateway: &Gateway) -> Result<(), Refusal> {
     let deadline = Instant::now() + PATIENCE;
     gateway.read_barrier(deadline).await?;
     if let Some(duty) = due(gateway) {
-        gateway.propose(deadline, RequestId::NONE, duty.command(&gateway.config().members)?).await?;
+        let first_level = gateway.consensus().programs().first_level();
+        let command = duty.command(&gateway.config().members, first_level)?;
+        gateway.propose(deadline, RequestId::NONE, command).await?;
     }
     Ok(())
 }
@@ -116,6 +128,8 @@ enum Duty {
     ExpireUploads,
     /// The cluster's first id.
     InitCluster,
+    /// The use of what all servers support.
+    RaiseFeatureLevel(FeatureLevel),
     /// Who the members are, for the first time.
     SeedMembers,
     /// Where a member is, by its own word.
@@ -123,7 +137,7 @@ enum Duty {
 }
 
 /// Whether the configuration names the very servers that vote, so that nobody has changed them where there is no list of
-/// members yet; and whether all that are there can apply such a list.
+/// members yet.
 fn knows_all_voters(gateway: &Gateway) -> bool {
     let voters: Vec<u64> = gateway.consensus().status().configuration.voters.into_iter().collect();
     let is_same = gateway.config().voters() == voters;
@@ -133,7 +147,7 @@ fn knows_all_voters(gateway: &Gateway) -> bool {
             tracing::warn!(?voters, "--member names other servers than the cluster has: name these")
         });
     }
-    is_same && gateway.consensus().are_all_aware(gateway.config().id, Instant::now())
+    is_same
 }
 
 fn next_duty(state: &State, times: &Times, now_ms: u64) -> Option<Duty> {
@@ -152,7 +166,7 @@ fn next_duty(state: &State, times: &Times, now_ms: u64) -> Option<Duty> {
 }
 
 impl Duty {
-    fn command(self, members: &[Member]) -> Result<command::Kind, Refusal> {
+    fn command(self, members: &[Member], first_level: FeatureLevel) -> Result<command::Kind, Refusal> {
         Ok(match self {
             Self::AddKeyEpoch(after) => {
                 command::Kind::AddKeyEpoch(pb::AddKeyEpoch { secret: new_key()?, after })
@@ -160,7 +174,12 @@ impl Duty {
             Self::CloseAccess => command::Kind::CloseAccess(pb::CloseAccess {}),
             Self::ExpireUploads => command::Kind::ExpireUploads(pb::ExpireUploads {}),
             Self::InitCluster => {
-                command::Kind::InitCluster(pb::InitCluster { cluster_id: Uuid::new_v4().to_string() })
+                let (cluster_id, feature_level) = (Uuid::new_v4().to_string(), first_level.0);
+                command::Kind::InitCluster(pb::InitCluster { cluster_id, feature_level })
+            }
+            Self::RaiseFeatureLevel(level) => {
+                tracing::info!(level = level.0, "all metadata servers support a higher feature level");
+                command::Kind::RaiseFeatureLevel(pb::RaiseFeatureLevel { feature_level: level.0 })
             }
             Self::UpdateMember(Moved { id, peer_address, client_address }) => {
                 tracing::info!(id, peer_address, client_address, "a server says that it has moved");
@@ -182,7 +201,7 @@ mod tests {
     fn perform_all(state: &mut State, times: &Times, now_ms: u64) -> Vec<Duty> {
         let mut done = Vec::new();
         while let Some(duty) = next_duty(state, times, now_ms) {
-            let kind = Some(duty.clone().command(&[]).unwrap());
+            let kind = Some(duty.clone().command(&[], FeatureLevel::SUPPORTED).unwrap());
             state.apply(1, &pb::Command { time_ms: now_ms, kind, ..Default::default() });
             done.push(duty);
         }
@@ -194,6 +213,7 @@ mod tests {
         let (mut state, times) = (State::default(), Times::default());
         assert_eq!(perform_all(&mut state, &times, NOW_MS), [Duty::InitCluster, Duty::AddKeyEpoch(0)]);
         assert!(Uuid::parse_str(state.cluster_id()).is_ok());
+        assert_eq!(state.feature_level(), FeatureLevel::SUPPORTED);
         assert_eq!(state.key_epochs().live().len(), 1);
         assert_eq!(perform_all(&mut state, &times, NOW_MS + 1), []);
     }

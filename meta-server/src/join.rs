@@ -22,7 +22,7 @@ use xdpfs_trust::{Dialer, Trust};
 
 use crate::{
     config::{Config, Join, is_host_and_port},
-    consensus::Consensus,
+    consensus::{Consensus, Program},
     credential::Credential,
     service::DOMAIN,
     state_machine::Reason,
@@ -91,7 +91,10 @@ pub(crate) async fn reserve(
     let Some(join) = &config.join else { return Ok(None) };
     check_key(config, join)?;
     let mut door = Door::new(join, trust);
-    let request = ReserveMemberRequest { request_id: Uuid::new_v4().to_string() };
+    let request = ReserveMemberRequest {
+        request_id: Uuid::new_v4().to_string(),
+        feature_level: Program::own(config.consensus.feature_level_max).feature_level.0,
+    };
     let give_up = Instant::now() + RESERVE_PATIENCE;
     loop {
         let asked = door
@@ -140,6 +143,7 @@ pub(crate) async fn become_member(config: Config, trust: Option<Arc<Trust>>, con
             client_address: own.client_address.clone(),
             learner: join.learner,
             cluster_id: consensus.cluster_id().unwrap_or_default().to_owned(),
+            feature_level: consensus.programs().own().feature_level.0,
         };
         match door.ask(request, async |mut members, request| members.add_member(request).await).await {
             // What it is now comes by the log.

@@ -33,6 +33,7 @@ pub use check::{CheckError, StoreReport, check_store};
 pub use config::{
     Arguments, Config, ConfigError, ConsensusConfig, Join, Member, MemberError, RootKey, Times,
 };
+pub use consensus::Halt;
 pub use credential::{Credential, KeyId, MalformedCredential, SecretHash};
 pub use identity::IdentityError;
 pub use join::JoinError;

@@ -65,17 +65,21 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
         }
         std::future::pending::<()>().await;
     };
-    let is_removed = tokio::select! {
-        () = announce => false,
-        () = reload => false,
-        () = server.removed() => true,
-        _ = interrupt.recv() => false,
-        _ = terminate.recv() => false,
+    let (is_removed, halt) = tokio::select! {
+        () = announce => (false, None),
+        () = reload => (false, None),
+        () = server.removed() => (true, None),
+        halt = server.halted() => (false, Some(halt)),
+        _ = interrupt.recv() => (false, None),
+        _ = terminate.recv() => (false, None),
     };
     let id = server.id();
     server.shutdown().await;
     if let Some(tracing) = reloading.tracing {
         tracing.shutdown();
+    }
+    if let Some(halt) = halt {
+        return Err(anyhow::Error::new(halt).context(format!("server {id} has stopped")));
     }
     anyhow::ensure!(
         !is_removed,

@@ -32,6 +32,10 @@ impl Source for MetaMetrics {
         scrape.optional_gauge(&names::CERTIFICATE_EXPIRES, expiry_s);
         let key_epoch = self.gateway.state().key_epochs().last_number();
         scrape.gauge(&names::META_KEY_EPOCH, key_epoch.into());
+        let programs = self.gateway.consensus().programs();
+        let levels = [("cluster", programs.cluster_level()), ("server", programs.own().feature_level)];
+        let levels = levels.map(|(of, level)| ([of], level.0.into()));
+        scrape.gauges(&names::META_FEATURE_LEVEL, levels);
         let status = self.gateway.cluster_status();
         collect_state(&status, scrape);
         collect_nodes(&status, raft.role == Role::Leader, scrape);

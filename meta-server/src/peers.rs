@@ -4,6 +4,7 @@
 //! Invariant: handing a message over never blocks and never waits for the network. What is lost is reported to
 //! consensus; what became of a snapshot is always reported.
 
+mod greeting;
 mod messages;
 mod queue;
 mod receive;
@@ -35,7 +36,7 @@ use self::{
 };
 use crate::{
     config::is_host_and_port,
-    consensus::{Input, InputSender, Outbox},
+    consensus::{Input, InputSender, Outbox, Programs},
     state_machine::Members,
     storage::SnapshotSource,
 };
@@ -97,6 +98,8 @@ pub(crate) struct Wiring<S> {
     pub(crate) inputs: InputSender,
     /// Known once the cluster has one.
     pub(crate) cluster_id: Arc<OnceLock<String>>,
+    /// What the servers run.
+    pub(crate) programs: Programs,
     /// Where snapshots are read from.
     pub(crate) snapshots: S,
     /// Ends all lanes.
@@ -117,6 +120,7 @@ pub(crate) struct Addresses {
 /// What all lanes have in common.
 #[derive(Clone, Debug)]
 struct Lane {
+    own: u64,
     peer: u64,
     /// Where it may be: after a failure the next one is tried.
     addresses: Vec<String>,
@@ -125,6 +129,7 @@ struct Lane {
     dialer: Dialer,
     inputs: InputSender,
     cluster_id: Arc<OnceLock<String>>,
+    programs: Programs,
     stop: CancellationToken,
 }
 
@@ -189,6 +194,7 @@ impl<S: SnapshotSource> Wiring<S> {
         addresses.extend(self.configured.get(&peer).cloned());
         addresses.dedup();
         let lane = Lane {
+            own: self.own,
             peer,
             addresses,
             turn: Arc::default(),
@@ -196,6 +202,7 @@ impl<S: SnapshotSource> Wiring<S> {
             dialer: self.dialer.clone(),
             inputs: self.inputs.clone(),
             cluster_id: Arc::clone(&self.cluster_id),
+            programs: self.programs.clone(),
             stop: stop.clone(),
         };
         let queue = Arc::new(MessageQueue::default());
@@ -267,7 +274,11 @@ mod tests {
     use xdpfs_proto::state::v1::{self as pb, command::Kind};
 
     use super::*;
-    use crate::{state_machine::State, storage::memory_store::Medium};
+    use crate::{
+        consensus::Program,
+        state_machine::{FeatureLevel, State},
+        storage::memory_store::Medium,
+    };
 
     fn state(commands: impl IntoIterator<Item = Kind>) -> State {
         let member = |id: u64| pb::MetaMember {
@@ -295,6 +306,7 @@ mod tests {
             dialer: Dialer::new(None, CONNECT_TIMEOUT),
             inputs,
             cluster_id: Arc::default(),
+            programs: Programs::new(Program::own(FeatureLevel::SUPPORTED)),
             snapshots: Medium::default(),
             stop: CancellationToken::new(),
             runtime: Handle::current(),

@@ -23,7 +23,7 @@ use xdpfs_trust::{Audience, Dialer, Limits, PresenceLayer, Security, Trust, Trus
 use crate::{
     audit::Audit,
     config::{Config, ConfigError, Member},
-    consensus::{self, Bootstrap, Consensus, RaftStatus, Role, StageLatencies, StartError, Threads},
+    consensus::{self, Bootstrap, Consensus, Halt, RaftStatus, Role, StageLatencies, StartError, Threads},
     console,
     directory_lock::DirectoryLock,
     duties, identity,
@@ -363,6 +363,18 @@ impl Server {
         }
     }
 
+    /// Resolves once this server must not go on, and why: what is in its directory is left as it is.
+    pub async fn halted(&self) -> Halt {
+        let mut status = self.gateway.consensus().watch_status();
+        let halted =
+            status.wait_for(|status| status.halt.is_some()).await.ok().and_then(|status| status.halt);
+        match halted {
+            Some(halt) => halt,
+            // Consensus has ended by itself.
+            None => std::future::pending().await,
+        }
+    }
+
     /// Stops in good order: gives leadership away, lets what is under way end, closes the store. It takes no longer
     /// than the configuration says; what has not ended then is cut off.
     pub async fn shutdown(mut self) {
@@ -497,20 +509,22 @@ fn start_engine(
         .own_member()
         .map(|own| Addresses { peer: own.peer_address.clone(), client: own.client_address.clone() });
     let mut outbox = None;
-    let (consensus, threads) = consensus::start(bootstrap, store, latencies, |inputs, cluster_id| {
-        let wiring = Wiring {
-            own: config.id,
-            own_addresses: own_addresses.unwrap_or_default(),
-            configured: known.clone().collect(),
-            dialer: Dialer::new(trust.map(Trust::dialing), peers::CONNECT_TIMEOUT),
-            inputs,
-            cluster_id,
-            snapshots,
-            stop: stop.clone(),
-            runtime: peer_runtime.handle().clone(),
-        };
-        outbox.insert(PeerOutbox::start(known, wiring)).clone()
-    })?;
+    let (consensus, threads) =
+        consensus::start(bootstrap, store, latencies, |inputs, cluster_id, programs| {
+            let wiring = Wiring {
+                own: config.id,
+                own_addresses: own_addresses.unwrap_or_default(),
+                configured: known.clone().collect(),
+                dialer: Dialer::new(trust.map(Trust::dialing), peers::CONNECT_TIMEOUT),
+                inputs,
+                cluster_id,
+                programs,
+                snapshots,
+                stop: stop.clone(),
+                runtime: peer_runtime.handle().clone(),
+            };
+            outbox.insert(PeerOutbox::start(known, wiring)).clone()
+        })?;
     let outbox = outbox.expect("consensus makes it");
     tokio::spawn(follow_members(config.members.clone(), consensus.clone(), outbox.clone(), stop.clone()));
     let listener = tokio::net::TcpListener::from_std(peer_listener)?;

@@ -9,6 +9,7 @@ mod backup;
 mod batch;
 mod buckets;
 mod chunks;
+mod feature_level;
 mod history;
 mod key_epochs;
 mod labels;
@@ -45,6 +46,7 @@ pub use self::{
     chunks::{
         Chunk, Owner, REPLICAS_MAX, Replicas, VersionName, VersionNumber, chunk_id_bytes, parse_chunk_id,
     },
+    feature_level::{FeatureLevel, Need, Unsupported, check_supported, need},
     history::Past,
     key_epochs::{KeyEpoch, KeyEpochs},
     labels::{
@@ -96,6 +98,7 @@ pub struct State {
     replica_debt: u64,
     history: History,
     members: Arc<Members>,
+    feature_level: FeatureLevel,
 }
 
 /// The next number of every kind that is never reused.
@@ -177,6 +180,8 @@ impl State {
             Some(Kind::RemoveMember(remove)) => self.remove_member(remove),
             Some(Kind::ReplaceMember(replace)) => self.replace_member(replace),
             Some(Kind::UpdateMember(update)) => self.update_member(update),
+            Some(Kind::RaiseFeatureLevel(raise)) => Ok(self.raise_feature_level(raise)),
+            // Servers stop before they apply one.
             None => Err(Reject::new(Reason::InvalidArgument, "the command is of an unknown kind")),
         }
     }
@@ -184,6 +189,7 @@ impl State {
     fn init_cluster(&mut self, init: &pb::InitCluster) -> outcome::Kind {
         if self.cluster_id.is_empty() {
             self.cluster_id.clone_from(&init.cluster_id);
+            self.feature_level = FeatureLevel(init.feature_level);
         }
         outcome::Kind::Done(pb::Done {})
     }

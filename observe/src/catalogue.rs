@@ -189,6 +189,8 @@ catalogue! {
     META_PENDING_DELETES = Gauge "meta_pending_deletes" of Meta;
     /// The newest epoch of the secrets that capabilities are made with.
     META_KEY_EPOCH = Gauge "meta_key_epoch" of Meta;
+    /// What the cluster uses (`cluster`), and the highest that this server's program supports (`server`).
+    META_FEATURE_LEVEL = Gauge "meta_feature_level" {"of"} of Meta;
     /// On the leader: registered data nodes, by whether they are heard of (`alive`, `silent`).
     META_NODES = Gauge "meta_data_nodes" {"state"} of Meta;
     /// On the leader: bytes that chunks take on a node, garbage included.

@@ -9,11 +9,11 @@ use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
 use super::{
-    Applied, Input, InputSender,
+    Applied, Halt, Input, InputSender, Programs,
     core::{ApplyJob, Waiter},
 };
 use crate::{
-    state_machine::{Configuration, Members, State},
+    state_machine::{Configuration, FeatureLevel, Members, State, check_supported},
     storage::{LogPosition, PART_LEN_MAX},
 };
 
@@ -27,6 +27,9 @@ pub(super) struct ApplyThread {
     pub(super) cluster_id: Arc<OnceLock<String>>,
     /// What others know of the members.
     pub(super) members: watch::Sender<Arc<Members>>,
+    pub(super) programs: Programs,
+    /// What comes now would be applied otherwise than by the other servers.
+    pub(super) is_halted: bool,
     pub(super) inputs: InputSender,
     /// How long what is agreed on waits for this thread, and takes it.
     pub(super) latency: Latency,
@@ -41,6 +44,9 @@ impl ApplyThread {
     }
 
     pub(super) fn process(&mut self, job: ApplyJob) {
+        if self.is_halted {
+            return;
+        }
         match job {
             ApplyJob::Configure(position, configuration) => self.configure(position, configuration),
             ApplyJob::Entries(entries) => self.apply_all(entries),
@@ -53,11 +59,18 @@ impl ApplyThread {
         while !entries.is_empty() {
             let rest = entries.split_off(entries.len().min(ENTRIES_PER_LOCK_MAX));
             let mut answers = Vec::new();
+            let mut halt = None;
             {
                 let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
                 for (entry, waiter) in entries {
+                    let outcome = match apply(&mut state, &entry, self.programs.own().feature_level) {
+                        Ok(outcome) => outcome,
+                        Err(why) => {
+                            halt = Some(why);
+                            break;
+                        }
+                    };
                     self.applied = LogPosition { index: entry.index, term: entry.term };
-                    let outcome = apply(&mut state, &entry);
                     answers
                         .extend(waiter.zip(outcome).map(|(waiter, outcome)| (waiter, entry.index, outcome)));
                 }
@@ -66,6 +79,11 @@ impl ApplyThread {
                 self.latency.observe(waiter.since.elapsed());
                 // The caller may have given up.
                 let _ = waiter.reply.send(Ok(Applied { index, outcome }));
+            }
+            if let Some(halt) = halt {
+                self.is_halted = true;
+                self.inputs.deliver(Input::Halt(halt));
+                break;
             }
             entries = rest;
         }
@@ -93,6 +111,7 @@ impl ApplyThread {
             cluster_id = Some(state.cluster_id().to_owned());
             self.cluster_id.get_or_init(|| state.cluster_id().to_owned());
         }
+        self.programs.follow_cluster(state.feature_level());
         drop(state);
         if let Some(members) = &members {
             self.members.send_replace(Arc::clone(members));
@@ -108,15 +127,24 @@ impl ApplyThread {
 }
 
 /// Applies an entry with a command. The empty one with which a leader begins its term changes nothing.
-pub(super) fn apply(state: &mut State, entry: &Entry) -> Option<pb::Outcome> {
+///
+/// # Errors
+///
+/// Servers of a later release would apply it in another way.
+pub(super) fn apply(
+    state: &mut State,
+    entry: &Entry,
+    supported: FeatureLevel,
+) -> Result<Option<pb::Outcome>, Halt> {
     assert_eq!(
         entry.get_entry_type(),
         EntryType::EntryNormal,
         "changes of the servers come by their own way"
     );
     if entry.data.is_empty() {
-        return None;
+        return Ok(None);
     }
     let command = pb::Command::decode(entry.data.clone()).expect("only encoded commands are proposed");
-    Some(state.apply(entry.index, &command))
+    check_supported(&command, supported).map_err(|why| Halt::Unsupported { index: entry.index, why })?;
+    Ok(Some(state.apply(entry.index, &command)))
 }

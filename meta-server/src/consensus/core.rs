@@ -18,7 +18,7 @@ use raft::{
 use tokio::sync::oneshot;
 
 use super::{
-    Applied, ConsensusError, Input, Proposal, RaftStatus, Read, Role, VoterStatus,
+    Applied, ConsensusError, Halt, Input, Proposal, RaftStatus, Read, Role, VoterStatus,
     log_view::LogView,
     membership::{self, Step},
     reads::{self, Reads},
@@ -137,6 +137,8 @@ pub(super) struct RaftCore {
     members: Arc<Members>,
     /// This server was removed from the cluster.
     removed: bool,
+    /// This server must not go on.
+    halt: Option<Halt>,
 }
 
 impl RaftCore {
@@ -168,13 +170,14 @@ impl RaftCore {
             conf_states: [(applied, conf_state)].into(),
             members: Arc::default(),
             removed: false,
+            halt: None,
         })
     }
 
     /// One unit of time has passed.
     pub(super) fn tick(&mut self, now: Instant) {
         // raft-rs would stand for election without a log: it ends the process when it looks for what to apply.
-        if self.installing.is_empty() && !self.removed {
+        if self.installing.is_empty() && self.takes_part() {
             self.node.tick();
         }
         self.change_members();
@@ -187,6 +190,7 @@ impl RaftCore {
             Input::Applied { position, cluster_id, members } => {
                 self.handle_applied(position, cluster_id, members);
             }
+            Input::Halt(halt) => self.halt(halt),
             Input::Message(message) => self.handle_message(*message),
             Input::PeerSnapshot(received) => self.handle_snapshot(*received),
             Input::Persisted(number) => self.handle_persisted(number),
@@ -227,6 +231,7 @@ impl RaftCore {
             voters: if role == Role::Leader { self.voter_statuses() } else { Vec::new() },
             configuration: membership::configuration(self.conf_state()),
             removed: self.removed,
+            halt: self.halt,
         }
     }
 
@@ -249,7 +254,7 @@ impl RaftCore {
     }
 
     fn is_leader(&self) -> bool {
-        self.node.raft.state == StateRole::Leader && !self.removed
+        self.node.raft.state == StateRole::Leader && self.takes_part()
     }
 
     /// Who takes part now.
@@ -298,15 +303,27 @@ impl RaftCore {
         self.removed = true;
     }
 
+    /// It does nothing any more, and its store stays as it is: what is in there may be wanted.
+    fn halt(&mut self, halt: Halt) {
+        if self.halt.is_none() {
+            tracing::error!(error = &halt as &dyn std::error::Error, "this server must not go on");
+        }
+        self.halt.get_or_insert(halt);
+    }
+
+    const fn takes_part(&self) -> bool {
+        !self.removed && self.halt.is_none()
+    }
+
     /// Whether messages of this server are of use. One that this server has not yet heard of may be a newer member.
     fn is_heard(&self, from: u64) -> bool {
-        !self.removed && !self.members.is_former(from)
+        self.takes_part() && !self.members.is_former(from)
     }
 
     /// Stands for election at once, if it votes. With pre-vote this disturbs nobody.
     pub(super) fn campaign(&mut self) {
         // raft-rs looks at that only when it stands by itself: a learner might lead.
-        if self.node.raft.promotable() && !self.removed {
+        if self.node.raft.promotable() && self.takes_part() {
             // An error means that it cannot stand now.
             let _ = self.node.campaign();
         }

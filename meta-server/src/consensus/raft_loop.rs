@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use xdpfs_observe::Latency;
 
 use super::{
-    Bootstrap, Consensus, INPUTS_MAX, Input, InputSender, Outbox, RaftStatus, StageLatencies, Threads,
+    Bootstrap, Consensus, Halt, INPUTS_MAX, Input, InputSender, Outbox, Program, Programs, RaftStatus,
+    StageLatencies, Threads,
     apply::ApplyThread,
     core::{ApplyJob, LogJob, Output, RaftCore},
     log_thread::{LogThread, StoredSnapshots},
@@ -40,6 +41,9 @@ const INPUTS_PER_ROUND_MAX: usize = 256;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// This program must not go on from what is stored.
+    #[error(transparent)]
+    Halt(#[from] Halt),
     /// raft-rs refuses what it is given.
     #[error("consensus cannot start from what is stored")]
     Raft(#[from] raft::Error),
@@ -63,13 +67,19 @@ pub fn start<S: LogStore, O: Outbox>(
     bootstrap: Bootstrap,
     store: S,
     latencies: StageLatencies,
-    outbox: impl FnOnce(InputSender, Arc<OnceLock<String>>) -> O,
+    outbox: impl FnOnce(InputSender, Arc<OnceLock<String>>, Programs) -> O,
 ) -> Result<(Consensus, Threads), StartError> {
     let snapshot = bootstrap.recovered.snapshot.clone();
     let state = match &snapshot {
         Some(meta) => load_snapshot(&store.snapshots(), meta)?,
         None => State::default(),
     };
+    let programs = Programs::new(Program::own(bootstrap.config.feature_level_max));
+    let (cluster, own) = (state.feature_level(), programs.own().feature_level);
+    if cluster > own {
+        return Err(Halt::TooOld { cluster, own }.into());
+    }
+    programs.follow_cluster(cluster);
     let cluster_id = Arc::new(OnceLock::new());
     for known in [&bootstrap.identity.cluster_id, state.cluster_id()].into_iter().filter(|id| !id.is_empty())
     {
@@ -87,7 +97,7 @@ pub fn start<S: LogStore, O: Outbox>(
     let (apply_jobs, apply_queue) = sync_channel(JOBS_MAX);
     let (status, watched) = watch::channel(core.status());
     let inputs = InputSender(inputs);
-    let outbox = outbox(inputs.clone(), Arc::clone(&cluster_id));
+    let outbox = outbox(inputs.clone(), Arc::clone(&cluster_id), programs.clone());
     let (members, watched_members) = watch::channel(Arc::clone(state.members()));
     core.know(Arc::clone(state.members()));
     let state = Arc::new(RwLock::new(state));
@@ -105,6 +115,8 @@ pub fn start<S: LogStore, O: Outbox>(
         applied: snapshot.map_or(LogPosition::default(), |meta| meta.position),
         cluster_id: Arc::clone(&cluster_id),
         members,
+        programs: programs.clone(),
+        is_halted: false,
         inputs: inputs.clone(),
         latency: latencies.apply,
     };
@@ -133,7 +145,7 @@ pub fn start<S: LogStore, O: Outbox>(
         cluster_id,
         first_voters,
         moves: Arc::default(),
-        aware: Arc::default(),
+        programs,
     };
     Ok((consensus, Threads { inputs, handles }))
 }
@@ -339,6 +351,7 @@ mod tests {
     use crate::{
         config::ConsensusConfig,
         consensus::{Applied, ConsensusError, Proposal},
+        state_machine::Unsupported,
         storage::{Identity, memory_store::Medium},
     };
 
@@ -355,7 +368,7 @@ mod tests {
     }
 
     fn init(cluster_id: &str) -> pb::Command {
-        let kind = Kind::InitCluster(pb::InitCluster { cluster_id: cluster_id.into() });
+        let kind = Kind::InitCluster(pb::InitCluster { cluster_id: cluster_id.into(), ..Default::default() });
         pb::Command { time_ms: 1, kind: Some(kind), ..Default::default() }
     }
 
@@ -443,6 +456,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn command_of_an_unknown_kind_stops_a_server_that_is_not_of_its_release() {
+        let medium = Medium::default();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for is_first in [true, false] {
+            let (store, recovered) = medium.open();
+            let bootstrap = Bootstrap { recovered, ..bootstrap(&medium) };
+            let (consensus, threads) =
+                start(bootstrap, store, StageLatencies::default(), |_, _, _| Nowhere).unwrap();
+            let mut status = consensus.watch_status();
+            if is_first {
+                status.wait_for(|status| status.leader_id == 1).await.unwrap();
+                consensus.propose(&init("cluster"), deadline).await.unwrap();
+                // What this release does not know of a command is all that says what it does.
+                consensus.propose(&pb::Command::default(), deadline).await.unwrap_err();
+            }
+            let halted = status.wait_for(|status| status.halt.is_some()).await.unwrap().halt;
+            assert!(matches!(halted, Some(Halt::Unsupported { why: Unsupported::Kind, .. })), "{halted:?}");
+            assert_eq!(consensus.propose(&init("other"), deadline).await, Err(ConsensusError::NotLeader));
+            assert_eq!(consensus.state().cluster_id(), "cluster");
+            tokio::task::spawn_blocking(|| threads.stop()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn server_of_one_comes_back_with_everything() {
         let medium = Medium::default();
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -452,7 +489,7 @@ mod tests {
                 Bootstrap { recovered, ..bootstrap(&medium) },
                 store,
                 StageLatencies::default(),
-                |_, _| Nowhere,
+                |_, _, _| Nowhere,
             )
             .unwrap();
             let mut status = consensus.watch_status();

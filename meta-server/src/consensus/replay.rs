@@ -6,14 +6,17 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    Input,
+    Input, StartError,
     apply::apply,
     core::{ApplyJob, Bootstrap, Output, RaftCore},
 };
-use crate::{state_machine::State, storage::LogPosition};
+use crate::{
+    state_machine::{FeatureLevel, State},
+    storage::LogPosition,
+};
 
 /// The state, and the last entry that it includes.
-pub(crate) fn replay(bootstrap: Bootstrap, mut state: State) -> raft::Result<(State, u64)> {
+pub(crate) fn replay(bootstrap: Bootstrap, mut state: State) -> Result<(State, u64), StartError> {
     let snapshot = bootstrap.recovered.snapshot.as_ref();
     let mut applied = snapshot.map_or(LogPosition::default(), |meta| meta.position);
     let mut core = RaftCore::new(bootstrap, &slog::Logger::root(slog::Discard, slog::o!()))?;
@@ -27,8 +30,8 @@ pub(crate) fn replay(bootstrap: Bootstrap, mut state: State) -> raft::Result<(St
             }
             ApplyJob::Entries(entries) => {
                 for (entry, _) in entries {
+                    apply(&mut state, &entry, FeatureLevel::SUPPORTED)?;
                     applied = LogPosition { index: entry.index, term: entry.term };
-                    apply(&mut state, &entry);
                 }
             }
             ApplyJob::Install(..) | ApplyJob::Snapshot => {}

@@ -13,7 +13,7 @@ use super::{Addresses, Lane, PEER_REQUEST_BYTES_MAX, RETRY_FIRST, RETRY_LONGEST,
 use crate::{
     consensus::{Input, message_to_wire},
     service::DOMAIN,
-    state_machine::Reason,
+    state_machine::{FeatureLevel, Reason},
 };
 
 /// Batches between the queue and the connection: a second one is made ready while the first is written.
@@ -43,17 +43,16 @@ impl MessageLane {
                     tracing::debug!(peer, "connected");
                     told = None;
                     pause = RETRY_FIRST;
-                    let ended = self.send_over(channel).await;
+                    let ended = match self.lane.greet(channel.clone()).await {
+                        Ok(theirs) => self.send_over(channel, theirs).await,
+                        Err(refused) => refused,
+                    };
                     tracing::debug!(peer, error = ended.message(), "the connection has ended");
                     if is_removed(&ended) {
                         self.lane.inputs.offer(Input::Removed);
                     }
                     if ended.code() == tonic::Code::FailedPrecondition {
-                        tracing::warn!(
-                            peer,
-                            error = ended.message(),
-                            "a peer refuses this server's messages"
-                        );
+                        self.tell(ended.message());
                         pause = RETRY_LONGEST;
                     }
                 }
@@ -73,25 +72,43 @@ impl MessageLane {
         }
     }
 
+    fn tell(&self, error: &str) {
+        tracing::warn!(peer = self.lane.peer, error, "a peer and this server do not go together");
+    }
+
     /// Gives the reason for which the stream ended.
-    async fn send_over(&self, channel: Channel) -> Status {
+    async fn send_over(&self, channel: Channel, theirs: FeatureLevel) -> Status {
         let mut client = RaftServiceClient::new(channel).max_encoding_message_size(PEER_REQUEST_BYTES_MAX);
         let (batches, stream) = mpsc::channel(BATCHES_MAX);
         tokio::select! {
             answer = client.send_messages(ReceiverStream::new(stream)) => {
                 answer.err().unwrap_or_else(|| Status::unavailable("the peer has ended the stream"))
             }
-            () = self.feed(batches) => Status::unavailable("the stream is closed"),
+            () = self.feed(batches, theirs) => self.lane.check_level(theirs).err().unwrap_or_else(|| {
+                Status::unavailable("the stream is closed")
+            }),
         }
     }
 
     /// Room comes before messages, so that none waits outside of the queue.
-    async fn feed(&self, batches: mpsc::Sender<SendMessagesRequest>) {
+    async fn feed(&self, batches: mpsc::Sender<SendMessagesRequest>, theirs: FeatureLevel) {
         while let Ok(room) = batches.reserve().await {
-            let messages = self.queue.next_batch().await.iter().map(message_to_wire).collect();
+            let messages = self.queue.next_batch().await;
+            // The cluster may have gone on without a peer that was silent.
+            if self.lane.check_level(theirs).is_err() {
+                return;
+            }
+            let messages = messages.iter().map(message_to_wire).collect();
             let Addresses { peer: peer_address, client: client_address } = self.lane.own_addresses.clone();
             let cluster_id = self.lane.cluster_id();
-            room.send(SendMessagesRequest { cluster_id, messages, peer_address, client_address });
+            let feature_level = self.lane.programs.own().feature_level.0;
+            room.send(SendMessagesRequest {
+                cluster_id,
+                messages,
+                peer_address,
+                client_address,
+                feature_level,
+            });
         }
         // The stream is gone; its call says why.
         tokio::time::sleep(Duration::from_secs(1)).await;

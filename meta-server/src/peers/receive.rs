@@ -13,17 +13,24 @@ use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status, Streaming};
 use xdpfs_proto::raft::v1::{
-    SendMessagesRequest, SendMessagesResponse, SendSnapshotRequest, SendSnapshotResponse,
+    GreetRequest, GreetResponse, SendMessagesRequest, SendMessagesResponse, SendSnapshotRequest,
+    SendSnapshotResponse,
     raft_service_server::{RaftService, RaftServiceServer},
 };
 use xdpfs_trust::Caller;
 
-use super::{PEER_REQUEST_BYTES_MAX, PeerOutbox, snapshots::REQUEST_PART_BYTES_MAX};
+use super::{
+    PEER_REQUEST_BYTES_MAX, PeerOutbox,
+    greeting::{check_level, too_old},
+    snapshots::REQUEST_PART_BYTES_MAX,
+};
 use crate::{
     config::is_host_and_port,
-    consensus::{Consensus, ConsensusError, ConversionError, configuration_of, message_from_wire},
+    consensus::{
+        Consensus, ConsensusError, ConversionError, Halt, Program, configuration_of, message_from_wire,
+    },
     service::Refusal,
-    state_machine::{Members, Reason, State},
+    state_machine::{FeatureLevel, Members, Reason, State},
     storage::{PART_LEN_MAX, SnapshotSource, crc32c, crc32c_combine},
 };
 
@@ -119,7 +126,6 @@ impl<S: SnapshotSource> RaftReceiver<S> {
         if peer_address.is_empty() {
             return;
         }
-        self.consensus.hear_of_awareness(from);
         self.outbox.meet(from, peer_address);
         let members = self.consensus.members();
         let Some(member) = members.find(from) else { return };
@@ -149,6 +155,12 @@ impl<S: SnapshotSource> RaftReceiver<S> {
         if state.members().is_known() && *state.members().configuration() != said {
             let words = "the snapshot and its message disagree about who takes part";
             return Err(Refusal::new(Reason::InvalidArgument, words).into());
+        }
+        let (cluster, own) = (state.feature_level(), self.consensus.programs().own().feature_level);
+        if cluster > own {
+            let halt = Halt::TooOld { cluster, own };
+            self.consensus.halt(halt);
+            return Err(Refusal::new(Reason::FeatureLevelTooLow, halt.to_string()).into());
         }
         let deadline = Instant::now() + INSTALL_TIMEOUT;
         self.consensus.handle_snapshot(message, pieces, state, deadline).await.map_err(not_installed)
@@ -244,6 +256,28 @@ impl From<SnapshotRefusal> for Status {
 
 #[tonic::async_trait]
 impl<S: SnapshotSource> RaftService for RaftReceiver<S> {
+    async fn greet(&self, request: Request<GreetRequest>) -> Result<Response<GreetResponse>, Status> {
+        let sender = sender(&request);
+        let request = request.into_inner();
+        self.check_cluster(&request.cluster_id)?;
+        // Nobody speaks for another server.
+        let mut message = Message { from: request.id, ..Message::default() };
+        message.set_msg_type(MessageType::MsgHeartbeat);
+        self.check_sender(sender.as_deref(), &message)?;
+        let programs = self.consensus.programs();
+        let ours = self.consensus.cluster_id().unwrap_or_default();
+        if let Some(halt) = too_old(programs, ours, &request.cluster_id, request.cluster_feature_level) {
+            self.consensus.halt(halt);
+        }
+        programs.hear(request.id, Program::from_record(request.program));
+        Ok(Response::new(GreetResponse {
+            cluster_id: ours.to_owned(),
+            program: Some(programs.own().record()),
+            cluster_feature_level: programs.cluster_level().0,
+            id: self.own,
+        }))
+    }
+
     async fn send_messages(
         &self,
         request: Request<Streaming<SendMessagesRequest>>,
@@ -252,6 +286,7 @@ impl<S: SnapshotSource> RaftService for RaftReceiver<S> {
         let mut stream = request.into_inner();
         while let Some(batch) = stream.message().await? {
             self.check_cluster(&batch.cluster_id)?;
+            check_level(self.consensus.programs(), FeatureLevel(batch.feature_level))?;
             for message in batch.messages {
                 let message = message_from_wire(message)
                     .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;

@@ -112,7 +112,9 @@ impl<S: SnapshotSource> SnapshotLane<S> {
 
     async fn send(&self, message: &Message) -> Result<(), SendError> {
         let meta = SnapshotMeta::decode(&message.get_snapshot().data)?;
-        let mut client = RaftServiceClient::new(self.lane.connect().await?);
+        let channel = self.lane.connect().await?;
+        self.lane.greet(channel.clone()).await?;
+        let mut client = RaftServiceClient::new(channel);
         let (requests, stream) = mpsc::channel(REQUESTS_MAX);
         let call = client.send_snapshot(ReceiverStream::new(stream));
         let feed = self.feed(message, &meta, requests);

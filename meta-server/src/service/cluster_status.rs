@@ -29,6 +29,7 @@ impl Gateway {
             edges: self.edge_statuses(&state, &raft),
             server_time_ms,
             requests: Some(self.requests().record()),
+            feature_level: state.feature_level().0,
             ..totals(&state)
         }
     }
@@ -44,7 +45,10 @@ impl Gateway {
             Some(_) => Said::Unreachable,
             None => Said::Unspecified,
         };
+        let program = self.program(member.id);
         proto::MetaServerStatus {
+            feature_level: program.as_ref().map(|program| program.feature_level.0),
+            version: program.map(|program| program.version).unwrap_or_default(),
             id: member.id,
             endpoint: member.client_address.clone(),
             role: role.into(),

@@ -23,10 +23,10 @@ use crate::{
     audit::Audit,
     clock::{LeaderClock, millis},
     config::{Config, Member},
-    consensus::{Consensus, ConsensusError, StateGuard},
+    consensus::{Consensus, ConsensusError, Program, StateGuard},
     edges::Edges,
     liveness::Liveness,
-    state_machine::{MetaMember, Reason},
+    state_machine::{FeatureLevel, MetaMember, Need, Reason, need},
 };
 
 /// Callers at once whose key this server has to ask others about.
@@ -242,6 +242,7 @@ impl Gateway {
         request_id: RequestId,
         kind: command::Kind,
     ) -> Result<outcome::Kind, Refusal> {
+        self.check_feature_level(deadline, &kind).await?;
         let command = pb::Command {
             caller: caller.map(Caller::record),
             time_ms: self.now_ms(),
@@ -259,6 +260,50 @@ impl Gateway {
             Some(kind) => Ok(kind),
             None => Err(Refusal::new(Reason::Internal, "the state gave no answer")),
         }
+    }
+
+    /// Servers of an earlier release would reject what the others apply, so nothing is proposed that some can't do.
+    async fn check_feature_level(&self, deadline: Instant, kind: &command::Kind) -> Result<(), Refusal> {
+        let Need { level, what } = need(kind);
+        if self.state().feature_level() >= level {
+            return Ok(());
+        }
+        // A leader that has only just begun may have yet to apply what raised it.
+        self.read_barrier(deadline).await?;
+        let cluster = self.state().feature_level();
+        if cluster >= level {
+            return Ok(());
+        }
+        let words =
+            format!("{what} needs {level}, and the cluster is at {cluster}: {}", self.waits_for(level));
+        Err(Refusal::new(Reason::FeatureLevelTooLow, words))
+    }
+
+    /// What keeps the cluster below this level, in words.
+    fn waits_for(&self, level: FeatureLevel) -> String {
+        let old: Vec<String> = self
+            .members()
+            .iter()
+            .filter(|member| member.id != self.config.id)
+            .filter_map(|member| match self.consensus.programs().find(member.id) {
+                Some(program) if program.feature_level >= level => None,
+                Some(Program { version, .. }) if version.is_empty() => {
+                    Some(format!("{} (of an earlier release)", member.id))
+                }
+                Some(Program { version, .. }) => Some(format!("{} (of release {version})", member.id)),
+                None => Some(format!("{} (not heard of)", member.id)),
+            })
+            .collect();
+        match &old[..] {
+            [] => "it rises in a moment: try again".to_owned(),
+            old => format!("first start the present release on metadata server {}", old.join(", ")),
+        }
+    }
+
+    /// What the server `id` runs, as far as this one knows.
+    pub(super) fn program(&self, id: u64) -> Option<Program> {
+        let programs = self.consensus.programs();
+        if id == self.config.id { Some(programs.own().clone()) } else { programs.find(id) }
     }
 
     fn refusal(&self, error: ConsensusError) -> Refusal {

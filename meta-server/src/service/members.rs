@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     config::is_host_and_port,
-    consensus::{RaftStatus, Role, VoterStatus},
-    state_machine::{Configuration, MetaMember, Reason, Wanted},
+    consensus::{Program, RaftStatus, Role, VoterStatus},
+    state_machine::{Configuration, FeatureLevel, MetaMember, Reason, Wanted},
 };
 
 #[derive(Debug)]
@@ -100,7 +100,11 @@ impl Gateway {
         let members = state.members();
         Ok(ListMembersResponse {
             cluster_id: state.cluster_id().to_owned(),
-            members: members.iter().map(|member| shown(member, &raft, members.configuration())).collect(),
+            members: members
+                .iter()
+                .map(|member| shown(member, &raft, members.configuration(), self.program(member.id)))
+                .collect(),
+            feature_level: state.feature_level().0,
             last_index: raft.commit_index,
             joint: members.configuration().is_joint(),
         })
@@ -112,6 +116,7 @@ impl Gateway {
         is_certified: bool,
     ) -> Result<ReserveMemberResponse, Refusal> {
         let request_id = RequestId::parse(&call.message.request_id)?;
+        self.check_joining(FeatureLevel(call.message.feature_level))?;
         let kind = command::Kind::ReserveMember(pb::ReserveMember {});
         let reserved = self.propose_joining(&call, is_certified, request_id, kind).await?;
         let outcome::Kind::MemberReserved(pb::MemberReserved { id }) = reserved else {
@@ -133,6 +138,7 @@ impl Gateway {
         let request = &call.message;
         let request_id = RequestId::parse(&request.request_id)?;
         self.check_member(&request.cluster_id)?;
+        self.check_joining(FeatureLevel(request.feature_level))?;
         let wanted = match request.learner {
             true => pb::meta_member::Wanted::Learner,
             false => pb::meta_member::Wanted::Voter,
@@ -150,6 +156,18 @@ impl Gateway {
         self.propose_joining(&call, is_certified, request_id, kind).await?;
         tracing::info!(id, learner = call.message.learner, "a server joins the cluster");
         Ok(AddMemberResponse {})
+    }
+
+    /// A server of an earlier release could not apply what comes in the log.
+    fn check_joining(&self, theirs: FeatureLevel) -> Result<(), Refusal> {
+        let cluster = self.state().feature_level();
+        if theirs >= cluster {
+            return Ok(());
+        }
+        let words = format!(
+            "the cluster is at {cluster}, and the server that joins supports {theirs}: start the later release there"
+        );
+        Err(Refusal::invalid("feature_level", words))
     }
 
     async fn propose_joining<T>(
@@ -290,7 +308,12 @@ fn check_quorum_without(id: u64, raft: &RaftStatus) -> Result<(), Refusal> {
     Err(Refusal::new(Reason::QuorumAtRisk, words))
 }
 
-fn shown(member: &MetaMember, raft: &RaftStatus, configuration: &Configuration) -> Member {
+fn shown(
+    member: &MetaMember,
+    raft: &RaftStatus,
+    configuration: &Configuration,
+    program: Option<Program>,
+) -> Member {
     let status: Option<&VoterStatus> = raft.voters.iter().find(|server| server.id == member.id);
     let standing = if configuration.votes(member.id) {
         member::Standing::Voter
@@ -314,6 +337,8 @@ fn shown(member: &MetaMember, raft: &RaftStatus, configuration: &Configuration) 
         active: status.is_some_and(|server| server.active),
         matched_index: status.map_or(0, |server| server.matched_index),
         certificate: member.certificate.clone(),
+        feature_level: program.as_ref().map(|program| program.feature_level.0),
+        version: program.map(|program| program.version).unwrap_or_default(),
     }
 }
 

@@ -25,7 +25,9 @@ use super::{
 use crate::{
     config::is_host_and_port,
     liveness::Usage,
-    state_machine::{KEY_RULE, Node, Reason, State, VALUE_RULE, are_labels, chunk_id_bytes, parse_chunk_id},
+    state_machine::{
+        FeatureLevel, KEY_RULE, Node, Reason, State, VALUE_RULE, are_labels, chunk_id_bytes, parse_chunk_id,
+    },
 };
 
 /// Chunks that one answer asks a node to remove.
@@ -77,8 +79,12 @@ impl Gateway {
     ) -> Result<RegisterNodeResponse, Refusal> {
         let request = call.message;
         let request_id = RequestId::parse(&request.request_id)?;
-        let register = parse_registration(&request)?;
+        let mut register = parse_registration(&request)?;
         let term = self.read_barrier(call.deadline).await?;
+        if self.state().feature_level() < FeatureLevel::MEMBERS_AND_BATCHES {
+            // It says them again when it starts the next time.
+            register.labels.clear();
+        }
         self.check_begun()?;
         if !request.cluster_id.is_empty() {
             self.check_member(&request.cluster_id)?;

@@ -125,6 +125,7 @@ const fn code(reason: Reason) -> Code {
         | Reason::ObjectNotFound
         | Reason::UploadNotFound => Code::NotFound,
         Reason::BucketNotEmpty
+        | Reason::FeatureLevelTooLow
         | Reason::LastAdminKey
         | Reason::LastVoter
         | Reason::MembershipBusy

@@ -383,6 +383,7 @@ impl State {
             | Kind::ForgetChunks(_)
             | Kind::AddKeyEpoch(_)
             | Kind::InitCluster(_)
+            | Kind::RaiseFeatureLevel(_)
             | Kind::SeedMembers(_)
             | Kind::CloseAccess(_) => None,
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{ReceiptKey, SipKey};
 
-use super::{State, history::History, snapshot};
+use super::{FeatureLevel, State, history::History, snapshot};
 
 /// What a node's receipts are checked with that has not registered since a restore: nothing passes.
 pub(super) const NO_RECEIPTS: ReceiptKey = ReceiptKey(SipKey { k0: 0, k1: 0 });
@@ -47,6 +47,8 @@ impl State {
         self.members = Arc::new(self.members.replaced_by(members)?);
         // Listings that the old cluster has begun are over: what it did after the backup is not known here.
         self.history = History::after_snapshot(0);
+        // Only this release, or a later one, can start from what it has restored.
+        self.feature_level = FeatureLevel::SUPPORTED;
         let counters = &mut self.counters;
         counters.bucket = counters.bucket.saturating_add(BUCKET_JUMP);
         counters.chunk = counters.chunk.saturating_add(CHUNK_JUMP);
@@ -103,7 +105,10 @@ mod tests {
     fn state() -> State {
         let mut state = State::default();
         let kinds = [
-            command::Kind::InitCluster(pb::InitCluster { cluster_id: "a cluster".into() }),
+            command::Kind::InitCluster(pb::InitCluster {
+                cluster_id: "a cluster".into(),
+                ..Default::default()
+            }),
             command::Kind::AddKeyEpoch(pb::AddKeyEpoch { secret: Bytes::from_static(&SECRET), after: 0 }),
             command::Kind::RegisterNode(pb::RegisterNode {
                 node_uuid: "a node".into(),

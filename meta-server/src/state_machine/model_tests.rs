@@ -16,7 +16,8 @@ use xdpfs_proto::state::v1::{
 use xdpfs_wire::{BucketId, ChunkId, NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
 
 use super::{
-    Etag, Owner, Reason, State, VersionEntry, VersionName, VersionNumber, chunk_id_bytes, parse_chunk_id,
+    Etag, FeatureLevel, Owner, Reason, State, VersionEntry, VersionName, VersionNumber, chunk_id_bytes,
+    parse_chunk_id,
 };
 
 const BUCKETS: [&str; 3] = ["one", "two", "three"];
@@ -1250,8 +1251,12 @@ impl Picture {
 
 impl Pair {
     fn new() -> Self {
+        let mut state = State::default();
+        let raise = pb::RaiseFeatureLevel { feature_level: FeatureLevel::SUPPORTED.0 };
+        let kind = Some(Kind::RaiseFeatureLevel(raise));
+        state.apply(0, &pb::Command { kind, ..Default::default() });
         let mut pair = Self {
-            state: State::default(),
+            state,
             model: Model::default(),
             commands: Vec::new(),
             index: 0,

@@ -5,7 +5,7 @@ use xdpfs_proto::state::v1::{self as pb, outcome};
 use xdpfs_wire::{NodeEpoch, NodeId, Receipt, ReceiptKey, SipKey};
 
 use super::{
-    State,
+    FeatureLevel, State,
     backup::NO_RECEIPTS,
     labels::{self, Labels},
     reject::{Reason, Reject},
@@ -183,7 +183,7 @@ impl State {
             },
             labels: register.labels.clone(),
             operator_labels,
-            register_time_ms: self.time_ms,
+            register_time_ms: self.noted_time_ms(),
             capacity_bytes: register.capacity_bytes,
             receipt_key,
             request_id: request_id.clone(),
@@ -191,6 +191,11 @@ impl State {
         let registered = node.registered();
         self.nodes.insert(id, node);
         Ok(registered)
+    }
+
+    /// The first release did not note it: as long as its programs may take part, nobody does.
+    fn noted_time_ms(&self) -> u64 {
+        if self.feature_level > FeatureLevel::FIRST { self.time_ms } else { 0 }
     }
 
     fn next_node_id(&mut self) -> Result<NodeId, Reject> {

@@ -44,6 +44,8 @@ reasons! {
     CertificateRequired = "CERTIFICATE_REQUIRED",
     /// The caller's deadline has passed.
     DeadlineExceeded = "DEADLINE_EXCEEDED",
+    /// Some metadata servers are of a release that can't do it.
+    FeatureLevelTooLow = "FEATURE_LEVEL_TOO_LOW",
     /// The server failed.
     Internal = "INTERNAL",
     /// The request makes no sense.

@@ -10,8 +10,8 @@ use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 
 use super::{
-    AccessKey, Bucket, Chunk, Counters, KeyEpoch, Members, Node, Object, ObjectName, Owner, State, Upload,
-    VersionName,
+    AccessKey, Bucket, Chunk, Counters, FeatureLevel, KeyEpoch, Members, Node, Object, ObjectName, Owner,
+    State, Upload, VersionName,
     history::History,
     parse_chunk_id,
     versions::{Older, OlderSums},
@@ -42,6 +42,13 @@ pub enum SnapshotError {
         "the snapshot has the format {0}, this server reads format {FORMAT}: start the later release that wrote it"
     )]
     Format(u32),
+    /// The cluster uses what only a later release can do.
+    #[error(
+        "the snapshot is of a cluster at {0}, this server supports {supported}: start the later release that the other \
+         servers run",
+        supported = FeatureLevel::SUPPORTED
+    )]
+    FeatureLevel(FeatureLevel),
     /// A record holds something that no server writes.
     #[error("a record of the snapshot makes no sense: {0}")]
     Content(&'static str),
@@ -82,6 +89,7 @@ impl State {
             replica_debt: self.replica_debt,
             access_closed: self.access_keys.is_closed(),
             index: self.history.index(),
+            feature_level: self.feature_level.0,
             next_member_id: self.members.next_id(),
             reserved_member_ids: self.members.reserved().collect(),
             configuration: self.members.is_known().then(|| self.members.configuration().record()),
@@ -149,6 +157,10 @@ impl State {
         if header.format != FORMAT {
             return Err(SnapshotError::Format(header.format));
         }
+        let feature_level = FeatureLevel(header.feature_level);
+        if feature_level > FeatureLevel::SUPPORTED {
+            return Err(SnapshotError::FeatureLevel(feature_level));
+        }
         let members = Arc::new(Members::from_header(&header));
         let mut state = Self {
             cluster_id: header.cluster_id,
@@ -163,6 +175,7 @@ impl State {
             replica_debt: header.replica_debt,
             history: History::after_snapshot(header.index),
             members,
+            feature_level,
             ..Self::default()
         };
         state.key_epochs.set_last_number(header.next_key_epoch.saturating_sub(1));
@@ -293,6 +306,18 @@ mod tests {
         let header = pb::SnapshotHeader { format: FORMAT + 1, ..State::default().header() };
         let error = refusal(&[Kind::Header(header)]);
         assert!(matches!(error, SnapshotError::Format(2)), "{error}");
+        assert!(error.to_string().contains("start the later release"), "{error}");
+    }
+
+    #[test]
+    fn snapshot_of_a_later_feature_level_is_refused_as_such() {
+        let later = FeatureLevel::SUPPORTED.0 + 1;
+        let header = pb::SnapshotHeader { feature_level: later, ..State::default().header() };
+        let error = refusal(&[Kind::Header(header)]);
+        assert!(
+            matches!(error, SnapshotError::FeatureLevel(FeatureLevel(level)) if level == later),
+            "{error}"
+        );
         assert!(error.to_string().contains("start the later release"), "{error}");
     }
 

@@ -8,6 +8,7 @@ mod batches;
 mod buckets;
 mod edges;
 mod failover;
+mod feature_levels;
 mod harness;
 mod idempotency;
 mod listing;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use tonic::{Code, Status};
-use xdpfs_meta_server::storage::{Change, LogStore as _, SledStore};
+use xdpfs_meta_server::{
+    state_machine::FeatureLevel,
+    storage::{Change, LogStore as _, SledStore},
+};
 use xdpfs_proto::{
     members::v1::{
         AddMemberRequest, PromoteMemberRequest, RemoveMemberRequest, ReplaceMemberRequest,
@@ -247,6 +250,7 @@ async fn server_that_lost_its_directory_comes_back_under_a_fresh_id() {
         client_address: "127.0.0.1:2".into(),
         learner: true,
         cluster_id: cluster.status_of(fresh).await.cluster_id,
+        feature_level: FeatureLevel::SUPPORTED.0,
     };
     let send = async |mut members: crate::harness::Members, request| members.add_member(request).await;
     assert_refused(cluster.members_call(again, send).await, Code::FailedPrecondition, "MEMBER_REMOVED");

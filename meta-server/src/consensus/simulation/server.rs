@@ -16,7 +16,7 @@ use xdpfs_observe::Latency;
 
 use super::{
     super::{
-        Bootstrap, Input, InputSender, Outbox, RaftStatus, Role,
+        Bootstrap, Input, InputSender, Outbox, Program, Programs, RaftStatus, Role,
         apply::ApplyThread,
         core::{ApplyJob, LogJob, Output, RaftCore},
         log_thread::{LogThread, StoredSnapshots},
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     config::ConsensusConfig,
-    state_machine::State,
+    state_machine::{FeatureLevel, State},
     storage::{
         Change, Identity, LogStore as _,
         memory_store::{Medium, MemoryStore},
@@ -112,6 +112,8 @@ impl Running {
                 applied: snapshot.map(|meta| meta.position).unwrap_or_default(),
                 cluster_id: Arc::new(OnceLock::new()),
                 members,
+                programs: Programs::new(Program::own(FeatureLevel::SUPPORTED)),
+                is_halted: false,
                 inputs: InputSender(inputs),
                 latency: Latency::default(),
             },

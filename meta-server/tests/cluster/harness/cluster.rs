@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use tonic_types::StatusExt as _;
-use xdpfs_meta_server::{Config, ConsensusConfig, Join, Listeners, Member, Server, ServerError, Times};
+use xdpfs_meta_server::{Config, ConsensusConfig, Halt, Join, Listeners, Member, Server, ServerError, Times};
 use xdpfs_proto::{
     access::v1::access_service_client::AccessServiceClient,
     members::v1::{
@@ -112,16 +112,24 @@ impl Cluster {
         self.join_in(directory, learner).await
     }
 
+    /// A server with a configuration of its own and an empty directory tries to join.
+    pub async fn try_join(&self, configure: Configure) -> Result<Server, ServerError> {
+        let (own, listeners) = free_member(self.address, 0);
+        let mut config = self.joining(own, self.directory.path().join("not-joined"), false);
+        configure(&mut config);
+        Server::start_on(config, listeners).await
+    }
+
+    fn joining(&self, own: Member, directory: PathBuf, learner: bool) -> Config {
+        let endpoints = self.running().into_iter().map(|id| self.endpoint(id)).collect();
+        let join = Some(Join { endpoints, learner, key: None });
+        Config { join, quarantine: true, ..self.tune(Config::new(0, vec![own], directory)) }
+    }
+
     /// A server joins with this directory, whatever that holds.
     pub async fn join_in(&mut self, directory: PathBuf, learner: bool) -> u64 {
         let (own, listeners) = free_member(self.address, 0);
-        let endpoints = self.running().into_iter().map(|id| self.endpoint(id)).collect();
-        let join = Some(Join { endpoints, learner, key: None });
-        let config = Config {
-            join,
-            quarantine: true,
-            ..self.tune(Config::new(0, vec![own.clone()], directory.clone()))
-        };
+        let config = self.joining(own.clone(), directory.clone(), learner);
         let server = Server::start_on(config.clone(), listeners).await.unwrap();
         let id = server.id();
         self.members.push(Member { id, ..own });
@@ -166,6 +174,12 @@ impl Cluster {
     pub async fn is_removed(&self, id: u64) {
         let removed = self.servers[&id].removed();
         tokio::time::timeout(PATIENCE, removed).await.expect("it hears of its removal in time");
+    }
+
+    /// Waits until the server says that it must not go on.
+    pub async fn halted(&self, id: u64) -> Halt {
+        let halted = self.servers[&id].halted();
+        tokio::time::timeout(PATIENCE, halted).await.expect("it stops in time")
     }
 
     /// The server has other addresses the next time that it starts.
