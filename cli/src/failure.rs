@@ -286,6 +286,9 @@ fn hint_for(error: &Error) -> Option<String> {
         }
         Error::UploadExpired => "run it again; nothing was stored".into(),
         Error::PermissionDenied { .. } => "ask whoever runs the cluster for an access key that may; xdpfs-cli key list shows what each may".into(),
+        Error::Refused { reason, .. } if reason == "FEATURE_LEVEL_TOO_LOW" => {
+            "see which release each metadata server runs: xdpfs-cli status".into()
+        }
         Error::BadReply { .. } | Error::Refused { .. } => {
             "client and servers may be of different versions: compare their --version".into()
         }

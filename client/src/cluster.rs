@@ -46,6 +46,8 @@ pub struct ClusterStatus {
     pub server_time_ms: u64,
     /// Requests that this server has served; `None` if it didn't say.
     pub requests: Option<RequestCounts>,
+    /// What the cluster uses of what its metadata servers can do.
+    pub feature_level: u32,
 }
 
 /// Places of [`RequestCounts::took`].
@@ -84,6 +86,10 @@ pub struct MetaServer {
     pub matched_index: u64,
     /// When its certificate ends, if the answering server knows: each knows its own.
     pub certificate_expires: Option<SystemTime>,
+    /// Of its program; empty if the answering server doesn't know, or it is of a release that doesn't say.
+    pub version: String,
+    /// The highest feature level that its program supports, if the answering server knows.
+    pub feature_level: Option<u32>,
 }
 
 /// What a metadata server does at present.
@@ -225,6 +231,7 @@ impl From<proto::GetClusterStatusResponse> for ClusterStatus {
             edges: status.edges.into_iter().map(Edge::from).collect(),
             server_time_ms: status.server_time_ms,
             requests: status.requests.map(RequestCounts::from),
+            feature_level: status.feature_level,
         }
     }
 }
@@ -243,6 +250,8 @@ impl From<proto::MetaServerStatus> for MetaServer {
             matched_index: server.matched_index,
             endpoint: server.endpoint,
             certificate_expires: time(server.certificate_expiry_s.checked_mul(1000)),
+            feature_level: server.feature_level,
+            version: server.version,
         }
     }
 }

@@ -51,6 +51,10 @@ pub struct MetaMember {
     pub active: bool,
     /// Entries of the log that it is known to hold.
     pub matched_index: u64,
+    /// Of its program; empty if it has not said, or is of a release that doesn't.
+    pub version: String,
+    /// The highest feature level that its program supports, if the leader knows.
+    pub feature_level: Option<u32>,
 }
 
 /// All metadata servers.
@@ -62,6 +66,8 @@ pub struct MetaMembers {
     pub last_index: u64,
     /// One set of voters is taking over from another.
     pub joint: bool,
+    /// What the cluster uses of what its metadata servers can do.
+    pub feature_level: u32,
 }
 
 impl Standing {
@@ -146,7 +152,8 @@ impl Membership for Client {
         let members = reply.members.into_iter().map(parse).collect::<Option<_>>();
         let what = "a metadata server makes no sense";
         let members = members.ok_or(Error::BadReply { operation: Operation::ListMembers.label(), what })?;
-        Ok(MetaMembers { members, last_index: reply.last_index, joint: reply.joint })
+        let proto::ListMembersResponse { last_index, joint, feature_level, .. } = reply;
+        Ok(MetaMembers { members, last_index, joint, feature_level })
     }
 
     async fn promote_meta_member(&self, id: u64) -> Result<()> {
@@ -200,7 +207,19 @@ fn parse(member: proto::Member) -> Option<MetaMember> {
         member::Wanted::Voter => WantedStanding::Voter,
     };
     let proto::Member { id, peer_address, client_address, leads, active, matched_index, .. } = member;
-    Some(MetaMember { id, peer_address, client_address, standing, wanted, leads, active, matched_index })
+    let proto::Member { version, feature_level, .. } = member;
+    Some(MetaMember {
+        id,
+        peer_address,
+        client_address,
+        standing,
+        wanted,
+        leads,
+        active,
+        matched_index,
+        version,
+        feature_level,
+    })
 }
 
 #[cfg(test)]

@@ -186,6 +186,8 @@ impl ObjectClient for MockClient {
             role: MetaRole::Leader,
             matched_index: 0,
             certificate_expires: None,
+            version: "1.2.3".into(),
+            feature_level: Some(1),
         };
         Ok(ClusterStatus {
             cluster_id: "mock".into(),

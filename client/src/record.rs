@@ -68,6 +68,7 @@ pub struct StatusRecord<'a> {
     warnings: Vec<WarningRecord>,
     /// Null: the server that answered doesn't say.
     requests: Option<RequestsRecord>,
+    feature_level: u32,
 }
 
 /// Requests of the server that answered, since its start.
@@ -92,6 +93,9 @@ struct MetaServerRecord<'a> {
     matched_index: u64,
     /// Null: the server that answered doesn't know.
     certificate_expires: Option<String>,
+    version: &'a str,
+    /// Null: the server that answered doesn't know.
+    feature_level: Option<u32>,
 }
 
 /// A data node.
@@ -203,6 +207,7 @@ impl<'a> From<&'a ClusterStatus> for StatusRecord<'a> {
             edges: status.edges.iter().map(EdgeRecord::from).collect(),
             warnings: warnings(status).into_iter().map(WarningRecord::from).collect(),
             requests: status.requests.as_ref().map(RequestsRecord::from),
+            feature_level: status.feature_level,
         }
     }
 }
@@ -228,6 +233,8 @@ impl<'a> From<&'a MetaServer> for MetaServerRecord<'a> {
             role: server.role.label(),
             matched_index: server.matched_index,
             certificate_expires: server.certificate_expires.map(timestamp),
+            version: &server.version,
+            feature_level: server.feature_level,
         }
     }
 }

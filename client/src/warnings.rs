@@ -188,6 +188,8 @@ mod tests {
             role,
             matched_index: id,
             certificate_expires: None,
+            version: "1.2.3".into(),
+            feature_level: Some(1),
         };
         let node = |id: u32| DataNode {
             id,

@@ -96,6 +96,8 @@ pub(crate) mod tests {
                 role: MetaRole::Leader,
                 matched_index: 9,
                 certificate_expires: None,
+                version: "1.2.3".into(),
+                feature_level: None,
             }],
             data_nodes: vec![node(7)],
             edges: vec![edge],
@@ -112,7 +114,7 @@ pub(crate) mod tests {
         for part in [
             r#""cluster_id":"c","leader_id":1"#,
             r#""answered_by":1"#,
-            r#""meta_servers":[{"id":1,"endpoint":"m1:1","role":"leader","matched_index":9,"certificate_expires":null}]"#,
+            r#""meta_servers":[{"id":1,"endpoint":"m1:1","role":"leader","matched_index":9,"certificate_expires":null,"version":"1.2.3","feature_level":null}]"#,
             r#""last_heartbeat_age_ms":4321"#,
             r#""packets":{"routed":9},"rejects":{"wrong_node":2},"last_heard_age_ms":123,"certificate_expires":null"#,
             r#""warnings":[{"code":"too_few_failure_domains""#,

@@ -52,6 +52,7 @@ fn status_text(status: &ClusterStatus) -> String {
         Some(leader) => format!("server {leader} leads, as server {} sees it", status.server_id),
         None => format!("no leader, as server {} sees it", status.server_id),
     };
+    let level = status.feature_level;
     let silent = status.data_nodes.iter().filter(|node| node.state == DataNodeState::Silent).count() as u64;
     let debt = match (status.replica_debt, silent) {
         (0, 0) => "all replicas are there".to_owned(),
@@ -63,7 +64,7 @@ fn status_text(status: &ClusterStatus) -> String {
     };
     let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
     format!(
-        "cluster {id}: {leader}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}{}\n{}",
+        "cluster {id}: {leader}, feature level {level}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}{}\n{}",
         count(status.buckets, "bucket"),
         count(status.objects, "object"),
         human_bytes(status.bytes),
@@ -85,12 +86,19 @@ fn warnings_text(warnings: &[Warning]) -> String {
 }
 
 fn meta_servers(status: &ClusterStatus) -> String {
-    let mut table = table(&["META SERVER", "ENDPOINT", "ROLE", "LOG"]);
+    let mut table = table(&["META SERVER", "ENDPOINT", "ROLE", "LOG", "RELEASE", "LEVEL"]);
     for server in &status.meta_servers {
         let log = if server.matched_index == 0 { "-".to_owned() } else { server.matched_index.to_string() };
-        table.add_row([server.id.to_string(), server.endpoint.clone(), server.role.label().to_owned(), log]);
+        table.add_row([
+            server.id.to_string(),
+            server.endpoint.clone(),
+            server.role.label().to_owned(),
+            log,
+            or_dash(&server.version),
+            server.feature_level.map_or_else(|| "-".to_owned(), |level| level.to_string()),
+        ]);
     }
-    lay_out(&mut table, &[3]);
+    lay_out(&mut table, &[3, 5]);
     trimmed(&table)
 }
 
@@ -222,6 +230,8 @@ pub(crate) mod tests {
             role: role(id),
             matched_index: id - 1,
             certificate_expires: None,
+            version: "1.2.3".into(),
+            feature_level: Some(1),
         };
         let label =
             |key: &str, value: &str| NodeLabel { key: key.into(), value: value.into(), by_operator: true };
@@ -277,6 +287,7 @@ pub(crate) mod tests {
             pending_deletes: 1,
             server_time_ms: 0,
             requests: None,
+            feature_level: 1,
         }
     }
 
@@ -285,13 +296,13 @@ pub(crate) mod tests {
         let (mut console, printed) = Printed::console(Look::default());
         assert_eq!(show(&status(Some(2)), &mut console), Ok(Exit::Done));
         let expect = "\
-cluster c: server 2 leads
+cluster c: server 2 leads, feature level 1
   1 bucket, 2 objects, 1.5 KiB
   4 replicas missing, and those on 1 silent data node; 0 open uploads, 1 replica to remove
 
-META SERVER  ENDPOINT  ROLE         LOG
-1            m1:1      unreachable    -
-2            m2:1      leader         1
+META SERVER  ENDPOINT  ROLE         LOG  RELEASE  LEVEL
+1            m1:1      unreachable    -  1.2.3        1
+2            m2:1      leader         1  1.2.3        1
 
 DATA NODE  ADDRESS  STATE      USED     FREE  CHUNKS  REFUSED    XDP      HEARD   DOMAIN
 7          n7:1     silent  1.0 MiB  2.0 MiB       5  bad_tag=3  generic  4s ago  rack-1
@@ -342,8 +353,8 @@ n7:1  7,8         wrong_node=2  native  kernel   123ms ago
         let expect = concat!(
             r#"{"cluster_id":"c","leader_id":2,"term":3,"commit_index":9,"applied_index":8,"buckets":1,"objects":2,"#,
             r#""bytes":1536,"open_uploads":0,"replica_debt":4,"pending_deletes":1,"answered_by":2,"meta_servers":["#,
-            r#"{"id":1,"endpoint":"m1:1","role":"unreachable","matched_index":0,"certificate_expires":null},"#,
-            r#"{"id":2,"endpoint":"m2:1","role":"leader","matched_index":1,"certificate_expires":null}],"data_nodes":["#,
+            r#"{"id":1,"endpoint":"m1:1","role":"unreachable","matched_index":0,"certificate_expires":null,"version":"1.2.3","feature_level":1},"#,
+            r#"{"id":2,"endpoint":"m2:1","role":"leader","matched_index":1,"certificate_expires":null,"version":"1.2.3","feature_level":1}],"data_nodes":["#,
             r#"{"id":7,"epoch":2,"address":"n7:1","state":"silent","capacity_bytes":3145728,"used_bytes":1048576,"#,
             r#""free_bytes":2097152,"chunks":5,"rejects":{"bad_tag":3,"expired":0},"failure_domain":"rack-1","#,
             r#""last_heartbeat_age_ms":4321,"xdp_mode":"generic","xdp_reason":"native: the driver can't","#,

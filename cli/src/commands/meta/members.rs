@@ -116,6 +116,9 @@ struct MemberRecord<'a> {
     active: bool,
     /// Entries of the log that it lacks.
     lag: u64,
+    version: &'a str,
+    /// Null: it is not known.
+    feature_level: Option<u32>,
 }
 
 /// A change that is decided or done.
@@ -224,13 +227,34 @@ fn list(members: &MetaMembers, console: &mut Console) -> Result<Exit, Failure> {
             leader: member.leads,
             active: member.active,
             lag,
+            version: &member.version,
+            feature_level: member.feature_level,
         };
         console.answer(&record, || line(member, lag))?;
+    }
+    if let Some(below) = waits_below(members) {
+        console.note(&below);
     }
     if members.joint {
         console.note("one set of voters is taking over from another");
     }
     Ok(Exit::Done)
+}
+
+/// What the cluster does not use though a server could, and whose fault that is.
+fn waits_below(members: &MetaMembers) -> Option<String> {
+    let highest = members.members.iter().filter_map(|member| member.feature_level).max()?;
+    let old =
+        members.members.iter().filter(|member| member.feature_level.is_none_or(|level| level < highest));
+    let old: Vec<String> = old.map(|member| member.id.to_string()).collect();
+    let is_below = highest > members.feature_level;
+    is_below.then(|| {
+        let why = match old.is_empty() {
+            true => "it rises in a moment".to_owned(),
+            false => format!("it rises when these are of the present release: {}", old.join(", ")),
+        };
+        format!("the cluster is at feature level {}: {why}", members.feature_level)
+    })
 }
 
 fn line(member: &MetaMember, lag: u64) -> String {
@@ -249,7 +273,8 @@ fn line(member: &MetaMember, lag: u64) -> String {
         (true, lag) => format!("lacks {lag} entries"),
     };
     let MetaMember { id, client_address, peer_address, .. } = member;
-    format!("{id:>4} {does:<16} {client_address:<22} {peer_address:<22} {heard}")
+    let release = if member.version.is_empty() { "-" } else { &member.version };
+    format!("{id:>4} {does:<16} {client_address:<22} {peer_address:<22} {release:<8} {heard}")
 }
 
 /// Says what to do about a refusal.
@@ -285,6 +310,8 @@ mod tests {
             leads: id == 1,
             active: id != 3,
             matched_index: 10,
+            version: "1.2.3".into(),
+            feature_level: (id != 3).then_some(2),
         }
     }
 
@@ -302,9 +329,23 @@ mod tests {
     }
 
     #[test]
+    fn list_says_which_servers_keep_the_cluster_below_what_others_can_do() {
+        let servers =
+            |ids: &[u64]| ids.iter().map(|id| member(*id, Standing::Voter, WantedStanding::Voter)).collect();
+        let note = |ids: &[u64], feature_level| {
+            waits_below(&MetaMembers { members: servers(ids), last_index: 1, joint: false, feature_level })
+        };
+        assert_eq!(note(&[1, 2, 3], 2), None);
+        let words = note(&[1, 2, 3], 1).unwrap();
+        assert!(words.ends_with("of the present release: 3"), "{words}");
+        assert!(note(&[1, 2], 1).unwrap().ends_with("in a moment"));
+    }
+
+    #[test]
     fn change_is_done_when_there_is_one_set_of_voters() {
         let voter = member(4, Standing::Voter, WantedStanding::Voter);
-        let members = |joint| MetaMembers { members: vec![voter.clone()], last_index: 1, joint };
+        let members =
+            |joint| MetaMembers { members: vec![voter.clone()], last_index: 1, joint, feature_level: 1 };
         assert!(is_voter(&members(false), 4) && is_gone(&members(false), 2));
         assert!(!is_voter(&members(true), 4) && !is_gone(&members(true), 2));
     }
