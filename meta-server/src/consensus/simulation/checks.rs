@@ -11,7 +11,7 @@ use super::{
     server::{Media, VOTERS},
 };
 use crate::{
-    state_machine::{Configuration, State},
+    state_machine::{Configuration, FeatureLevel, State},
     storage::{LogPosition, crc32c, memory_store::Content},
 };
 
@@ -192,7 +192,8 @@ impl Checks {
         self.assert_is_durable(position, media);
         let request_id = pb::Command::decode(entry.data.clone()).expect("it was encoded").request_id.to_vec();
         assert!(!self.refused.contains(&request_id), "a refused command is committed at {}", entry.index);
-        let outcome = apply::apply(&mut self.reference, entry);
+        let outcome = apply::apply(&mut self.reference, entry, FeatureLevel::SUPPORTED);
+        let outcome = outcome.expect("this release knows every command");
         if let Some(outcome) = &outcome {
             let first = self.outcomes.entry(request_id.clone()).or_insert_with(|| outcome.clone());
             assert_eq!(first, outcome, "a repeated request has another answer");
