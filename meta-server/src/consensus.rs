@@ -8,6 +8,7 @@
 
 mod apply;
 mod core;
+mod fingerprints;
 mod log_thread;
 mod log_view;
 mod membership;
@@ -37,14 +38,15 @@ use tokio::sync::{oneshot, watch};
 use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
-pub use self::programs::{Program, Programs};
-pub(crate) use self::replay::replay;
 pub use self::{
     core::{Bootstrap, ReceivedSnapshot},
+    fingerprints::{CHECKPOINT_ENTRIES, Fingerprints},
     messages::{ConversionError, message_from_wire, message_to_wire},
+    programs::{Program, Programs},
     raft_loop::{StartError, start},
     state_guard::StateGuard,
 };
+pub(crate) use self::{fingerprints::Checkpoint, replay::replay};
 pub(crate) use self::{membership::configuration_of, raft_loop::load_snapshot};
 use crate::{
     state_machine::{Configuration, FeatureLevel, Members, State, Unsupported},
@@ -161,6 +163,15 @@ pub enum Halt {
         /// What is wrong with it.
         why: Unsupported,
     },
+    /// Its state is not what the others have.
+    #[error(
+        "after entry {index} of the log the state of this server is not what the other servers have: its data directory is \
+         left as it is, for whoever looks into that; let the server join anew, with --join and an empty data directory"
+    )]
+    Diverged {
+        /// After which entry it was seen.
+        index: u64,
+    },
     /// The cluster uses what only a later release can do.
     #[error(
         "the cluster is at {cluster}, and this program supports {own}: start the later release that the other servers run"
@@ -247,6 +258,7 @@ pub struct Consensus {
     first_voters: Arc<[u64]>,
     moves: Arc<Mutex<BTreeMap<u64, Moved>>>,
     programs: Programs,
+    fingerprints: Fingerprints,
 }
 
 /// Where a member says that it is, other than where it is listed.
@@ -386,6 +398,18 @@ impl Consensus {
     /// What the servers run, and what the cluster uses of it.
     pub(crate) const fn programs(&self) -> &Programs {
         &self.programs
+    }
+
+    /// What the servers' states are, to compare them.
+    pub(crate) const fn fingerprints(&self) -> &Fingerprints {
+        &self.fingerprints
+    }
+
+    /// Compares what the servers say of their states, if this one leads.
+    pub(crate) fn compare_states(&self, own: u64) {
+        if let Some(halt) = self.fingerprints.judge(own, &self.status().configuration) {
+            self.halt(halt);
+        }
     }
 
     /// The level that the cluster may rise to, if this server leads.

@@ -57,6 +57,7 @@ fn leads(role: Role, term: u64) -> Option<u64> {
 }
 
 async fn perform(gateway: &Gateway) {
+    gateway.consensus().compare_states(gateway.config().id);
     while let Some(duty) = due(gateway) {
         match perform_one(gateway).await {
             Ok(()) => tracing::debug!(?duty, "a duty is done"),

@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     config::is_host_and_port,
-    consensus::{Input, InputSender, Outbox, Programs},
+    consensus::{Fingerprints, Input, InputSender, Outbox, Programs},
     state_machine::Members,
     storage::SnapshotSource,
 };
@@ -100,6 +100,8 @@ pub(crate) struct Wiring<S> {
     pub(crate) cluster_id: Arc<OnceLock<String>>,
     /// What the servers run.
     pub(crate) programs: Programs,
+    /// What the servers' states are.
+    pub(crate) fingerprints: Fingerprints,
     /// Where snapshots are read from.
     pub(crate) snapshots: S,
     /// Ends all lanes.
@@ -130,6 +132,7 @@ struct Lane {
     inputs: InputSender,
     cluster_id: Arc<OnceLock<String>>,
     programs: Programs,
+    fingerprints: Fingerprints,
     stop: CancellationToken,
 }
 
@@ -203,6 +206,7 @@ impl<S: SnapshotSource> Wiring<S> {
             inputs: self.inputs.clone(),
             cluster_id: Arc::clone(&self.cluster_id),
             programs: self.programs.clone(),
+            fingerprints: self.fingerprints.clone(),
             stop: stop.clone(),
         };
         let queue = Arc::new(MessageQueue::default());
@@ -307,6 +311,7 @@ mod tests {
             inputs,
             cluster_id: Arc::default(),
             programs: Programs::new(Program::own(FeatureLevel::SUPPORTED)),
+            fingerprints: Fingerprints::default(),
             snapshots: Medium::default(),
             stop: CancellationToken::new(),
             runtime: Handle::current(),

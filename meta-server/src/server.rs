@@ -510,7 +510,7 @@ fn start_engine(
         .map(|own| Addresses { peer: own.peer_address.clone(), client: own.client_address.clone() });
     let mut outbox = None;
     let (consensus, threads) =
-        consensus::start(bootstrap, store, latencies, |inputs, cluster_id, programs| {
+        consensus::start(bootstrap, store, latencies, |inputs, cluster_id, programs, fingerprints| {
             let wiring = Wiring {
                 own: config.id,
                 own_addresses: own_addresses.unwrap_or_default(),
@@ -519,6 +519,7 @@ fn start_engine(
                 inputs,
                 cluster_id,
                 programs,
+                fingerprints,
                 snapshots,
                 stop: stop.clone(),
                 runtime: peer_runtime.handle().clone(),

@@ -10,6 +10,7 @@ mod batch;
 mod buckets;
 mod chunks;
 mod feature_level;
+mod fingerprint;
 mod history;
 mod key_epochs;
 mod labels;
@@ -68,6 +69,7 @@ pub use self::{
 };
 use self::{
     chunks::ChunkOwners,
+    fingerprint::Fingerprint,
     history::History,
     reject::{Reject, TOO_MANY_ANSWERS},
     versions::OlderVersions,
@@ -99,6 +101,7 @@ pub struct State {
     history: History,
     members: Arc<Members>,
     feature_level: FeatureLevel,
+    fingerprint: Fingerprint,
 }
 
 /// The next number of every kind that is never reused.
@@ -132,6 +135,12 @@ impl State {
     /// A command with the request id of an earlier one changes nothing and gives the earlier answer. One whose answer
     /// could not be kept is not taken.
     pub fn apply(&mut self, index: u64, command: &pb::Command) -> pb::Outcome {
+        let outcome = self.answer(index, command);
+        self.add_to_fingerprint(index, &outcome);
+        outcome
+    }
+
+    fn answer(&mut self, index: u64, command: &pb::Command) -> pb::Outcome {
         self.time_ms = self.time_ms.max(command.time_ms);
         self.history.begin(index, self.time_ms);
         self.answered.forget_old(self.time_ms);

@@ -9,7 +9,7 @@ use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
 use super::{
-    Applied, Halt, Input, InputSender, Programs,
+    Applied, CHECKPOINT_ENTRIES, Checkpoint, Fingerprints, Halt, Input, InputSender, Programs,
     core::{ApplyJob, Waiter},
 };
 use crate::{
@@ -28,6 +28,7 @@ pub(super) struct ApplyThread {
     /// What others know of the members.
     pub(super) members: watch::Sender<Arc<Members>>,
     pub(super) programs: Programs,
+    pub(super) fingerprints: Fingerprints,
     /// What comes now would be applied otherwise than by the other servers.
     pub(super) is_halted: bool,
     pub(super) inputs: InputSender,
@@ -71,6 +72,10 @@ impl ApplyThread {
                         }
                     };
                     self.applied = LogPosition { index: entry.index, term: entry.term };
+                    if let Some(differs) = check(&self.fingerprints, &state, entry.index) {
+                        halt = Some(differs);
+                        break;
+                    }
                     answers
                         .extend(waiter.zip(outcome).map(|(waiter, outcome)| (waiter, entry.index, outcome)));
                 }
@@ -80,9 +85,8 @@ impl ApplyThread {
                 // The caller may have given up.
                 let _ = waiter.reply.send(Ok(Applied { index, outcome }));
             }
-            if let Some(halt) = halt {
-                self.is_halted = true;
-                self.inputs.deliver(Input::Halt(halt));
+            self.halt(halt);
+            if self.is_halted {
                 break;
             }
             entries = rest;
@@ -91,8 +95,12 @@ impl ApplyThread {
     }
 
     fn configure(&mut self, position: LogPosition, configuration: Configuration) {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).configure(configuration);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.configure(configuration);
+        let halt = check(&self.fingerprints, &state, position.index);
+        drop(state);
         self.applied = position;
+        self.halt(halt);
         self.report();
     }
 
@@ -100,6 +108,13 @@ impl ApplyThread {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.applied = position;
         self.report();
+    }
+
+    fn halt(&mut self, halt: Option<Halt>) {
+        if let Some(halt) = halt {
+            self.is_halted = true;
+            self.inputs.deliver(Input::Halt(halt));
+        }
     }
 
     fn report(&self) {
@@ -124,6 +139,15 @@ impl ApplyThread {
         let pieces = self.state.read().unwrap_or_else(PoisonError::into_inner).encode(PART_LEN_MAX);
         self.inputs.deliver(Input::SnapshotTaken(self.applied, pieces));
     }
+}
+
+/// Whether the state is known not to be what others have after the same entry.
+fn check(fingerprints: &Fingerprints, state: &State, index: u64) -> Option<Halt> {
+    if !index.is_multiple_of(CHECKPOINT_ENTRIES) {
+        return None;
+    }
+    let fingerprint = state.fingerprint()?;
+    fingerprints.note(Checkpoint { index, fingerprint })
 }
 
 /// Applies an entry with a command. The empty one with which a leader begins its term changes nothing.

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use xdpfs_observe::Latency;
 
 use super::{
-    Bootstrap, Consensus, Halt, INPUTS_MAX, Input, InputSender, Outbox, Program, Programs, RaftStatus,
-    StageLatencies, Threads,
+    Bootstrap, Consensus, Fingerprints, Halt, INPUTS_MAX, Input, InputSender, Outbox, Program, Programs,
+    RaftStatus, StageLatencies, Threads,
     apply::ApplyThread,
     core::{ApplyJob, LogJob, Output, RaftCore},
     log_thread::{LogThread, StoredSnapshots},
@@ -67,7 +67,7 @@ pub fn start<S: LogStore, O: Outbox>(
     bootstrap: Bootstrap,
     store: S,
     latencies: StageLatencies,
-    outbox: impl FnOnce(InputSender, Arc<OnceLock<String>>, Programs) -> O,
+    outbox: impl FnOnce(InputSender, Arc<OnceLock<String>>, Programs, Fingerprints) -> O,
 ) -> Result<(Consensus, Threads), StartError> {
     let snapshot = bootstrap.recovered.snapshot.clone();
     let state = match &snapshot {
@@ -80,6 +80,7 @@ pub fn start<S: LogStore, O: Outbox>(
         return Err(Halt::TooOld { cluster, own }.into());
     }
     programs.follow_cluster(cluster);
+    let fingerprints = Fingerprints::default();
     let cluster_id = Arc::new(OnceLock::new());
     for known in [&bootstrap.identity.cluster_id, state.cluster_id()].into_iter().filter(|id| !id.is_empty())
     {
@@ -97,7 +98,7 @@ pub fn start<S: LogStore, O: Outbox>(
     let (apply_jobs, apply_queue) = sync_channel(JOBS_MAX);
     let (status, watched) = watch::channel(core.status());
     let inputs = InputSender(inputs);
-    let outbox = outbox(inputs.clone(), Arc::clone(&cluster_id), programs.clone());
+    let outbox = outbox(inputs.clone(), Arc::clone(&cluster_id), programs.clone(), fingerprints.clone());
     let (members, watched_members) = watch::channel(Arc::clone(state.members()));
     core.know(Arc::clone(state.members()));
     let state = Arc::new(RwLock::new(state));
@@ -116,6 +117,7 @@ pub fn start<S: LogStore, O: Outbox>(
         cluster_id: Arc::clone(&cluster_id),
         members,
         programs: programs.clone(),
+        fingerprints: fingerprints.clone(),
         is_halted: false,
         inputs: inputs.clone(),
         latency: latencies.apply,
@@ -146,6 +148,7 @@ pub fn start<S: LogStore, O: Outbox>(
         first_voters,
         moves: Arc::default(),
         programs,
+        fingerprints,
     };
     Ok((consensus, Threads { inputs, handles }))
 }
@@ -463,7 +466,7 @@ mod tests {
             let (store, recovered) = medium.open();
             let bootstrap = Bootstrap { recovered, ..bootstrap(&medium) };
             let (consensus, threads) =
-                start(bootstrap, store, StageLatencies::default(), |_, _, _| Nowhere).unwrap();
+                start(bootstrap, store, StageLatencies::default(), |_, _, _, _| Nowhere).unwrap();
             let mut status = consensus.watch_status();
             if is_first {
                 status.wait_for(|status| status.leader_id == 1).await.unwrap();
@@ -489,7 +492,7 @@ mod tests {
                 Bootstrap { recovered, ..bootstrap(&medium) },
                 store,
                 StageLatencies::default(),
-                |_, _, _| Nowhere,
+                |_, _, _, _| Nowhere,
             )
             .unwrap();
             let mut status = consensus.watch_status();

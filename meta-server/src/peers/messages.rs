@@ -6,12 +6,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
-use xdpfs_proto::raft::v1::{SendMessagesRequest, raft_service_client::RaftServiceClient};
+use xdpfs_proto::raft::v1::{self as pb, SendMessagesRequest, raft_service_client::RaftServiceClient};
 use xdpfs_trust::{DialError, Mismatch};
 
 use super::{Addresses, Lane, PEER_REQUEST_BYTES_MAX, RETRY_FIRST, RETRY_LONGEST, queue::MessageQueue};
 use crate::{
-    consensus::{Input, message_to_wire},
+    consensus::{Checkpoint, Input, message_to_wire},
     service::DOMAIN,
     state_machine::{FeatureLevel, Reason},
 };
@@ -92,6 +92,7 @@ impl MessageLane {
 
     /// Room comes before messages, so that none waits outside of the queue.
     async fn feed(&self, batches: mpsc::Sender<SendMessagesRequest>, theirs: FeatureLevel) {
+        let mut told = Told::default();
         while let Ok(room) = batches.reserve().await {
             let messages = self.queue.next_batch().await;
             // The cluster may have gone on without a peer that was silent.
@@ -108,11 +109,29 @@ impl MessageLane {
                 peer_address,
                 client_address,
                 feature_level,
+                checkpoints: news(&mut told.own, self.lane.fingerprints.own()),
+                agreed_checkpoints: news(&mut told.agreed, self.lane.fingerprints.agreed()),
             });
         }
         // The stream is gone; its call says why.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// What a peer was told on this connection.
+#[derive(Debug, Default)]
+struct Told {
+    own: Vec<Checkpoint>,
+    agreed: Vec<Checkpoint>,
+}
+
+/// All of it, if it is not what was told last.
+fn news(told: &mut Vec<Checkpoint>, now: Vec<Checkpoint>) -> Vec<pb::Checkpoint> {
+    if *told == now {
+        return Vec::new();
+    }
+    told.clone_from(&now);
+    now.into_iter().map(|Checkpoint { index, fingerprint }| pb::Checkpoint { index, fingerprint }).collect()
 }
 
 /// Whether the peer says that this server is no member any more. Ids are never used again, so that is for good.

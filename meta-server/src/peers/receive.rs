@@ -13,7 +13,7 @@ use raft::eraftpb::{Message, MessageType};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status, Streaming};
 use xdpfs_proto::raft::v1::{
-    GreetRequest, GreetResponse, SendMessagesRequest, SendMessagesResponse, SendSnapshotRequest,
+    self as pb, GreetRequest, GreetResponse, SendMessagesRequest, SendMessagesResponse, SendSnapshotRequest,
     SendSnapshotResponse,
     raft_service_server::{RaftService, RaftServiceServer},
 };
@@ -27,7 +27,8 @@ use super::{
 use crate::{
     config::is_host_and_port,
     consensus::{
-        Consensus, ConsensusError, ConversionError, Halt, Program, configuration_of, message_from_wire,
+        Checkpoint, Consensus, ConsensusError, ConversionError, Halt, Program, configuration_of,
+        message_from_wire,
     },
     service::Refusal,
     state_machine::{FeatureLevel, Members, Reason, State},
@@ -119,6 +120,17 @@ impl<S: SnapshotSource> RaftReceiver<S> {
         }
         let words = format!("the message is for server {}, and this is server {}", message.to, self.own);
         Err(Refusal::new(Reason::InvalidArgument, words).into())
+    }
+
+    /// Takes in what another server says of states, its own and that of most.
+    fn compare(&self, from: u64, own: &[pb::Checkpoint], agreed: &[pb::Checkpoint]) {
+        let checkpoint =
+            |said: &pb::Checkpoint| Checkpoint { index: said.index, fingerprint: said.fingerprint };
+        let fingerprints = self.consensus.fingerprints();
+        fingerprints.hear(from, own.iter().map(checkpoint));
+        if let Some(halt) = fingerprints.hear_agreed(agreed.iter().map(checkpoint)) {
+            self.consensus.halt(halt);
+        }
     }
 
     /// A server knows best where it is itself.
@@ -287,6 +299,7 @@ impl<S: SnapshotSource> RaftService for RaftReceiver<S> {
         while let Some(batch) = stream.message().await? {
             self.check_cluster(&batch.cluster_id)?;
             check_level(self.consensus.programs(), FeatureLevel(batch.feature_level))?;
+            let sender_id = batch.messages.first().map(|message| message.from);
             for message in batch.messages {
                 let message = message_from_wire(message)
                     .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;
@@ -294,6 +307,10 @@ impl<S: SnapshotSource> RaftService for RaftReceiver<S> {
                 self.check_receiver(&message)?;
                 self.hear(message.from, &batch.peer_address, &batch.client_address);
                 self.consensus.handle_message(message);
+            }
+            // Its messages were looked at: it is who it says.
+            if let Some(id) = sender_id {
+                self.compare(id, &batch.checkpoints, &batch.agreed_checkpoints);
             }
         }
         Ok(Response::new(SendMessagesResponse {}))
@@ -324,8 +341,6 @@ impl<S: SnapshotSource> RaftService for RaftReceiver<S> {
 
 #[cfg(test)]
 mod tests {
-    use xdpfs_proto::raft::v1 as pb;
-
     use super::*;
 
     fn message() -> pb::Message {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{ReceiptKey, SipKey};
 
-use super::{FeatureLevel, State, history::History, snapshot};
+use super::{FeatureLevel, State, fingerprint::Fingerprint, history::History, snapshot};
 
 /// What a node's receipts are checked with that has not registered since a restore: nothing passes.
 pub(super) const NO_RECEIPTS: ReceiptKey = ReceiptKey(SipKey { k0: 0, k1: 0 });
@@ -49,6 +49,7 @@ impl State {
         self.history = History::after_snapshot(0);
         // Only this release, or a later one, can start from what it has restored.
         self.feature_level = FeatureLevel::SUPPORTED;
+        self.fingerprint = Fingerprint::default();
         let counters = &mut self.counters;
         counters.bucket = counters.bucket.saturating_add(BUCKET_JUMP);
         counters.chunk = counters.chunk.saturating_add(CHUNK_JUMP);

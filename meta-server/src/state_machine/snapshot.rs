@@ -12,6 +12,7 @@ use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 use super::{
     AccessKey, Bucket, Chunk, Counters, FeatureLevel, KeyEpoch, Members, Node, Object, ObjectName, Owner,
     State, Upload, VersionName,
+    fingerprint::Fingerprint,
     history::History,
     parse_chunk_id,
     versions::{Older, OlderSums},
@@ -75,6 +76,15 @@ impl State {
             .chain(self.members.records().map(Kind::MetaMember))
     }
 
+    /// All that there is little of.
+    pub(super) fn small_records(&self) -> impl Iterator<Item = Kind> + '_ {
+        std::iter::once(Kind::Header(self.header()))
+            .chain(self.nodes.values().map(|node| Kind::Node(node.record())))
+            .chain(self.key_epochs.records().map(Kind::KeyEpoch))
+            .chain(self.access_keys.records().map(Kind::AccessKey))
+            .chain(self.members.records().map(Kind::MetaMember))
+    }
+
     fn header(&self) -> pb::SnapshotHeader {
         pb::SnapshotHeader {
             format: FORMAT,
@@ -90,6 +100,7 @@ impl State {
             access_closed: self.access_keys.is_closed(),
             index: self.history.index(),
             feature_level: self.feature_level.0,
+            fingerprint: self.fingerprint.record(),
             next_member_id: self.members.next_id(),
             reserved_member_ids: self.members.reserved().collect(),
             configuration: self.members.is_known().then(|| self.members.configuration().record()),
@@ -176,6 +187,7 @@ impl State {
             history: History::after_snapshot(header.index),
             members,
             feature_level,
+            fingerprint: Fingerprint::from_record(header.fingerprint),
             ..Self::default()
         };
         state.key_epochs.set_last_number(header.next_key_epoch.saturating_sub(1));

@@ -6,6 +6,7 @@ mod access;
 mod backup;
 mod batches;
 mod buckets;
+mod divergence;
 mod edges;
 mod failover;
 mod feature_levels;

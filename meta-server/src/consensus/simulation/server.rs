@@ -16,7 +16,7 @@ use xdpfs_observe::Latency;
 
 use super::{
     super::{
-        Bootstrap, Input, InputSender, Outbox, Program, Programs, RaftStatus, Role,
+        Bootstrap, Fingerprints, Input, InputSender, Outbox, Program, Programs, RaftStatus, Role,
         apply::ApplyThread,
         core::{ApplyJob, LogJob, Output, RaftCore},
         log_thread::{LogThread, StoredSnapshots},
@@ -113,6 +113,7 @@ impl Running {
                 cluster_id: Arc::new(OnceLock::new()),
                 members,
                 programs: Programs::new(Program::own(FeatureLevel::SUPPORTED)),
+                fingerprints: Fingerprints::default(),
                 is_halted: false,
                 inputs: InputSender(inputs),
                 latency: Latency::default(),
