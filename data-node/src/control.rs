@@ -11,6 +11,7 @@
 mod backoff;
 mod chunk_report;
 mod deletions;
+mod fetching;
 mod heartbeat;
 mod leader;
 mod refusal;
@@ -19,8 +20,11 @@ mod route;
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use self::{
     chunk_report::ChunkReports,
+    fetching::Fetching,
     heartbeat::{Heartbeats, Vitals},
     registration::Registrar,
 };
@@ -39,6 +43,7 @@ pub(crate) struct Control {
     state: Arc<NodeState>,
     heartbeats: Heartbeats,
     reports: ChunkReports,
+    fetching: Fetching,
 }
 
 impl Control {
@@ -61,6 +66,7 @@ impl Control {
         let cluster_id = directory.cluster_id().unwrap_or_default();
         let clock = ClusterClock::starting_at(registered.leader_time);
         let state = Arc::new(NodeState::new(registered.registration, registered.key_epochs, clock));
+        let (fetches_wanted, wanted) = watch::channel(false);
         let heartbeats = Heartbeats::new(
             Arc::clone(&leader),
             registrar,
@@ -71,9 +77,12 @@ impl Control {
                 certificate,
             },
             registered.heartbeat_interval,
+            fetches_wanted,
         );
+        let fetching =
+            Fetching::new(Arc::clone(&leader), cluster_id.clone(), store.clone(), Arc::clone(&state), wanted);
         let reports = ChunkReports::new(leader, cluster_id, store, Arc::clone(&state));
-        Ok(Self { state, heartbeats, reports })
+        Ok(Self { state, heartbeats, reports, fetching })
     }
 
     /// What the leader has told.
@@ -83,10 +92,11 @@ impl Control {
 
     /// Talks to the leader; ends only if the node can't go on.
     pub(crate) async fn run(self) -> NodeFailure {
-        let Self { mut heartbeats, mut reports, .. } = self;
+        let Self { mut heartbeats, mut reports, mut fetching, .. } = self;
         tokio::select! {
             failure = heartbeats.run() => failure,
             never = reports.run() => match never {},
+            never = fetching.run() => match never {},
         }
     }
 }

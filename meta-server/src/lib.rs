@@ -15,6 +15,7 @@ mod credential;
 mod directory_lock;
 mod duties;
 pub mod edges;
+pub mod fetches;
 mod hearsay;
 mod identity;
 mod join;

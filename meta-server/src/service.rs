@@ -14,6 +14,7 @@ mod cluster_status;
 mod commit;
 mod drain;
 mod explain;
+mod fetches;
 mod gateway;
 mod health;
 mod labels;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt as _};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use xdpfs_proto::node::v1::{HeartbeatRequest, HeartbeatResponse};
 use xdpfs_wire::ChunkId;
 
@@ -40,6 +40,8 @@ pub(super) struct Heartbeats {
     superseded: u32,
     deletions: Deletions,
     deletion: Option<Deletion>,
+    /// Whether the leader has chunks for this node to fetch.
+    fetches_wanted: watch::Sender<bool>,
 }
 
 /// What a heartbeat speaks of.
@@ -52,9 +54,23 @@ pub(super) struct Vitals {
 }
 
 impl Heartbeats {
-    pub(super) fn new(leader: Arc<Leader>, registrar: Registrar, vitals: Vitals, interval: Duration) -> Self {
-        let deletions = Deletions::default();
-        Self { leader, registrar, vitals, interval, superseded: 0, deletions, deletion: None }
+    pub(super) fn new(
+        leader: Arc<Leader>,
+        registrar: Registrar,
+        vitals: Vitals,
+        interval: Duration,
+        fetches_wanted: watch::Sender<bool>,
+    ) -> Self {
+        Self {
+            leader,
+            registrar,
+            vitals,
+            interval,
+            superseded: 0,
+            deletions: Deletions::default(),
+            deletion: None,
+            fetches_wanted,
+        }
     }
 
     /// Sends them for ever. A heartbeat that isn't answered is repeated at once, elsewhere if need be, so a new leader
@@ -109,6 +125,11 @@ impl Heartbeats {
             return self.register_again().await;
         }
         self.superseded = 0;
+        self.fetches_wanted.send_if_modified(|wanted| {
+            let is_new = *wanted != message.exchange_fetches;
+            *wanted = message.exchange_fetches;
+            is_new
+        });
         let ordered = message.delete_chunk_ids.iter().filter_map(|id| parse_chunk_id(id));
         let chunks = self.deletions.ordered(ordered);
         if !chunks.is_empty() {
@@ -171,6 +192,7 @@ impl Vitals {
             cluster_id: self.cluster_id.clone(),
             certificate_expiry_s: self.certificate.expiry_s().unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            takes_fetches: true,
         }
     }
 }

@@ -13,8 +13,9 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use xdpfs_data_node::MetaEndpoint;
 use xdpfs_proto::node::v1::{
-    HeartbeatRequest, HeartbeatResponse, KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse,
-    ReportChunksRequest, ReportChunksResponse, RouteRequest, RouteResponse, RoutedNode,
+    ExchangeFetchesRequest, ExchangeFetchesResponse, HeartbeatRequest, HeartbeatResponse, KeyEpochSecret,
+    RegisterNodeRequest, RegisterNodeResponse, ReportChunksRequest, ReportChunksResponse, RouteRequest,
+    RouteResponse, RoutedNode,
     node_service_server::{NodeService, NodeServiceServer},
 };
 use xdpfs_wire::{EpochSecret, Expiry, KeyEpoch, SipKey};
@@ -179,6 +180,13 @@ impl NodeService for Service {
         _: Request<ReportChunksRequest>,
     ) -> Result<Response<ReportChunksResponse>, Status> {
         self.answer(|_| ReportChunksResponse::default())
+    }
+
+    async fn exchange_fetches(
+        &self,
+        _: Request<ExchangeFetchesRequest>,
+    ) -> Result<Response<ExchangeFetchesResponse>, Status> {
+        Err(Status::unimplemented("nobody is told to ask"))
     }
 
     async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {

@@ -13,8 +13,9 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use xdpfs_data_node::MetaEndpoint;
 use xdpfs_proto::node::v1::{
-    HeartbeatRequest, HeartbeatResponse, KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse,
-    ReportChunksRequest, ReportChunksResponse, RouteRequest, RouteResponse,
+    ExchangeFetchesRequest, ExchangeFetchesResponse, FetchEnd, HeartbeatRequest, HeartbeatResponse,
+    KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse, ReportChunksRequest, ReportChunksResponse,
+    RouteRequest, RouteResponse,
     node_service_server::{NodeService, NodeServiceServer},
 };
 use xdpfs_wire::{ChunkId, EpochSecret, Expiry, KeyEpoch, ReceiptKey, SipKey};
@@ -50,6 +51,12 @@ pub(crate) struct Heard {
     pub(crate) register_again_always: bool,
     /// Heartbeats are refused until the node has registered.
     pub(crate) node_unknown: bool,
+    /// What the node is called.
+    pub(crate) node_id: u16,
+    /// What the node is to fetch, if it is to ask at all. A fetch that has ended is taken away.
+    pub(crate) to_fetch: Option<ExchangeFetchesResponse>,
+    /// How fetches ended, each time that it was told.
+    pub(crate) fetched: Vec<FetchEnd>,
     epoch: u16,
 }
 
@@ -130,6 +137,9 @@ impl Heard {
             register_again: false,
             register_again_always: false,
             node_unknown: false,
+            node_id: NODE_ID,
+            to_fetch: None,
+            fetched: Vec::new(),
             epoch: 0,
         }
     }
@@ -158,7 +168,7 @@ impl Heard {
         self.node_unknown = false;
         RegisterNodeResponse {
             cluster_id: self.cluster_id.clone(),
-            node_id: NODE_ID.into(),
+            node_id: self.node_id.into(),
             node_epoch: self.epoch.into(),
             receipt_key: self.receipt_keys[&self.epoch].0.to_bytes().to_vec(),
             key_epochs: self.told_key_epochs(),
@@ -177,7 +187,17 @@ impl Heard {
             key_epochs: self.told_key_epochs(),
             leader_time_ms: now_ms(),
             delete_chunk_ids: self.to_delete.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
+            exchange_fetches: self.to_fetch.is_some(),
         }
+    }
+
+    fn exchange_fetches(&mut self, request: ExchangeFetchesRequest) -> ExchangeFetchesResponse {
+        let Some(to_fetch) = &mut self.to_fetch else { return ExchangeFetchesResponse::default() };
+        let has_ended = |chunk_id: &Vec<u8>| request.ended.iter().any(|ended| ended.chunk_id == *chunk_id);
+        to_fetch.fetches.retain(|fetch| !has_ended(&fetch.chunk_id));
+        let answer = to_fetch.clone();
+        self.fetched.extend(request.ended);
+        answer
     }
 
     fn told_key_epochs(&self) -> Vec<KeyEpochSecret> {
@@ -239,6 +259,15 @@ impl NodeService for Service {
             heard.reports.push(request.into_inner());
             ReportChunksResponse { unknown: 0, missing: 0 }
         })
+    }
+
+    async fn exchange_fetches(
+        &self,
+        request: Request<ExchangeFetchesRequest>,
+    ) -> Result<Response<ExchangeFetchesResponse>, Status> {
+        // Held back for a while, as a leader does.
+        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+        self.answer(|heard| heard.exchange_fetches(request.into_inner()))
     }
 
     async fn route(&self, _: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 mod fake_meta;
+mod fetches;
 mod health;
 mod orders;
 mod place;

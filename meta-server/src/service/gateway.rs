@@ -25,6 +25,7 @@ use crate::{
     config::{Config, Member},
     consensus::{Consensus, ConsensusError, Program, StateGuard},
     edges::Edges,
+    fetches::Fetches,
     liveness::Liveness,
     state_machine::{FeatureLevel, MetaMember, Need, Reason, need},
 };
@@ -44,6 +45,7 @@ pub(crate) struct Gateway {
     consensus: Consensus,
     liveness: Liveness,
     edges: Edges,
+    fetches: Fetches,
     clock: LeaderClock,
     audit: Audit,
     strangers: Semaphore,
@@ -97,6 +99,7 @@ impl Gateway {
             consensus,
             liveness,
             edges,
+            fetches: Fetches::default(),
             clock,
             audit,
             strangers,
@@ -127,6 +130,11 @@ impl Gateway {
 
     pub(super) const fn edges(&self) -> &Edges {
         &self.edges
+    }
+
+    /// What nodes are to fetch from each other.
+    pub(super) const fn fetches(&self) -> &Fetches {
+        &self.fetches
     }
 
     pub(super) const fn audit(&self) -> &Audit {

@@ -10,9 +10,9 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 use xdpfs_proto::{
     node::v1::{
-        HeartbeatRequest, HeartbeatResponse, KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse,
-        ReportChunksRequest, ReportChunksResponse, RouteRequest, RouteResponse,
-        node_service_server::NodeService,
+        ExchangeFetchesRequest, ExchangeFetchesResponse, HeartbeatRequest, HeartbeatResponse, KeyEpochSecret,
+        RegisterNodeRequest, RegisterNodeResponse, ReportChunksRequest, ReportChunksResponse, RouteRequest,
+        RouteResponse, node_service_server::NodeService,
     },
     state::v1::{self as pb, command, outcome},
 };
@@ -65,6 +65,13 @@ impl NodeService for NodeFrontend {
         request: Request<ReportChunksRequest>,
     ) -> Result<Response<ReportChunksResponse>, Status> {
         Ok(Response::new(self.0.report_chunks(self.0.accept_node(request)).await?))
+    }
+
+    async fn exchange_fetches(
+        &self,
+        request: Request<ExchangeFetchesRequest>,
+    ) -> Result<Response<ExchangeFetchesResponse>, Status> {
+        Ok(Response::new(self.0.exchange_fetches(self.0.accept_node(request)).await?))
     }
 
     async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
@@ -151,6 +158,7 @@ impl Gateway {
             version: request.version,
         };
         self.liveness().heartbeat(term, node, usage, Instant::now());
+        let exchange_fetches = self.fetches().heard(term, node, request.takes_fetches, Instant::now());
         self.forget(call.deadline, node, deleted).await?;
         let leader_time_ms = self.now_ms();
         let state = self.state();
@@ -160,6 +168,7 @@ impl Gateway {
             key_epochs: key_epochs(&state),
             leader_time_ms,
             delete_chunk_ids: due.map(|chunk| chunk_id_bytes(chunk).to_vec()).collect(),
+            exchange_fetches,
         })
     }
 
@@ -206,7 +215,7 @@ impl Gateway {
 }
 
 /// The node, if this is its present registration.
-fn registered(state: &State, node_id: u32, node_epoch: u32) -> Option<NodeId> {
+pub(super) fn registered(state: &State, node_id: u32, node_epoch: u32) -> Option<NodeId> {
     let node: &Node = state.node(NodeId(u16::try_from(node_id).ok()?))?;
     (u32::from(node.wire_epoch().0) == node_epoch).then_some(node.id)
 }
@@ -255,7 +264,11 @@ pub(super) fn parse_address<'a>(field: &'static str, text: &'a str) -> Result<&'
     Ok(text)
 }
 
-fn parse_chunk_ids(field: &'static str, ids: &[Vec<u8>], count_max: usize) -> Result<Vec<ChunkId>, Refusal> {
+pub(super) fn parse_chunk_ids(
+    field: &'static str,
+    ids: &[Vec<u8>],
+    count_max: usize,
+) -> Result<Vec<ChunkId>, Refusal> {
     if ids.len() > count_max {
         return Err(Refusal::invalid(field, format!("at most {count_max} chunks at once")));
     }
