@@ -289,7 +289,7 @@ fn hint_for(error: &Error) -> Option<String> {
         Error::Refused { reason, .. } if reason == "FEATURE_LEVEL_TOO_LOW" => {
             "see which release each metadata server runs: xdpfs-cli status".into()
         }
-        Error::BadReply { .. } | Error::Refused { .. } => {
+        Error::BadReply { .. } | Error::Refused { .. } | Error::Unsupported { .. } => {
             "client and servers may be of different versions: compare their --version".into()
         }
         Error::Integrity { .. } => "run it again: another replica may be read; xdpfs-cli status shows the nodes".into(),
@@ -351,6 +351,7 @@ fn address_in(error: &Error) -> Option<Address> {
         | Error::BadReply { .. }
         | Error::Integrity { .. }
         | Error::Refused { .. }
+        | Error::Unsupported { .. }
         | Error::Socket(_) => None,
     }
 }
@@ -431,6 +432,7 @@ mod tests {
         check(Error::BadReply { operation, what: "nothing" }, Exit::Partial, "protocol");
         check(Error::Integrity { what: key() }, Exit::Integrity, "integrity");
         check(Error::Refused { operation, reason: why(), message: why() }, Exit::Partial, "protocol");
+        check(Error::Unsupported { operation, message: why() }, Exit::Partial, "protocol");
         check(Error::Socket(io()), Exit::Partial, "io");
     }
 

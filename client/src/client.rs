@@ -19,6 +19,7 @@ use crate::{
     PutOptions, PutResult, StatOptions, VersionListOptions, VersionPage, Versioning,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
+    copy,
     error::{Error, Result},
     get,
     name::{ObjectName, bucket_name},
@@ -301,6 +302,15 @@ impl ObjectClient for Client {
             reply.map_err(|refusal| refusal.about(operation, bucket, source))?.object,
             operation.label(),
         )
+    }
+
+    async fn copy_across(
+        &self,
+        source: (&str, &str),
+        target: (&str, &str),
+        options: CopyOptions,
+    ) -> Result<PutResult> {
+        copy::copy_across(self, source, target, options).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Vec<BatchResult>> {

@@ -354,7 +354,8 @@ impl Attempts {
     /// A commit ends its upload. If its answer was lost, and then forgotten, there is nothing left but an upload that is
     /// not there: whether an earlier attempt ended it, nobody can tell.
     fn conclude(&self, refusal: Refusal, last: &Status) -> Refusal {
-        if self.in_doubt && self.operation == Operation::CommitPut && refusal.is(&Reason::UploadNotFound) {
+        let ends_upload = matches!(self.operation, Operation::CommitPut | Operation::ContinueCopy);
+        if self.in_doubt && ends_upload && refusal.is(&Reason::UploadNotFound) {
             return Refusal::Gone(Error::OutcomeUnknown {
                 operation: self.operation.label(),
                 why: describe(last),

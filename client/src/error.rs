@@ -208,6 +208,14 @@ pub enum Error {
         /// The chunk or the object.
         what: String,
     },
+    /// The servers, or the data nodes, run a release that does not do this yet.
+    #[error("the cluster does not serve {operation}: {message}")]
+    Unsupported {
+        /// The request.
+        operation: &'static str,
+        /// The metadata server's words.
+        message: String,
+    },
     /// A metadata server refused for a reason that this client doesn't know.
     #[error("{operation} was refused ({reason}): {message}")]
     Refused {
@@ -313,7 +321,7 @@ impl Error {
             Self::PermissionDenied { .. } => ErrorKind::PermissionDenied,
             Self::Unauthenticated { .. } => ErrorKind::Unauthenticated,
             Self::Integrity { .. } => ErrorKind::Integrity,
-            Self::BadReply { .. } | Self::Refused { .. } => ErrorKind::Protocol,
+            Self::BadReply { .. } | Self::Refused { .. } | Self::Unsupported { .. } => ErrorKind::Protocol,
         }
     }
 

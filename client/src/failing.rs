@@ -148,6 +148,15 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
         call(self.next_fault(Method::Copy), self.inner.copy(bucket, source, key, options)).await
     }
 
+    async fn copy_across(
+        &self,
+        source: (&str, &str),
+        target: (&str, &str),
+        options: CopyOptions,
+    ) -> Result<PutResult> {
+        call(self.next_fault(Method::CopyAcross), self.inner.copy_across(source, target, options)).await
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Vec<BatchResult>> {
         call(self.next_fault(Method::Commit), self.inner.commit(batch)).await
     }

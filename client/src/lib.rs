@@ -74,7 +74,7 @@ pub use cluster::{
     ClusterStatus, DataNode, DataNodeState, Edge, MetaRole, MetaServer, RequestCounts, TOOK_PLACES,
 };
 pub use config::{ClientConfig, Endpoints, EndpointsError, Scheme};
-pub use copy::copy_bytes;
+pub use copy::{CopyResult, CopyWay, copy_anywhere, copy_bytes};
 pub use error::{Error, ErrorKind, Result};
 pub use get::{ByteRange, GetOptions, GetStream, ParseByteRangeError};
 pub use health::{Health, HealthError, check_health};

@@ -22,7 +22,8 @@ use crate::{
     Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
     ClusterStatus, CopyOptions, DataNode, DataNodeState, DeleteOptions, Deleted, DrainPlan, GetOptions,
     GetStream, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient,
-    PlacementQuery, PlacementReport, PutOptions, PutResult, StatOptions, VersionListOptions, VersionPage,
+    PlacementQuery, PlacementReport, Precondition, PutOptions, PutResult, StatOptions, VersionListOptions,
+    VersionPage, copy_bytes,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
     versions::version_number,
@@ -157,6 +158,19 @@ impl ObjectClient for MockClient {
         ObjectName::new(bucket, key)?;
         options.check()?;
         self.with_store(|store| store.copy(bucket, source, key, options))
+    }
+
+    async fn copy_across(
+        &self,
+        source: (&str, &str),
+        target: (&str, &str),
+        options: CopyOptions,
+    ) -> Result<PutResult> {
+        if source.0 == target.0 {
+            return Err(Error::invalid("within a bucket nothing has to be fetched"));
+        }
+        // Nobody can tell who has moved the bytes.
+        copy_bytes(self, source, target, options).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Vec<BatchResult>> {

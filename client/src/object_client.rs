@@ -140,6 +140,16 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
         options: CopyOptions,
     ) -> impl Future<Output = Result<Object>> + Send;
 
+    /// A key of another bucket gets what `source`, a bucket and a key, holds: data nodes fetch the bytes from each other, and
+    /// none goes through this client. [`Error::Unsupported`](crate::Error::Unsupported) where servers or nodes are too old
+    /// for that; [`copy_anywhere`](crate::copy_anywhere) then finds another way.
+    fn copy_across(
+        &self,
+        source: (&str, &str),
+        target: (&str, &str),
+        options: CopyOptions,
+    ) -> impl Future<Output = Result<PutResult>> + Send;
+
     /// Does everything that the batch says, or nothing of it. Gives one result for each operation, in their order; of a
     /// refusal, [`Error::BatchRefused`](crate::Error::BatchRefused) says which operation was at fault.
     fn commit(&self, batch: Batch) -> impl Future<Output = Result<Vec<BatchResult>>> + Send;

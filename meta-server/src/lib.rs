@@ -11,6 +11,7 @@ mod clock;
 mod config;
 pub mod consensus;
 mod console;
+pub mod copies;
 mod credential;
 mod directory_lock;
 mod duties;

@@ -12,6 +12,7 @@ mod candidates;
 mod capability;
 mod cluster_status;
 mod commit;
+mod copies;
 mod drain;
 mod explain;
 mod fetches;

@@ -4,9 +4,11 @@
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Operation {
     AbortPut,
+    BeginCopy,
     BeginPut,
     CommitBatch,
     CommitPut,
+    ContinueCopy,
     CopyObject,
     CreateAccessKey,
     CreateBackup,
@@ -41,9 +43,11 @@ impl Operation {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::AbortPut => "AbortPut",
+            Self::BeginCopy => "BeginCopy",
             Self::BeginPut => "BeginPut",
             Self::CommitBatch => "CommitBatch",
             Self::CommitPut => "CommitPut",
+            Self::ContinueCopy => "ContinueCopy",
             Self::CopyObject => "CopyObject",
             Self::CreateAccessKey => "CreateAccessKey",
             Self::CreateBackup => "CreateBackup",
@@ -80,6 +84,7 @@ impl Operation {
             self,
             Self::CommitBatch
                 | Self::CommitPut
+                | Self::ContinueCopy
                 | Self::CopyObject
                 | Self::CreateAccessKey
                 | Self::CreateBucket

@@ -63,8 +63,10 @@ pub(crate) enum Reason {
     PreconditionFailed,
     QuotaExceeded,
     SecretLost,
+    SourceChanged,
     StaleReceipts,
     Unauthenticated,
+    Unsupported,
     UploadNotFound,
 }
 
@@ -101,8 +103,10 @@ impl Refusal {
             Reason::PreconditionFailed => Error::PreconditionFailed { message },
             Reason::QuotaExceeded => Error::QuotaExceeded { bucket, message },
             Reason::SecretLost => Error::SecretLost { message },
+            Reason::SourceChanged => Error::ChangedWhileReading,
             Reason::StaleReceipts => Error::Refused { operation, reason: "STALE_RECEIPTS".into(), message },
             Reason::Unauthenticated => Error::Unauthenticated { message },
+            Reason::Unsupported => Error::Unsupported { operation, message },
             Reason::UploadNotFound => Error::UploadExpired,
         }
     }
@@ -120,6 +124,7 @@ impl Refusal {
             (self, wanted),
             (Self::Answer { reason: Reason::StaleReceipts, .. }, Reason::StaleReceipts)
                 | (Self::Answer { reason: Reason::PreconditionFailed, .. }, Reason::PreconditionFailed)
+                | (Self::Answer { reason: Reason::BucketNotFound, .. }, Reason::BucketNotFound)
                 | (Self::Answer { reason: Reason::ObjectNotFound, .. }, Reason::ObjectNotFound)
                 | (Self::Answer { reason: Reason::UploadNotFound, .. }, Reason::UploadNotFound)
         )
@@ -154,6 +159,7 @@ impl Verdict {
             "BUCKET_EXISTS" => answer(Reason::BucketExists),
             "BUCKET_NOT_EMPTY" => answer(Reason::BucketNotEmpty),
             "BUCKET_NOT_FOUND" => answer(Reason::BucketNotFound),
+            "COPY_UNSUPPORTED" => answer(Reason::Unsupported),
             "INVALID_ARGUMENT" | "INVALID_NAME" | "OBJECT_TOO_LARGE" => answer(Reason::InvalidArgument),
             "LAST_ADMIN_KEY" => answer(Reason::LastAdminKey),
             "LISTING_EXPIRED" => answer(Reason::ListingExpired),
@@ -162,6 +168,7 @@ impl Verdict {
             "PRECONDITION_FAILED" => answer(Reason::PreconditionFailed),
             "QUOTA_EXCEEDED" => answer(Reason::QuotaExceeded),
             "SECRET_LOST" => answer(Reason::SecretLost),
+            "SOURCE_CHANGED" => answer(Reason::SourceChanged),
             "STALE_RECEIPTS" => answer(Reason::StaleReceipts),
             "UPLOAD_NOT_FOUND" => answer(Reason::UploadNotFound),
             other => match status.code() {
@@ -191,6 +198,7 @@ impl Verdict {
             Code::PermissionDenied => answer(Reason::PermissionDenied),
             Code::Unauthenticated => answer(Reason::Unauthenticated),
             Code::InvalidArgument => answer(Reason::InvalidArgument),
+            Code::Unimplemented => answer(Reason::Unsupported),
             code => answer(Reason::Other(format!("{code:?}"))),
         }
     }

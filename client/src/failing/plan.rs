@@ -17,6 +17,8 @@ pub enum Method {
     Commit,
     /// `copy`
     Copy,
+    /// `copy_across`
+    CopyAcross,
     /// `create_bucket`
     CreateBucket,
     /// `delete`, `delete_with`

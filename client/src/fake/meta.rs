@@ -213,6 +213,17 @@ impl MetaService for FakeMeta {
         self.serve(Operation::PlanDrain, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
+    async fn begin_copy(&self, ask: Request<proto::BeginCopyRequest>) -> Reply<proto::BeginCopyResponse> {
+        self.serve(Operation::BeginCopy, ask, State::begin_copy).await
+    }
+
+    async fn continue_copy(
+        &self,
+        ask: Request<proto::ContinueCopyRequest>,
+    ) -> Reply<proto::ContinueCopyResponse> {
+        self.serve(Operation::ContinueCopy, ask, State::continue_copy).await
+    }
+
     async fn copy_object(&self, ask: Request<proto::CopyObjectRequest>) -> Reply<proto::CopyObjectResponse> {
         self.serve(Operation::CopyObject, ask, State::copy_object).await
     }

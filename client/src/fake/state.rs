@@ -29,6 +29,10 @@ pub(crate) struct State {
     pub(crate) nodes: BTreeMap<u16, FakeNode>,
     pub(crate) objects: BTreeMap<String, Stored>,
     pub(crate) uploads: BTreeMap<u64, Upload>,
+    /// How often a copy from another bucket is looked at before it is there. None: the servers are too old for those.
+    pub(crate) copy_looks: Option<u32>,
+    /// Where the open ones go.
+    pub(crate) copies: BTreeMap<u64, String>,
     /// Uploads that were aborted by request.
     pub(crate) aborted: Vec<u64>,
     pub(crate) capability_for: Duration,
@@ -84,6 +88,8 @@ impl State {
             nodes: (1..=nodes).map(node).collect(),
             objects: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            copy_looks: None,
+            copies: BTreeMap::new(),
             aborted: vec![],
             capability_for: Duration::from_secs(120),
             upload_lease: Duration::from_secs(60),
@@ -345,6 +351,45 @@ impl State {
         self.check(&request.destination, request.precondition)?;
         let object = self.store(request.destination, stored.chunks, worded(request.metadata));
         Ok(proto::CopyObjectResponse { object: Some(object) })
+    }
+
+    /// What goes from bucket to bucket, if the test says that servers can do that.
+    pub(super) fn begin_copy(
+        &mut self,
+        request: proto::BeginCopyRequest,
+    ) -> Result<proto::BeginCopyResponse, Status> {
+        if self.copy_looks.is_none() {
+            return Err(Status::unimplemented(""));
+        }
+        let stored = self.objects.get(&request.source).cloned();
+        let stored = stored.ok_or_else(|| refuse(Code::NotFound, "OBJECT_NOT_FOUND"))?;
+        self.last_number += 1;
+        let upload_id = self.last_number;
+        self.copies.insert(upload_id, request.destination);
+        Ok(proto::BeginCopyResponse {
+            upload_id,
+            source: Some(proto::CopySource { name: request.source, etag: stored.object.etag }),
+            size: stored.object.size,
+            expires_in_ms: 60_000,
+        })
+    }
+
+    pub(super) fn continue_copy(
+        &mut self,
+        request: proto::ContinueCopyRequest,
+    ) -> Result<proto::ContinueCopyResponse, Status> {
+        let looks = self.copy_looks.as_mut().ok_or_else(|| Status::unimplemented(""))?;
+        if *looks > 0 {
+            *looks -= 1;
+            return Ok(proto::ContinueCopyResponse { copied_bytes: 1, ..Default::default() });
+        }
+        let missing = || refuse(Code::NotFound, "UPLOAD_NOT_FOUND");
+        let destination = self.copies.remove(&request.upload_id).ok_or_else(missing)?;
+        let source = request.source.unwrap_or_default();
+        let stored = self.objects.get(&source.name).filter(|stored| stored.object.etag == source.etag);
+        let stored = stored.cloned().ok_or_else(|| refuse(Code::Aborted, "SOURCE_CHANGED"))?;
+        let object = self.store(destination, stored.chunks, worded(request.metadata));
+        Ok(proto::ContinueCopyResponse { object: Some(object), ..Default::default() })
     }
 
     /// Puts and deletes; tests of copies and checks have real servers.

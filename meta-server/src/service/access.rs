@@ -163,6 +163,11 @@ fn check_rights(key: &AccessKey, need: Need, place: &Place, state: &State) -> Re
         (Need::AdminOfAll, _) => Err(Refusal::denied(&key.id, Right::Admin.label(), "*")),
         (Need::Right(right), Place::Bucket(bucket)) if key.allows(right, bucket) => Ok(()),
         (Need::Right(right), Place::Bucket(bucket)) => Err(Refusal::denied(&key.id, right.label(), bucket)),
+        (Need::ReadAndWrite, Place::Copy(source, target)) => {
+            let source = Place::Bucket(source.clone());
+            check_rights(key, Need::Right(Right::Read), &source, state)?;
+            check_rights(key, Need::Right(Right::Write), target, state)
+        }
         (Need::ReadAndWrite, place) => [Right::Read, Right::Write]
             .into_iter()
             .try_for_each(|right| check_rights(key, Need::Right(right), place, state)),
@@ -184,7 +189,9 @@ fn check_rights(key: &AccessKey, need: Need, place: &Place, state: &State) -> Re
         }
         (Need::Right(right), Place::Cluster) if key.allows_everywhere(right) => Ok(()),
         (Need::Right(right), Place::Cluster) => Err(Refusal::denied(&key.id, right.label(), "*")),
-        (Need::AnyRight, Place::Cluster | Place::Upload(_)) => {
+        // Only both rights together are asked for there.
+        (Need::Right(right), Place::Copy(bucket, _)) => Err(Refusal::denied(&key.id, right.label(), bucket)),
+        (Need::AnyRight, Place::Cluster | Place::Copy(..) | Place::Upload(_)) => {
             Err(Refusal::denied(&key.id, "read, write, list or admin", "*"))
         }
     }

@@ -117,6 +117,7 @@ fn parse_operation(operation: proto::BatchOperation) -> Result<pb::BatchOperatio
                 precondition: parse_precondition(put.precondition)?,
                 content_type: metadata.content_type,
                 user_metadata: metadata.user_metadata,
+                source_bucket: String::new(),
             })
         }
         Some(Kind::Copy(copy)) => batch_operation::Kind::Copy(pb::BatchCopy {

@@ -41,6 +41,7 @@ impl Gateway {
             precondition,
             content_type: request.content_type,
             user_metadata: request.user_metadata,
+            source_bucket: String::new(),
         };
         let caller = self.check(&self.state(), &call.access)?;
         let committed = self

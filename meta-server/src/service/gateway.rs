@@ -24,6 +24,7 @@ use crate::{
     clock::{LeaderClock, millis},
     config::{Config, Member},
     consensus::{Consensus, ConsensusError, Program, StateGuard},
+    copies::Copies,
     edges::Edges,
     fetches::Fetches,
     liveness::Liveness,
@@ -46,6 +47,7 @@ pub(crate) struct Gateway {
     liveness: Liveness,
     edges: Edges,
     fetches: Fetches,
+    copies: Copies,
     clock: LeaderClock,
     audit: Audit,
     strangers: Semaphore,
@@ -100,6 +102,7 @@ impl Gateway {
             liveness,
             edges,
             fetches: Fetches::default(),
+            copies: Copies::default(),
             clock,
             audit,
             strangers,
@@ -135,6 +138,11 @@ impl Gateway {
     /// What nodes are to fetch from each other.
     pub(super) const fn fetches(&self) -> &Fetches {
         &self.fetches
+    }
+
+    /// Copies that this server drives.
+    pub(super) const fn copies(&self) -> &Copies {
+        &self.copies
     }
 
     pub(super) const fn audit(&self) -> &Audit {

@@ -49,5 +49,7 @@ methods! {
     explain_placement: ExplainPlacementRequest => ExplainPlacementResponse,
     plan_drain: PlanDrainRequest => PlanDrainResponse,
     copy_object: CopyObjectRequest => CopyObjectResponse,
+    begin_copy: BeginCopyRequest => BeginCopyResponse,
+    continue_copy: ContinueCopyRequest => ContinueCopyResponse,
     commit_batch: CommitBatchRequest => CommitBatchResponse,
 }

@@ -96,7 +96,7 @@ impl Gateway {
     }
 }
 
-fn find<'a>(
+pub(super) fn find<'a>(
     state: &'a State,
     name: &ObjectName,
     version: u64,

@@ -38,7 +38,9 @@ impl Gateway {
         let placements = self.place(term, &asked, |state| state.bucket(&bucket))?;
         let lease_ms = duration_ms(self.config().times.upload_lease);
         let for_batch = request.for_batch;
-        let begin = pb::BeginPut { bucket, key, placements, precondition, lease_ms, for_batch };
+        let source_bucket = String::new();
+        let begin =
+            pb::BeginPut { bucket, key, placements, precondition, lease_ms, for_batch, source_bucket };
         let begun =
             self.propose_for(&call.access, call.deadline, request_id, command::Kind::BeginPut(begin)).await?;
         let outcome::Kind::Begun(begun) = begun else { return Err(reused_request_id()) };
@@ -106,7 +108,7 @@ impl Gateway {
     }
 
     /// Chooses the nodes for every chunk that is asked for.
-    fn place<'a>(
+    pub(super) fn place<'a>(
         &'a self,
         term: u64,
         asked: &Asked,
@@ -140,9 +142,9 @@ impl Gateway {
 
 /// What a request asks for.
 #[derive(Debug)]
-struct Asked {
-    chunks: u32,
-    avoided: Vec<u32>,
+pub(super) struct Asked {
+    pub(super) chunks: u32,
+    pub(super) avoided: Vec<u32>,
 }
 
 impl Asked {

@@ -43,10 +43,12 @@ macro_rules! methods {
 methods! {
     AbortPut => Need::Right(Right::Write),
     AddMember => Need::AdminOfAll,
+    BeginCopy => Need::ReadAndWrite,
     BeginPut => Need::Right(Right::Write),
     // With a copy among its operations, that of CopyObject.
     CommitBatch => Need::Right(Right::Write),
     CommitPut => Need::Right(Right::Write),
+    ContinueCopy => Need::ReadAndWrite,
     CopyObject => Need::ReadAndWrite,
     CreateAccessKey => Need::AdminOfAll,
     CreateBackup => Need::AdminOfAll,
@@ -89,7 +91,7 @@ pub(super) enum Need {
     AnyRight,
     /// A key, whatever it may do.
     Key,
-    /// Both rights on the bucket.
+    /// Both rights on the bucket; of two, the one on what is read and the other on what is written.
     ReadAndWrite,
     /// This right on the bucket.
     Right(Right),
@@ -102,6 +104,8 @@ pub(super) enum Place {
     Bucket(String),
     /// No bucket in particular.
     Cluster,
+    /// The bucket of this name is read, and what the other place names is written.
+    Copy(String, Box<Self>),
     /// The bucket of this upload.
     Upload(u64),
 }
@@ -141,6 +145,10 @@ fn bucket_of(name: &str) -> Result<Place, Refusal> {
     ObjectName::parse(name).map(|name| Place::Bucket(name.bucket))
 }
 
+fn copy_of(source: &str, target: Place) -> Result<Place, Refusal> {
+    ObjectName::parse(source).map(|name| Place::Copy(name.bucket, Box::new(target)))
+}
+
 macro_rules! asks {
     ($($request:path: $method:ident, |$message:ident| $place:expr $(, |$acting:ident| $subject:expr)?;)*) => {
         $(impl Asks for $request {
@@ -169,8 +177,13 @@ asks! {
     members::TransferLeadershipRequest: TransferLeadership, |_request| Ok(Place::Cluster), |request| server(request.id);
     members::UpdateMemberRequest: UpdateMember, |_request| Ok(Place::Cluster), |request| server(request.id);
     proto::AbortPutRequest: AbortPut, |request| Ok(Place::Upload(request.upload_id));
+    proto::BeginCopyRequest: BeginCopy, |request| copy_of(&request.source, bucket_of(&request.destination)?);
     proto::BeginPutRequest: BeginPut, |request| bucket_of(&request.name);
     proto::CommitPutRequest: CommitPut, |request| Ok(Place::Upload(request.upload_id));
+    proto::ContinueCopyRequest: ContinueCopy, |request| {
+        let source = request.source.as_ref().map_or("", |source| source.name.as_str());
+        copy_of(source, Place::Upload(request.upload_id))
+    };
     proto::CopyObjectRequest: CopyObject, |request| bucket_of(&request.source);
     access::CreateAccessKeyRequest: CreateAccessKey, |_request| Ok(Place::Cluster), |request| request.label.as_str();
     backup::CreateBackupRequest: CreateBackup, |_request| Ok(Place::Cluster), |request| "";

@@ -125,6 +125,7 @@ const fn code(reason: Reason) -> Code {
         | Reason::ObjectNotFound
         | Reason::UploadNotFound => Code::NotFound,
         Reason::BucketNotEmpty
+        | Reason::CopyUnsupported
         | Reason::FeatureLevelTooLow
         | Reason::LastAdminKey
         | Reason::LastVoter
@@ -142,7 +143,9 @@ const fn code(reason: Reason) -> Code {
             Code::Unavailable
         }
         Reason::Overloaded => Code::ResourceExhausted,
-        Reason::ListingExpired | Reason::SecretLost | Reason::StaleReceipts => Code::Aborted,
+        Reason::ListingExpired | Reason::SecretLost | Reason::SourceChanged | Reason::StaleReceipts => {
+            Code::Aborted
+        }
     }
 }
 

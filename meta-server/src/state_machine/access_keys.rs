@@ -328,6 +328,10 @@ impl State {
             }
             None => return Err(KEY_INVALID),
         };
+        // What nodes copy from another bucket is read there.
+        if source_bucket(kind).is_some_and(|source| !key.allows(Right::Read, source)) {
+            return Err(DENIED);
+        }
         let Some((rights, place)) = self.rights_for(kind) else { return Ok(()) };
         let allows_all = |bucket: &str| rights.iter().all(|right| key.allows(*right, bucket));
         match place {
@@ -440,6 +444,16 @@ impl State {
         let access_key = Some(key.record());
         Ok(outcome::Kind::Revoked(pb::Revoked { access_key, key_epoch }))
     }
+}
+
+/// The bucket that the command's chunks are copied from, if it is another one.
+fn source_bucket(kind: &command::Kind) -> Option<&str> {
+    let source = match kind {
+        command::Kind::BeginPut(begin) => Some(begin.source_bucket.as_str()),
+        command::Kind::CommitPut(commit) => Some(commit.source_bucket.as_str()),
+        _ => None,
+    };
+    source.filter(|source| !source.is_empty())
 }
 
 #[cfg(test)]
@@ -586,6 +600,22 @@ mod tests {
         let abort = || command::Kind::AbortPut(pb::AbortPut { upload_id: 1 });
         check(key(1), abort(), Some(Reason::UploadNotFound));
         check(key(2), abort(), None);
+        // What nodes have copied was read where it came from.
+        let begin_copy = |source_bucket: &str| {
+            let (bucket, key, source_bucket) = ("def".into(), "k".into(), source_bucket.into());
+            let begin = pb::BeginPut { bucket, key, source_bucket, lease_ms: 1000, ..Default::default() };
+            command::Kind::BeginPut(begin)
+        };
+        check(key(2), begin_copy("abc"), denied);
+        check(key(2), begin_copy("def"), None);
+        let copied = |source_bucket: &str| {
+            let source_bucket = source_bucket.into();
+            command::Kind::CommitPut(pb::CommitPut { upload_id: 2, source_bucket, ..Default::default() })
+        };
+        check(key(2), copied("abc"), denied);
+        check(key(2), copied("ghi"), denied);
+        check(key(1), copied("def"), denied);
+        check(key(2), copied("def"), None);
         check(key(2), create(4, &[("abc", 1)]), denied);
         check(
             key(2),

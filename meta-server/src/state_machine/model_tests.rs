@@ -1405,6 +1405,7 @@ impl Pair {
                 precondition: self.precondition(BUCKETS[*bucket], KEYS[*key], *condition),
                 lease_ms: *lease_ms,
                 for_batch: lease_ms.is_multiple_of(2),
+                source_bucket: String::new(),
             }),
             Step::Extend { upload, placements, lease_ms } => Kind::ExtendPut(pb::ExtendPut {
                 upload_id: self.upload_id(*upload)?,

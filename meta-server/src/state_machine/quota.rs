@@ -66,6 +66,17 @@ impl Bucket {
 }
 
 impl State {
+    /// Whether `key` could hold an object of this size now.
+    #[must_use]
+    pub fn has_room_for(&self, bucket: &Bucket, key: &str, size: u64) -> bool {
+        let mut growth = Growth::default();
+        growth.add(size);
+        if let Some(held) = self.object(bucket.id, key) {
+            growth.remove(held.size);
+        }
+        bucket.check_growth(growth).is_ok()
+    }
+
     pub(super) fn update_bucket(&mut self, update: &pb::UpdateBucket) -> Result<outcome::Kind, Reject> {
         let id = self.bucket(&update.name).ok_or(BUCKET_NOT_FOUND)?.id;
         let bucket = self.buckets.get_mut(&id).ok_or(BUCKET_NOT_FOUND)?;

@@ -42,6 +42,8 @@ reasons! {
     BucketNotFound = "BUCKET_NOT_FOUND",
     /// The caller has shown no certificate of a member of the cluster.
     CertificateRequired = "CERTIFICATE_REQUIRED",
+    /// Data nodes can't fetch chunks from each other.
+    CopyUnsupported = "COPY_UNSUPPORTED",
     /// The caller's deadline has passed.
     DeadlineExceeded = "DEADLINE_EXCEEDED",
     /// Some metadata servers are of a release that can't do it.
@@ -88,6 +90,8 @@ reasons! {
     QuotaExceeded = "QUOTA_EXCEEDED",
     /// An access key was made whose secret can't be shown any more.
     SecretLost = "SECRET_LOST",
+    /// What was being copied is gone.
+    SourceChanged = "SOURCE_CHANGED",
     /// Too few receipts are still worth something.
     StaleReceipts = "STALE_RECEIPTS",
     /// No open upload of this number.

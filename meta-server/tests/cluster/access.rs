@@ -208,6 +208,17 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
         ..Default::default()
     };
     ask!(meta(), copy_object, copy);
+    let begin = BeginCopyRequest {
+        request_id: request_id(),
+        source: object(),
+        destination: "buckets/backup/objects/cat".into(),
+        ..Default::default()
+    };
+    ask!(meta(), begin_copy, begin);
+    let source = Some(CopySource { name: object(), etag: "none".into() });
+    let go_on =
+        ContinueCopyRequest { request_id: request_id(), upload_id: 999, source, ..Default::default() };
+    ask!(meta(), continue_copy, go_on);
     let delete = batch_operation::Kind::Delete(BatchDelete { key: "none".into(), precondition: None });
     let batch = CommitBatchRequest {
         request_id: request_id(),
@@ -273,7 +284,7 @@ async fn each_right_alone_opens_exactly_its_methods() {
     for right in RIGHTS {
         let holder = key(&cluster, &[grant("photos", &[right])]).await;
         let ends = all_methods(&cluster, upload_id, &holder.text).await;
-        assert_eq!(ends.len(), 23);
+        assert_eq!(ends.len(), 25);
         let mut expect: BTreeMap<_, _> = ends.keys().map(|method| (*method, "ACCESS_DENIED")).collect();
         expect.extend(anybody.into_iter().chain(opened(right)));
         let ends: BTreeMap<_, _> = ends.iter().map(|(method, end)| (*method, end.as_str())).collect();
@@ -286,6 +297,19 @@ async fn each_right_alone_opens_exactly_its_methods() {
         (ends["copy_object"].as_str(), ends["commit_batch"].as_str()),
         ("OBJECT_NOT_FOUND", "OBJECT_NOT_FOUND")
     );
+    // From bucket to bucket it reads the one and writes the other.
+    for (read, written, begun, gone_on) in [
+        ("photos", "backup", "BUCKET_NOT_FOUND", "UPLOAD_NOT_FOUND"),
+        ("photos", "photos", "ACCESS_DENIED", "UPLOAD_NOT_FOUND"),
+        ("backup", "backup", "ACCESS_DENIED", "ACCESS_DENIED"),
+        ("photos", "", "ACCESS_DENIED", "ACCESS_DENIED"),
+    ] {
+        let mut grants = vec![grant(read, &[Right::Read])];
+        grants.extend((!written.is_empty()).then(|| grant(written, &[Right::Write])));
+        let ends = all_methods(&cluster, upload_id, &key(&cluster, &grants).await.text).await;
+        let ends = (ends["begin_copy"].as_str(), ends["continue_copy"].as_str());
+        assert_eq!(ends, (begun, gone_on), "read {read:?}, write {written:?}");
+    }
     // Admin of all buckets makes keys as well, and still reads nothing.
     let admin = key(&cluster, &[grant("*", &[Right::Admin])]).await;
     let ends = all_methods(&cluster, upload_id, &admin.text).await;

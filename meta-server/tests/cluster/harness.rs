@@ -11,7 +11,7 @@ use uuid::Uuid;
 pub use self::{
     cluster::{Access, Cluster, Members, Meta, Node, PATIENCE, eventually, show},
     fake_node::{FakeNode, register_nodes},
-    puts::Writer,
+    puts::{CHUNK_SIZE, Writer},
 };
 
 /// A name for a request that nobody has used.

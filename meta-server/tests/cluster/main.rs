@@ -6,6 +6,7 @@ mod access;
 mod backup;
 mod batches;
 mod buckets;
+mod copies;
 mod divergence;
 mod edges;
 mod failover;
