@@ -6,7 +6,7 @@ pub(crate) use xdpfs_client::record::{
     BucketRecord, DataNodeRecord, ObjectRecord, StatusRecord, checksum, labels_by_key, timestamp,
 };
 use xdpfs_client::{
-    AccessKeyInfo, ChunkPlacement, Deleted, Grant, Object, ObjectVersion, PutResult, Rotation,
+    AccessKeyInfo, ChunkPlacement, CopyWay, Deleted, Grant, Object, ObjectVersion, PutResult, Rotation,
     record::milliseconds,
 };
 
@@ -109,6 +109,8 @@ pub(crate) struct CopiedRecord<'a> {
     /// Bytes that went through this machine.
     bytes_moved: u64,
     copied: bool,
+    /// Who moved the bytes: `client`, `nodes`, or nobody, if they are `shared`.
+    by: &'static str,
 }
 
 /// An object that was moved.
@@ -120,6 +122,8 @@ pub(crate) struct MovedRecord<'a> {
     /// Bytes that went through this machine.
     bytes_moved: u64,
     moved: bool,
+    /// Who moved the bytes: `client`, `nodes`, or nobody, if they are `shared`.
+    by: &'static str,
 }
 
 /// Keys that go on behind a slash.
@@ -281,13 +285,15 @@ impl From<&Rotation> for RotationRecord {
 }
 
 impl<'a> CopiedRecord<'a> {
-    pub(crate) fn new(object: &'a Object, source: &Address, bytes_moved: u64) -> Self {
-        Self { object: object.into(), source: source.to_string(), bytes_moved, copied: true }
+    pub(crate) fn new(object: &'a Object, source: &Address, bytes_moved: u64, way: CopyWay) -> Self {
+        let (source, by) = (source.to_string(), way.label());
+        Self { object: object.into(), source, bytes_moved, copied: true, by }
     }
 }
 
 impl<'a> MovedRecord<'a> {
-    pub(crate) fn new(object: &'a Object, source: &Address, bytes_moved: u64) -> Self {
-        Self { object: object.into(), source: source.to_string(), bytes_moved, moved: true }
+    pub(crate) fn new(object: &'a Object, source: &Address, bytes_moved: u64, way: CopyWay) -> Self {
+        let (source, by) = (source.to_string(), way.label());
+        Self { object: object.into(), source, bytes_moved, moved: true, by }
     }
 }

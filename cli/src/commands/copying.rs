@@ -2,7 +2,7 @@
 
 use clap::Args;
 use futures::{Stream, StreamExt as _, stream};
-use xdpfs_client::{ObjectClient, objects};
+use xdpfs_client::{CopyOptions, CopyResult, CopyWay, Error, Object, ObjectClient, copy_anywhere, objects};
 
 use crate::{address::Address, failure::Failure};
 
@@ -31,6 +31,34 @@ impl Leg {
     /// Whether both ends are in one bucket, so that no byte has to move.
     pub(crate) fn is_within_bucket(&self) -> bool {
         self.source.bucket == self.target.bucket
+    }
+
+    /// Copies the object, the best way that there is.
+    pub(crate) async fn copy<C: ObjectClient>(
+        &self,
+        options: CopyOptions,
+        client: &C,
+    ) -> Result<CopyResult, Error> {
+        let from = (self.source.bucket.as_str(), self.source.key.as_str());
+        let to = (self.target.bucket.as_str(), self.target.key.as_str());
+        copy_anywhere(client, from, to, options).await
+    }
+}
+
+/// Bytes that went through this machine.
+pub(crate) const fn bytes_moved(way: CopyWay, object: &Object) -> u64 {
+    match way {
+        CopyWay::Client => object.size,
+        CopyWay::Nodes | CopyWay::Shared => 0,
+    }
+}
+
+/// The same in words.
+pub(crate) const fn how(way: CopyWay) -> &'static str {
+    match way {
+        CopyWay::Client => "through this machine",
+        CopyWay::Nodes => "by the data nodes",
+        CopyWay::Shared => "no byte moved",
     }
 }
 

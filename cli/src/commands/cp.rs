@@ -2,9 +2,9 @@
 
 use clap::Args;
 use futures::StreamExt as _;
-use xdpfs_client::{CopyOptions, Object, ObjectClient, ObjectMetadata, Precondition, copy_bytes};
+use xdpfs_client::{CopyOptions, CopyResult, ObjectClient, ObjectMetadata, Precondition};
 
-use super::copying::{Leg, Route};
+use super::copying::{Leg, Route, bytes_moved, how};
 use crate::{
     arguments::{Conditions, Parallel, VersionChoice, parse_if_match, parse_pair, user_metadata},
     batch::Batch,
@@ -18,7 +18,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Within a bucket, a copy shares the chunks of its source: no byte moves, whatever the size. From
-bucket to bucket, the bytes go through this machine. The line for each copy says which it was.
+bucket to bucket, the data nodes fetch the bytes from each other; where servers or nodes run an
+older release, the bytes go through this machine. The line for each copy says which it was.
 
 Examples:
   xdpfs-cli cp photos/cat.jpg photos/2026/               photos/2026/cat.jpg
@@ -72,8 +73,8 @@ pub(crate) async fn run<C: ObjectClient>(
     arguments.version.check(arguments.route.source_count())?;
     let jobs = arguments.route.legs(client)?.map(|leg| async move {
         let leg = leg?;
-        let object = copy(&leg, arguments.options(), client).await?;
-        Ok((leg, object))
+        let copied = copy(&leg, arguments.options(), client).await?;
+        Ok((leg, copied))
     });
     let mut batch = Batch::default();
     batch.run(arguments.parallel, jobs, console, confirm).await?;
@@ -83,23 +84,14 @@ pub(crate) async fn run<C: ObjectClient>(
     Ok(batch.finish(console))
 }
 
-async fn copy<C: ObjectClient>(leg: &Leg, options: CopyOptions, client: &C) -> Result<Object, Failure> {
-    let Leg { source, target } = leg;
-    let copied = if leg.is_within_bucket() {
-        client.copy(&source.bucket, &source.key, &target.key, options).await
-    } else {
-        let from = (source.bucket.as_str(), source.key.as_str());
-        let to = (target.bucket.as_str(), target.key.as_str());
-        copy_bytes(client, from, to, options).await.map(|put| put.object)
-    };
-    copied.map_err(|error| Failure::from(error).about(target))
+async fn copy<C: ObjectClient>(leg: &Leg, options: CopyOptions, client: &C) -> Result<CopyResult, Failure> {
+    leg.copy(options, client).await.map_err(|error| Failure::from(error).about(&leg.target))
 }
 
-fn confirm(console: &mut Console, (leg, object): (Leg, Object)) -> Result<(), Failure> {
-    let bytes_moved = if leg.is_within_bucket() { 0 } else { object.size };
-    let how = if leg.is_within_bucket() { "no byte moved" } else { "through this machine" };
+fn confirm(console: &mut Console, (leg, copied): (Leg, CopyResult)) -> Result<(), Failure> {
+    let CopyResult { object, way } = copied;
     let (source, size) = (&leg.source, human_bytes(object.size));
-    console.confirm(&CopiedRecord::new(&object, source, bytes_moved), || {
-        format!("copied {source} to {}/{} ({size}, {how})", object.bucket, object.key)
+    console.confirm(&CopiedRecord::new(&object, source, bytes_moved(way, &object), way), || {
+        format!("copied {source} to {}/{} ({size}, {})", object.bucket, object.key, how(way))
     })
 }

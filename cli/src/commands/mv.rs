@@ -3,10 +3,10 @@
 use clap::Args;
 use futures::StreamExt as _;
 use xdpfs_client::{
-    Batch as Changes, CopyOptions, Error, ErrorKind, Object, ObjectClient, Precondition, copy_bytes,
+    Batch as Changes, CopyOptions, CopyResult, CopyWay, Error, ErrorKind, ObjectClient, Precondition,
 };
 
-use super::copying::{Leg, Route};
+use super::copying::{Leg, Route, bytes_moved, how};
 use crate::{
     arguments::{Conditions, Parallel},
     batch::Batch,
@@ -20,8 +20,9 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Within a bucket, the new name appears and the old one vanishes in one step, and no byte moves.
-From bucket to bucket, the object is copied through this machine and then removed, if it is still
-the same. With -r, each object moves by itself.
+From bucket to bucket, the data nodes copy the object among themselves, or this machine does where
+servers or nodes run an older release; then it is removed, if it is still the same. With -r, each
+object moves by itself.
 
 Examples:
   xdpfs-cli mv photos/cat.jpg photos/tom.jpg
@@ -44,8 +45,8 @@ pub(crate) async fn run<C: ObjectClient>(
 ) -> Result<Exit, Failure> {
     let jobs = arguments.route.legs(client)?.map(|leg| async move {
         let leg = leg?;
-        let object = rename(&leg, arguments.conditions.precondition(), client).await?;
-        Ok((leg, object))
+        let moved = rename(&leg, arguments.conditions.precondition(), client).await?;
+        Ok((leg, moved))
     });
     let mut batch = Batch::default();
     batch.run(arguments.parallel, jobs, console, confirm).await?;
@@ -59,7 +60,7 @@ async fn rename<C: ObjectClient>(
     leg: &Leg,
     precondition: Option<Precondition>,
     client: &C,
-) -> Result<Object, Failure> {
+) -> Result<CopyResult, Failure> {
     let Leg { source, target } = leg;
     if source == target {
         return Err(Failure::usage(format!("{source} cannot be moved to itself")));
@@ -70,7 +71,8 @@ async fn rename<C: ObjectClient>(
             Changes::new(&source.bucket).copy(&source.key, &target.key, options).delete(&source.key, None);
         let results = client.commit(changes).await.map_err(|error| named(error, target))?;
         let copy = results.into_iter().next().and_then(|result| result.object);
-        return copy.ok_or_else(|| Failure::unavailable(format!("{target}: the answer says nothing of it")));
+        let moved = copy.map(|object| CopyResult { object, way: CopyWay::Shared });
+        return moved.ok_or_else(|| Failure::unavailable(format!("{target}: the answer says nothing of it")));
     }
     copy_and_remove(leg, precondition, client).await
 }
@@ -79,19 +81,17 @@ async fn copy_and_remove<C: ObjectClient>(
     leg: &Leg,
     precondition: Option<Precondition>,
     client: &C,
-) -> Result<Object, Failure> {
+) -> Result<CopyResult, Failure> {
     let Leg { source, target } = leg;
     let held = client.stat(&source.bucket, &source.key, None).await;
     let held = held.map_err(|error| Failure::from(error).about(source))?;
     let unchanged = Some(Precondition::IfMatch(held.etag));
-    let from = (source.bucket.as_str(), source.key.as_str());
-    let to = (target.bucket.as_str(), target.key.as_str());
     let options =
         CopyOptions { source_precondition: unchanged.clone(), precondition, ..CopyOptions::default() };
-    let copied = copy_bytes(client, from, to, options).await;
-    let object = copied.map_err(|error| Failure::from(error).about(target))?.object;
+    let copied = leg.copy(options, client).await;
+    let copied = copied.map_err(|error| Failure::from(error).about(target))?;
     match client.delete(&source.bucket, &source.key, unchanged).await {
-        Ok(_) => Ok(object),
+        Ok(_) => Ok(copied),
         Err(error) if matches!(error.kind(), ErrorKind::PreconditionFailed | ErrorKind::NotFound) => {
             let message = format!("{source} was copied to {target}, but has changed since");
             Err(Failure::from(error).with_message(message).about(source))
@@ -112,11 +112,10 @@ fn named(error: Error, target: &crate::address::Address) -> Failure {
     Failure::from(error).about(target)
 }
 
-fn confirm(console: &mut Console, (leg, object): (Leg, Object)) -> Result<(), Failure> {
-    let bytes_moved = if leg.is_within_bucket() { 0 } else { object.size };
-    let how = if leg.is_within_bucket() { "no byte moved" } else { "through this machine" };
+fn confirm(console: &mut Console, (leg, moved): (Leg, CopyResult)) -> Result<(), Failure> {
+    let CopyResult { object, way } = moved;
     let (source, size) = (&leg.source, human_bytes(object.size));
-    console.confirm(&MovedRecord::new(&object, source, bytes_moved), || {
-        format!("moved {source} to {}/{} ({size}, {how})", object.bucket, object.key)
+    console.confirm(&MovedRecord::new(&object, source, bytes_moved(way, &object), way), || {
+        format!("moved {source} to {}/{} ({size}, {})", object.bucket, object.key, how(way))
     })
 }

@@ -132,11 +132,12 @@ async fn json_of_copies_and_moves_says_what_went_through_this_machine() {
         assert!(out.ends_with(&format!("{expect}}}\n")), "{line}: {out}");
         out
     };
-    let out = check("cp demo/a demo/b", r#""source":"demo/a","bytes_moved":0,"copied":true"#).await;
+    let out =
+        check("cp demo/a demo/b", r#""source":"demo/a","bytes_moved":0,"copied":true,"by":"shared""#).await;
     assert!(out.contains(r#""key":"b","size":5"#) && out.contains("text/plain"), "{out}");
-    check("cp demo/a other/", r#""source":"demo/a","bytes_moved":5,"copied":true"#).await;
-    check("mv demo/a demo/c", r#""source":"demo/a","bytes_moved":0,"moved":true"#).await;
-    check("mv demo/c other/d", r#""source":"demo/c","bytes_moved":5,"moved":true"#).await;
+    check("cp demo/a other/", r#""source":"demo/a","bytes_moved":0,"copied":true,"by":"nodes""#).await;
+    check("mv demo/a demo/c", r#""source":"demo/a","bytes_moved":0,"moved":true,"by":"shared""#).await;
+    check("mv demo/c other/d", r#""source":"demo/c","bytes_moved":0,"moved":true,"by":"nodes""#).await;
     let out = fixture.done("cp demo/b demo/b --metadata who=me").await;
     assert_eq!(out, "copied demo/b to demo/b (5 B, no byte moved)\n");
     let out = fixture.done("--json stat demo/b").await;
