@@ -29,6 +29,13 @@ pub enum Operation {
     Get,
     /// Put, whatever the key holds.
     Put(Value),
+    /// Put if the key holds just this.
+    Replace {
+        /// What it must hold.
+        held: Value,
+        /// What it holds then.
+        value: Value,
+    },
 }
 
 /// What was answered.
@@ -38,7 +45,7 @@ pub enum Outcome {
     Done,
     /// A get found this.
     Found(Option<Value>),
-    /// A create found something, or a delete found nothing.
+    /// A create found something, a delete found nothing, or a replacement found something else than it asked for.
     Refused,
     /// No answer, or one that leaves it open.
     Unknown,
@@ -195,7 +202,7 @@ pub fn check_key(key: &str, events: &[Event]) -> Result<(), Violation> {
 impl Operation {
     const fn value(self) -> Option<Value> {
         match self {
-            Self::Create(value) | Self::Put(value) => Some(value),
+            Self::Create(value) | Self::Put(value) | Self::Replace { value, .. } => Some(value),
             Self::Delete | Self::Get => None,
         }
     }

@@ -118,12 +118,18 @@ impl<'a> Search<'a> {
                 holds.is_none().then_some(Some(value))
             }
             (Operation::Create(_), Outcome::Refused) => holds.is_some().then_some(holds),
+            (Operation::Replace { held, value }, Outcome::Done | Outcome::Unknown) => {
+                (holds == Some(held)).then_some(Some(value))
+            }
+            (Operation::Replace { held, .. }, Outcome::Refused) => (holds != Some(held)).then_some(holds),
             (Operation::Delete, Outcome::Done | Outcome::Unknown) => holds.is_some().then_some(None),
             (Operation::Delete, Outcome::Refused) => holds.is_none().then_some(None),
             (Operation::Get, Outcome::Found(found)) => (found == holds).then_some(holds),
             (Operation::Get, Outcome::Done | Outcome::Refused | Outcome::Unknown)
             | (Operation::Put(_), Outcome::Found(_) | Outcome::Refused)
-            | (Operation::Create(_) | Operation::Delete, Outcome::Found(_)) => None,
+            | (Operation::Create(_) | Operation::Delete | Operation::Replace { .. }, Outcome::Found(_)) => {
+                None
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::rng::Rng;
 
-use Operation::{Create, Delete, Get, Put};
+use Operation::{Create, Delete, Get, Put, Replace};
 use Outcome::{Done, Found, Refused, Unknown};
 
 /// An operation that took from the first time to the second.
@@ -75,6 +75,47 @@ fn of_two_creates_exactly_one_wins() {
 }
 
 #[test]
+fn update_that_rests_on_a_read_may_not_be_lost() {
+    let put = event(0, 1, Put(1), Done);
+    let replace =
+        |called_ns, value, outcome| event(called_ns, called_ns + 4, Replace { held: 1, value }, outcome);
+    let reads = |value| event(20, 21, Get, Found(Some(value)));
+    check(&[put, replace(2, 2, Done), replace(3, 3, Refused), reads(2)], true);
+    check(&[put, replace(2, 2, Done), replace(3, 3, Done), reads(3)], false);
+    check(&[put, replace(2, 2, Done), reads(1)], false);
+    check(&[put, replace(2, 2, Refused), reads(1)], false);
+    check(&[put, replace(2, 2, Unknown), replace(10, 3, Refused), reads(2)], true);
+    check(&[put, replace(2, 2, Unknown), replace(10, 3, Done), reads(3)], true);
+    check(&[put, replace(2, 2, Unknown), replace(10, 3, Done), reads(2)], false);
+}
+
+#[test]
+fn what_was_deleted_does_not_come_back() {
+    let base = [event(0, 1, Put(1), Done), event(2, 3, Delete, Done), event(4, 5, Get, Found(None))];
+    check(&base, true);
+    let back = event(6, 7, Get, Found(Some(1)));
+    check(&[base[0], base[1], back], false);
+    check(&[base[0], base[1], base[2], back], false);
+    // A put without an answer may have come in between.
+    let open = event(1, 2, Put(2), Unknown);
+    check(&[base[0], open, base[1], base[2], event(6, 7, Get, Found(Some(2)))], true);
+    check(&[base[0], open, base[1], base[2], back], false);
+}
+
+#[test]
+fn two_halves_that_both_answer_are_found_out() {
+    // Each half goes on by itself, and agrees with itself.
+    let left = [event(0, 1, Put(1), Done), event(10, 11, Put(2), Done), event(30, 31, Get, Found(Some(2)))];
+    let right = [event(12, 13, Put(3), Done), event(32, 33, Get, Found(Some(3)))];
+    check(&left, true);
+    check(&[left[0], right[0], right[1]], true);
+    check(&[left[0], left[1], right[0], left[2], right[1]], false);
+    // One after the other, they could be one store.
+    let later = [event(32, 33, Put(3), Done), event(34, 35, Get, Found(Some(3)))];
+    check(&[left[0], left[1], left[2], later[0], later[1]], true);
+}
+
+#[test]
 fn what_nobody_put_is_never_found() {
     let events = [event(0, 1, Put(1), Done), event(2, 3, Get, Found(Some(7)))];
     assert!(matches!(check_key("k", &events), Err(Violation::Invented { value: 7, .. })));
@@ -92,7 +133,9 @@ fn honest_history(seed: u64, operations: u64) -> Vec<Event> {
             let takes_effect_ns = value * 100;
             let called_ns = takes_effect_ns - rng.below(90).min(takes_effect_ns);
             let returned_ns = takes_effect_ns + rng.below(400);
-            let operation = *rng.choose(&[Put(value), Create(value), Delete, Get, Get]);
+            let held = holds.filter(|_| rng.chance(60.0)).unwrap_or(value.saturating_sub(1));
+            let operation =
+                *rng.choose(&[Put(value), Create(value), Replace { held, value }, Delete, Get, Get]);
             let is_unknown = operation != Get && rng.chance(4.0);
             if is_unknown && rng.chance(50.0) {
                 return event(called_ns, returned_ns, operation, Unknown);
@@ -108,7 +151,8 @@ fn apply(holds: &mut Option<Value>, operation: Operation) -> Outcome {
         Get => return Found(*holds),
         Create(_) if holds.is_some() => return Refused,
         Delete if holds.is_none() => return Refused,
-        Create(value) | Put(value) => *holds = Some(value),
+        Replace { held, .. } if *holds != Some(held) => return Refused,
+        Create(value) | Put(value) | Replace { value, .. } => *holds = Some(value),
         Delete => *holds = None,
     }
     Done
