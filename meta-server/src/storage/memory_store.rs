@@ -1,6 +1,7 @@
-//! A store whose medium is memory and that forgets on a crash exactly what was not synced.
+//! A store whose medium is memory and that forgets on a crash what was not synced.
 //!
-//! Invariant: it keeps what [`super::SledStore`] keeps; a test compares the two.
+//! Invariant: it keeps what [`super::SledStore`] keeps; a test compares the two. A batch that was being written when the power
+//! went is found again whole or not at all, as sled's log finds it: half of it, or a flipped bit in it, shows by its checksum.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Change, LogPosition, LogStore, Recovered, SnapshotMeta, SnapshotSource, StoreError};
+use super::{Change, LogPosition, LogStore, Recovered, SnapshotMeta, SnapshotSource, StoreError, crc32c};
 
 /// What survives a crash. Clones are the same medium.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,30 @@ pub(crate) struct Medium(Arc<Mutex<Content>>);
 pub(crate) struct Content {
     pub(crate) kept: Recovered,
     parts: BTreeMap<(u64, u32), Bytes>,
+    /// What was being written when the power went.
+    interrupted: Option<Batch>,
+}
+
+/// What is left of a batch that was being written when the power went.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum PowerLoss {
+    /// All of it, with a flipped bit.
+    Corrupt,
+    /// All of it: it is durable, and nobody was told.
+    Kept,
+    /// Nothing.
+    #[default]
+    Lost,
+    /// The first half of its bytes.
+    Torn,
+}
+
+/// A batch as its bytes lie on the medium.
+#[derive(Clone, Debug)]
+struct Batch {
+    changes: Vec<Change>,
+    bytes: Vec<u8>,
+    crc32c: u32,
 }
 
 /// A server's hold on a medium.
@@ -28,6 +53,8 @@ pub(crate) struct MemoryStore {
     staged: Vec<Change>,
     /// The power goes during a sync that comes after so many others.
     pub(crate) syncs_before_power_loss: Option<u32>,
+    /// What that leaves of the batch.
+    pub(crate) power_loss: PowerLoss,
     pub(crate) syncs: u64,
 }
 
@@ -39,12 +66,42 @@ impl Medium {
     /// What a server finds when it starts.
     pub(crate) fn open(&self) -> (MemoryStore, Recovered) {
         let mut content = self.content();
+        if let Some(batch) = content.interrupted.take().filter(Batch::is_whole) {
+            batch.changes.into_iter().for_each(|change| content.change(change));
+        }
         super::sled_store::check(&content.kept).expect("no crash leaves damage behind");
         let kept = content.kept.snapshot.as_ref().map(|meta| meta.generation);
         content.parts.retain(|(generation, _), _| Some(*generation) == kept);
-        let store =
-            MemoryStore { medium: self.clone(), staged: Vec::new(), syncs_before_power_loss: None, syncs: 0 };
+        let store = MemoryStore {
+            medium: self.clone(),
+            staged: Vec::new(),
+            syncs_before_power_loss: None,
+            power_loss: PowerLoss::default(),
+            syncs: 0,
+        };
         (store, content.kept.clone())
+    }
+}
+
+impl Batch {
+    fn new(changes: Vec<Change>) -> Self {
+        let bytes = format!("{changes:?}").into_bytes();
+        Self { changes, crc32c: crc32c(&bytes), bytes }
+    }
+
+    fn after(mut self, loss: PowerLoss) -> Option<Self> {
+        let half = self.bytes.len() / 2;
+        match loss {
+            PowerLoss::Corrupt => self.bytes[half] ^= 1,
+            PowerLoss::Kept => {}
+            PowerLoss::Lost => return None,
+            PowerLoss::Torn => self.bytes.truncate(half),
+        }
+        Some(self)
+    }
+
+    fn is_whole(&self) -> bool {
+        crc32c(&self.bytes) == self.crc32c
     }
 }
 
@@ -105,11 +162,15 @@ impl LogStore for MemoryStore {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
+        let mut content = self.medium.content();
         if let Some(left) = self.syncs_before_power_loss.as_mut() {
-            *left = left.checked_sub(1).ok_or_else(|| std::io::Error::other("the power is gone"))?;
+            let Some(fewer) = left.checked_sub(1) else {
+                content.interrupted = Batch::new(std::mem::take(&mut self.staged)).after(self.power_loss);
+                return Err(std::io::Error::other("the power is gone").into());
+            };
+            *left = fewer;
         }
         self.syncs += 1;
-        let mut content = self.medium.content();
         self.staged.drain(..).for_each(|change| content.change(change));
         Ok(())
     }
@@ -316,17 +377,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_synced_is_lost_as_a_whole() {
-        let medium = Medium::default();
-        let (mut store, _) = medium.open();
-        let append = |index| Change::Append(vec![Entry { index, term: 1, ..Default::default() }]);
-        store.stage(Change::Identity(Identity::default()));
-        store.stage(Change::HardState(HardState { term: 1, ..Default::default() }));
-        store.stage(append(1));
-        store.sync().unwrap();
-        store.stage(append(2));
-        store.syncs_before_power_loss = Some(0);
-        assert!(store.sync().is_err());
-        assert_eq!(medium.open().1.entries.len(), 1);
+    fn what_was_not_synced_is_there_as_a_whole_or_not_at_all() {
+        let check = |loss, expect| {
+            let medium = Medium::default();
+            let (mut store, _) = medium.open();
+            let append = |index| Change::Append(vec![Entry { index, term: 1, ..Default::default() }]);
+            store.stage(Change::Identity(Identity::default()));
+            store.stage(Change::HardState(HardState { term: 1, ..Default::default() }));
+            store.stage(append(1));
+            store.sync().unwrap();
+            store.stage(append(2));
+            store.stage(append(3));
+            (store.syncs_before_power_loss, store.power_loss) = (Some(0), loss);
+            assert!(store.sync().is_err());
+            assert_eq!(medium.content().kept.entries.len(), 1, "{loss:?}: nobody may rest on it");
+            assert_eq!(medium.open().1.entries.len(), expect, "{loss:?}");
+            assert_eq!(medium.open().1.entries.len(), expect, "{loss:?}: the same once more");
+        };
+        check(PowerLoss::Lost, 1);
+        check(PowerLoss::Torn, 1);
+        check(PowerLoss::Corrupt, 1);
+        check(PowerLoss::Kept, 3);
     }
 }
