@@ -127,6 +127,9 @@ pub(super) struct RaftCore {
     /// The term that this server led at the last look.
     led_term: Option<u64>,
     applied: u64,
+    /// The newest term that the log thread was told of, and the job that makes it durable, until it has.
+    term: u64,
+    term_waits_for: Option<u64>,
     received: Option<ReceivedSnapshot>,
     installing: VecDeque<Installing>,
     snapshot_running: bool,
@@ -152,6 +155,7 @@ impl RaftCore {
         // What the cluster began with, if nothing is known of what it has become: the log's changes build on it.
         let first = || ConfState::from((identity.voters.clone(), Vec::new()));
         let conf_state = snapshot.map_or_else(first, |meta| meta.conf_state.clone());
+        let term = recovered.hard_state.term;
         let raft_config = raft_config(&config, identity.raft_id, applied);
         let node = RawNode::new(&raft_config, LogView::new(recovered, conf_state.clone()), logger)?;
         Ok(Self {
@@ -163,6 +167,8 @@ impl RaftCore {
             reads: Reads::default(),
             led_term: None,
             applied,
+            term,
+            term_waits_for: None,
             received: None,
             installing: VecDeque::new(),
             snapshot_running: false,
@@ -432,7 +438,16 @@ impl RaftCore {
 
     fn process_ready(&mut self) {
         let mut ready = self.node.ready();
-        self.outputs.extend(ready.take_messages().into_iter().map(Output::Send));
+        if let Some(hard_state) = ready.hs().filter(|hard_state| hard_state.term != self.term) {
+            (self.term, self.term_waits_for) = (hard_state.term, Some(ready.number()));
+        }
+        // A leader's own messages need not wait, unless nobody but itself has elected it: if it forgot that, it would lead in
+        // the same term once more, with other entries in the same places.
+        let (mut own, mut late) = (ready.take_messages(), Vec::new());
+        if self.term_waits_for.is_some() {
+            mem::swap(&mut own, &mut late);
+        }
+        self.outputs.extend(own.into_iter().map(Output::Send));
         for state in ready.take_read_states() {
             self.reads.confirm(&state.request_ctx, state.index, self.node.raft.term);
         }
@@ -442,6 +457,7 @@ impl RaftCore {
             messages: ready.take_persisted_messages(),
             ..WriteJob::default()
         };
+        job.messages.extend(late);
         if ready.snapshot().get_metadata().index > 0 {
             job.install = Some(self.begin_install(ready.number(), ready.snapshot().get_metadata().index));
         }
@@ -567,6 +583,9 @@ impl RaftCore {
 
     fn handle_persisted(&mut self, number: u64) {
         self.node.on_persist_ready(number);
+        if self.term_waits_for.is_some_and(|waits_for| waits_for <= number) {
+            self.term_waits_for = None;
+        }
         while self.installing.front().is_some_and(|installing| installing.number <= number) {
             let Some(done) = self.installing.pop_front() else { break };
             self.advance_apply_to(done.position.index);

@@ -556,6 +556,32 @@ fn change_of_the_servers_is_not_lost_among_others_that_wait() {
 }
 
 #[test]
+fn lone_voter_tells_learners_of_no_term_that_it_could_forget() {
+    let mut cluster = Cluster::calm(28);
+    cluster.elect();
+    grow(&mut cluster, pb::meta_member::Wanted::Learner);
+    let leader = cluster.elect();
+    for id in others(leader) {
+        order(&mut cluster, Kind::RemoveMember(pb::RemoveMember { id }));
+        settle(&mut cluster);
+    }
+    assert_eq!(cluster.checks.configuration().voters, [leader].into());
+    cluster.crash(leader);
+    cluster.restart(leader);
+    cluster.servers.get_mut(&leader).unwrap().disk_hangs = true;
+    let sent = |cluster: &Cluster| {
+        let types = [MessageType::MsgAppend, MessageType::MsgHeartbeat];
+        types.map(|msg_type| cluster.network.sent(leader, msg_type))
+    };
+    let before = sent(&cluster);
+    cluster.run(1000);
+    assert!(cluster.running(leader).leads(), "nobody else has to agree");
+    assert_eq!(sent(&cluster), before);
+    hang_disks(&mut cluster, false);
+    cluster.run_until("all servers are equal", Cluster::all_are_equal);
+}
+
+#[test]
 fn learner_that_restarts_with_all_others_does_not_stand_for_election() {
     let mut cluster = Cluster::calm(27);
     cluster.elect();
