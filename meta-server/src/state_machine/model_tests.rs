@@ -39,7 +39,7 @@ struct Model {
     granted: BTreeSet<ChunkId>,
     /// What a node has yet to remove, and from when on it may.
     pending: BTreeMap<(u32, ChunkId), u64>,
-    answers: BTreeMap<Bytes, (u64, pb::Outcome)>,
+    answers: BTreeMap<Bytes, pb::Outcome>,
     key_epochs: Vec<(u32, Bytes)>,
     /// The number of the newest key epoch.
     last_key_epoch: u32,
@@ -242,9 +242,8 @@ impl Model {
     /// Judges what the state machine said to a command, and does the same.
     fn apply(&mut self, index: u64, command: &pb::Command, outcome: &pb::Outcome) {
         self.time_ms = self.time_ms.max(command.time_ms);
-        let now_ms = self.time_ms;
-        self.answers.retain(|_, (time_ms, _)| *time_ms + KEPT_MS >= now_ms);
-        if let Some((_, first)) = self.answers.get(&command.request_id) {
+        // So few are never forgotten.
+        if let Some(first) = self.answers.get(&command.request_id) {
             assert_eq!(first, outcome, "a repeated request has another answer");
             return;
         }
@@ -269,7 +268,7 @@ impl Model {
             Ok(()) => self.change(index, command, kind),
         }
         if !command.request_id.is_empty() {
-            self.answers.insert(command.request_id.clone(), (self.time_ms, outcome.clone()));
+            self.answers.insert(command.request_id.clone(), outcome.clone());
         }
     }
 
