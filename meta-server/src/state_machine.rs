@@ -28,6 +28,8 @@ mod version_listing;
 mod versions;
 
 #[cfg(test)]
+mod invariants;
+#[cfg(test)]
 mod model_tests;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -108,7 +108,7 @@ impl Reason {
     }
 
     /// Whether repeating the very same request can end in another way, so that the answer is not kept.
-    pub(super) const fn may_differ_when_repeated(self) -> bool {
+    pub(crate) const fn may_differ_when_repeated(self) -> bool {
         matches!(
             self,
             Self::AccessDenied

@@ -129,7 +129,7 @@ impl State {
     }
 
     /// Sums that later changes take parts from must be what they are sums of.
-    fn check_sums(&self) -> Result<(), SnapshotError> {
+    pub(super) fn check_sums(&self) -> Result<(), SnapshotError> {
         let mut debt: u64 = 0;
         let mut held: BTreeMap<BucketId, Sums> = BTreeMap::new();
         // What several versions share is lacking once.

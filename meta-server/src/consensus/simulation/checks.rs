@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
-use xdpfs_proto::state::v1 as pb;
+use xdpfs_proto::state::v1::{self as pb, outcome};
 
 use super::{
     super::{Applied, apply},
-    server::{Media, VOTERS},
+    server::Media,
 };
 use crate::{
-    state_machine::{Configuration, FeatureLevel, State},
+    state_machine::{Configuration, FeatureLevel, Reason, State},
     storage::{LogPosition, crc32c, memory_store::Content},
 };
 
@@ -64,19 +64,28 @@ pub(super) struct Checks {
     pub(super) acknowledged_index: u64,
     /// Requests that were refused every time, for certain.
     refused: BTreeSet<Vec<u8>>,
+    /// The newest version that each key ever had.
+    versions: BTreeMap<(u32, String), u64>,
+    /// Chunks that were ever granted.
+    granted: BTreeSet<Vec<u8>>,
 }
+
+/// The whole state is looked at, and compared between servers, after every entry whose index this divides.
+pub(super) const LOOK_EVERY: u64 = 16;
 
 struct Committed {
     term: u64,
     request_id: Vec<u8>,
     crc32c: u32,
     outcome: Option<pb::Outcome>,
-    digest: u32,
+    /// Of the state, where it is looked at.
+    digest: Option<u32>,
 }
 
-impl Default for Checks {
-    fn default() -> Self {
-        let first = Configuration::of_voters(VOTERS);
+impl Checks {
+    /// Of a cluster that begins with these voters.
+    pub(super) fn new(voters: &[u64]) -> Self {
+        let first = Configuration::of_voters(voters.iter().copied());
         Self {
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
@@ -89,11 +98,11 @@ impl Default for Checks {
             outcomes: BTreeMap::new(),
             acknowledged_index: 0,
             refused: BTreeSet::new(),
+            versions: BTreeMap::new(),
+            granted: BTreeSet::new(),
         }
     }
-}
 
-impl Checks {
     /// Who takes part, by everything that is committed.
     pub(super) const fn configuration(&self) -> &Configuration {
         &self.configurations[1]
@@ -126,10 +135,15 @@ impl Checks {
         };
         assert!(is_one_step, "two majorities may have nothing in common: {last:?}, then {next:?}");
         assert!(!next.voters.is_empty(), "nobody is left to vote");
+        let known = |id: &u64| last.contains(*id);
+        assert!(
+            next.voters.iter().all(known),
+            "a server votes that has never learned: {last:?}, then {next:?}"
+        );
         self.configured += u64::from(next != last);
         self.configurations = [last.clone(), next.clone()];
         self.reference.configure(next.clone());
-        let digest = self.reference.digest();
+        let digest = self.look(position.index);
         let (term, request_id) = (position.term, Vec::new());
         self.committed.push(Committed { term, request_id, crc32c: said, outcome: None, digest });
     }
@@ -194,20 +208,81 @@ impl Checks {
         assert!(!self.refused.contains(&request_id), "a refused command is committed at {}", entry.index);
         let outcome = apply::apply(&mut self.reference, entry, FeatureLevel::SUPPORTED);
         let outcome = outcome.expect("this release knows every command");
-        if let Some(outcome) = &outcome {
-            let first = self.outcomes.entry(request_id.clone()).or_insert_with(|| outcome.clone());
-            assert_eq!(first, outcome, "a repeated request has another answer");
+        if let Some(outcome) = outcome.as_ref().filter(|_| !request_id.is_empty()) {
+            self.says(&request_id, outcome);
         }
-        let digest = self.reference.digest();
+        let digest = self.look(entry.index);
         let crc32c = crc32c(&entry.data);
         self.committed.push(Committed { term: entry.term, request_id, crc32c, outcome, digest });
     }
 
+    /// Looks at the whole state after an entry, if it is time for that.
+    fn look(&self, index: u64) -> Option<u32> {
+        index.is_multiple_of(LOOK_EVERY).then(|| {
+            self.reference.assert_is_sound();
+            self.reference.digest()
+        })
+    }
+
+    /// The state machine answers a request.
+    fn says(&mut self, request_id: &[u8], outcome: &pb::Outcome) {
+        if let Some(first) = self.outcomes.get(request_id) {
+            assert_eq!(first, outcome, "a repeated request has another answer");
+            return;
+        }
+        match &outcome.kind {
+            Some(outcome::Kind::Rejected(rejected))
+                if Reason::parse(&rejected.reason).is_some_and(Reason::may_differ_when_repeated) =>
+            {
+                return;
+            }
+            Some(outcome::Kind::Begun(begun)) => {
+                for chunk in &begun.chunks {
+                    assert!(self.granted.insert(chunk.chunk_id.to_vec()), "a chunk id is granted twice");
+                }
+            }
+            Some(outcome::Kind::Committed(committed)) => {
+                self.gets(committed.object.as_ref().expect("it says what was committed"));
+            }
+            Some(outcome::Kind::Batched(batched)) => {
+                batched.results.iter().filter_map(|result| result.object.as_ref()).for_each(|object| {
+                    // Of what a batch removes, the answer has the version that it had.
+                    let newest = self.versions.get(&(object.bucket_id, object.key.clone()));
+                    if newest != Some(&object.version) {
+                        self.gets(object);
+                    }
+                });
+            }
+            _ => {}
+        }
+        self.outcomes.insert(request_id.to_vec(), outcome.clone());
+    }
+
+    /// A key gets a new version.
+    fn gets(&mut self, object: &pb::Object) {
+        let newest = self.versions.entry((object.bucket_id, object.key.clone())).or_default();
+        assert!(
+            *newest < object.version,
+            "the version of {} falls from {newest} to {}",
+            object.key,
+            object.version
+        );
+        *newest = object.version;
+    }
+
     /// A server's state includes the entries up to this one.
-    pub(super) fn applies(&self, id: u64, index: u64, digest: u32) {
+    pub(super) fn applies(&self, id: u64, index: u64, state: &State) {
         let Some(at) = index.checked_sub(1) else { return };
         let known = self.committed.get(at as usize).expect("only what is committed is applied");
-        assert_eq!(known.digest, digest, "server {id} has another state at index {index}");
+        if let Some(digest) = known.digest {
+            assert_eq!(digest, state.digest(), "server {id} has another state at index {index}");
+        }
+    }
+
+    /// All servers have applied everything.
+    pub(super) fn ends(&self, id: u64, state: &State) {
+        self.reference.assert_is_sound();
+        assert_eq!(self.reference.digest(), state.digest(), "server {id} ends with another state");
     }
 
     /// A client has an answer to its command.

@@ -1,8 +1,8 @@
-//! Three servers, and those that join later, a network and some clients on one virtual clock, one millisecond at a time.
+//! Some servers, and those that join later, a network and some clients on one virtual clock, one millisecond at a time.
 
 use std::{
     collections::BTreeMap,
-    mem,
+    iter, mem,
     time::{Duration, Instant},
 };
 
@@ -13,54 +13,27 @@ use xdpfs_proto::state::v1 as pb;
 use super::{
     super::{Applied, ConsensusError, Input, Proposal, Read},
     checks::Checks,
-    client::{Client, Seen, command},
-    network::{Network, Weather},
+    client::{Books, Client, Seen, Surroundings, command},
+    histories::Histories,
+    network::Network,
+    objects::{self, BUCKET},
     operator::Operator,
+    options::{Faults, Options, TICK_MS, calm_config},
     random::Random,
-    server::{Media, Running, VOTERS},
+    server::{Media, Running},
 };
-use crate::{config::ConsensusConfig, storage::memory_store::Medium};
+use crate::{
+    config::ConsensusConfig,
+    storage::memory_store::{Medium, PowerLoss},
+};
 
-pub(super) const TICK_MS: u64 = 10;
+/// Who votes at first, unless a run says otherwise.
+pub(super) const VOTERS: [u64; 3] = [1, 2, 3];
 const CLIENTS: u64 = 4;
-
-/// Which faults a run has. Drawn anew for each: a run without some kind of fault goes further in others.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Faults {
-    pub(super) weather: Weather,
-    /// Milliseconds between two crashes; zero is never. Likewise below.
-    pub(super) crash_every_ms: u64,
-    pub(super) partition_every_ms: u64,
-    pub(super) pause_every_ms: u64,
-    pub(super) transfer_every_ms: u64,
-    /// Milliseconds between two wishes of an operator about the members.
-    pub(super) wish_every_ms: u64,
-    /// A step of the log thread in so many milliseconds.
-    pub(super) disk_slowness: u64,
-    pub(super) apply_slowness: u64,
-    /// Outputs that the raft loop takes at a time; zero is all.
-    pub(super) outputs_max: u64,
-}
-
-impl Faults {
-    fn draw(random: &mut Random) -> Self {
-        Self {
-            weather: Weather {
-                delay_max_ms: random.pick(&[1, 5, 30]),
-                lost_one_in: random.pick(&[0, 50, 10, 5]),
-                doubled_one_in: random.pick(&[0, 30, 5]),
-            },
-            crash_every_ms: random.pick(&[0, 1500, 400]),
-            partition_every_ms: random.pick(&[0, 1500, 500]),
-            pause_every_ms: random.pick(&[0, 1000]),
-            transfer_every_ms: random.pick(&[0, 1000]),
-            wish_every_ms: random.pick(&[0, 300, 100]),
-            disk_slowness: random.pick(&[1, 4, 20]),
-            apply_slowness: random.pick(&[1, 4, 20]),
-            outputs_max: random.pick(&[0, 0, 3]),
-        }
-    }
-}
+/// What wall clocks show at first.
+const WALL_MS: u64 = 1_700_000_000_000;
+/// How far a wall clock may jump at once, and back.
+const JUMPS_MS: [i64; 6] = [-3_600_000, -5_000, -50, 50, 5_000, 3_600_000];
 
 pub(super) struct Server {
     pub(super) running: Option<Running>,
@@ -69,21 +42,40 @@ pub(super) struct Server {
     pub(super) disk_hangs: bool,
     next_tick_ms: u64,
     restarts_at_ms: u64,
+    /// How far its wall clock is ahead, or behind.
+    clock_offset_ms: i64,
+}
+
+/// How often what happened.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Troubles {
+    pub(super) crashes: u64,
+    /// Crashes in the middle of a sync, by what was left of the batch.
+    pub(super) lost: u64,
+    pub(super) torn: u64,
+    pub(super) corrupt: u64,
+    pub(super) kept: u64,
+    pub(super) partitions: u64,
+    pub(super) one_way_partitions: u64,
+    pub(super) pauses: u64,
+    pub(super) clock_jumps: u64,
 }
 
 pub(super) struct Cluster {
     pub(super) random: Random,
     pub(super) now_ms: u64,
     start: Instant,
-    config: ConsensusConfig,
+    pub(super) options: Options,
     pub(super) faults: Faults,
+    pub(super) voters: Vec<u64>,
     pub(super) servers: BTreeMap<u64, Server>,
     pub(super) media: Media,
     pub(super) network: Network,
     clients: Vec<Client>,
     pub(super) checks: Checks,
     pub(super) seen: Seen,
-    pub(super) crashes: u64,
+    pub(super) histories: Histories,
+    pub(super) troubles: Troubles,
     commands: u64,
     clients_begin: bool,
     pub(super) operator: Operator,
@@ -93,66 +85,59 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// A cluster with everything that chance may bring.
-    pub(super) fn stormy(seed: u64) -> Self {
+    pub(super) fn stormy(seed: u64, replicas: Option<u64>) -> Self {
         let mut random = Random::new(seed);
-        let faults = Faults::draw(&mut random);
-        let config = ConsensusConfig {
-            snapshot_entries: random.pick(&[3, 20, 1000]),
-            log_bytes_max: random.pick(&[5_000, 1 << 20]),
-            log_entries_kept: random.pick(&[0, 5, 50]),
-            ..Self::calm_config()
-        };
-        Self::new(random, faults, config)
-    }
-
-    pub(super) fn calm_config() -> ConsensusConfig {
-        ConsensusConfig {
-            tick: Duration::from_millis(TICK_MS),
-            election_ticks: 10,
-            heartbeat_ticks: 2,
-            ..ConsensusConfig::default()
-        }
+        let options = Options::draw(seed, replicas, &mut random);
+        Self::new(random, options)
     }
 
     /// A cluster without faults, clients or snapshots.
     pub(super) fn calm(seed: u64) -> Self {
-        Self::calm_with(seed, Self::calm_config())
+        Self::calm_with(seed, calm_config())
     }
 
     pub(super) fn calm_with(seed: u64, config: ConsensusConfig) -> Self {
-        let faults = Faults { disk_slowness: 1, apply_slowness: 1, ..Faults::default() };
-        let mut cluster = Self::new(Random::new(seed), faults, config);
+        let replicas = VOTERS.len() as u64;
+        let options = Options { replicas, quota_bytes: 0, config, faults: Faults::none() };
+        let mut cluster = Self::new(Random::new(seed), options);
         cluster.clients.clear();
         cluster
     }
 
-    fn new(mut random: Random, faults: Faults, config: ConsensusConfig) -> Self {
+    fn new(mut random: Random, options: Options) -> Self {
         let timeouts = random.next();
+        let voters: Vec<u64> = (1..=options.replicas).collect();
+        let first = objects::first(options.quota_bytes);
+        let others = (2..=CLIENTS).map(|id| Client::new(id, None));
         let mut cluster = Self {
             random,
             timeouts,
             now_ms: 0,
             start: Instant::now(),
-            config,
-            faults,
+            faults: options.faults.clone(),
+            options,
             servers: BTreeMap::new(),
-            media: VOTERS.iter().map(|id| (*id, Medium::default())).collect(),
+            media: Media::default(),
             network: Network::default(),
-            clients: (1..=CLIENTS).map(Client::new).collect(),
-            checks: Checks::default(),
+            clients: iter::once(Client::new(1, first)).chain(others).collect(),
+            checks: Checks::new(&voters),
             seen: Seen::default(),
-            crashes: 0,
+            histories: Histories::default(),
+            troubles: Troubles::default(),
             commands: 0,
             clients_begin: true,
             operator: Operator::default(),
+            voters: voters.clone(),
         };
-        VOTERS.into_iter().for_each(|id| cluster.join(id));
+        voters.into_iter().for_each(|id| cluster.join(id));
         cluster
     }
 
     /// A server that was not there before starts.
     pub(super) fn join(&mut self, id: u64) {
+        let skew_ms = self.random.below(2 * self.faults.clock_skew_max_ms + 1) as i64;
         let server = Server {
+            clock_offset_ms: skew_ms - self.faults.clock_skew_max_ms as i64,
             running: None,
             paused_until_ms: 0,
             disk_hangs: false,
@@ -186,13 +171,20 @@ impl Cluster {
         &self.media[&id]
     }
 
+    /// What the wall clock of each server shows.
+    fn clocks(&self) -> BTreeMap<u64, u64> {
+        let shows = |server: &Server| (WALL_MS + self.now_ms).saturating_add_signed(server.clock_offset_ms);
+        self.servers.iter().map(|(id, server)| (*id, shows(server))).collect()
+    }
+
     fn server(&mut self, id: u64) -> &mut Server {
         self.servers.get_mut(&id).expect("it is a voter")
     }
 
     pub(super) fn restart(&mut self, id: u64) {
         let medium = self.medium(id).clone();
-        let running = Running::start(id, &medium, self.config.clone(), &mut self.checks);
+        let running =
+            Running::start(id, &medium, &self.voters, self.options.config.clone(), &mut self.checks);
         let next_tick_ms = self.now_ms + self.random.below(TICK_MS);
         let server = self.server(id);
         server.running = Some(running);
@@ -206,7 +198,7 @@ impl Cluster {
         let server = self.server(id);
         server.running = None;
         server.restarts_at_ms = restarts_at_ms;
-        self.crashes += 1;
+        self.troubles.crashes += 1;
     }
 
     pub(super) fn isolate(&mut self, id: u64) {
@@ -238,7 +230,7 @@ impl Cluster {
             }
             self.step();
         }
-        panic!("20 seconds were not enough until {what}: {:?}, {:?}", self.faults, self.seen);
+        panic!("20 seconds were not enough until {what}: {:?}", self.seen);
     }
 
     pub(super) fn step(&mut self) {
@@ -253,13 +245,15 @@ impl Cluster {
         for id in self.ids() {
             self.step_server(id);
         }
-        let applied: BTreeMap<u64, u64> = self
-            .servers
-            .iter()
-            .filter_map(|(id, server)| Some((*id, server.running.as_ref()?.applied())))
-            .collect();
-        for client in &mut self.clients {
-            client.listen(|id| applied.get(&id).copied(), &mut self.checks, &mut self.seen, self.now_ms);
+        let servers = &self.servers;
+        let look = |id: u64, key: &str| {
+            let running = servers.get(&id)?.running.as_ref()?;
+            Some((running.applied(), running.held(BUCKET, key)))
+        };
+        let Self { checks, seen, histories, clients, .. } = self;
+        let mut books = Books { checks, seen, histories };
+        for client in clients {
+            client.listen(&look, &mut books, self.now_ms);
         }
     }
 
@@ -270,20 +264,17 @@ impl Cluster {
     }
 
     fn let_clients_act(&mut self) {
-        let (leader, servers) = (self.leader(), self.ids());
-        for at in 0..self.clients.len() {
-            let begins = self.clients_begin || !self.clients[at].is_idle();
-            if !self.random.one_in(5) || !begins {
-                continue;
-            }
-            let time = (self.start, self.now_ms);
-            let client = &mut self.clients[at];
-            if let Some((id, input)) =
-                client.act((leader, &servers), &mut self.checks, &mut self.seen, &mut self.random, time)
-            {
-                self.tell(id, input);
+        let (leader, clocks) = (self.leader(), self.clocks());
+        let around = Surroundings { leader, clocks: &clocks, start: self.start, now_ms: self.now_ms };
+        let mut said = Vec::new();
+        for client in &mut self.clients {
+            let begins = self.clients_begin || !client.is_idle();
+            if self.random.one_in(5) && begins {
+                let Self { checks, seen, histories, random, .. } = self;
+                said.extend(client.act(&around, &mut Books { checks, seen, histories }, random));
             }
         }
+        said.into_iter().for_each(|(id, input)| self.tell(id, input));
     }
 
     fn let_operator_act(&mut self) {
@@ -303,9 +294,7 @@ impl Cluster {
         self.commands += 1;
         // Of no client: those have other numbers.
         let request_id = Bytes::from((1 << 100 | u128::from(self.commands)).to_be_bytes().to_vec());
-        let command =
-            pb::Command { time_ms: self.now_ms, request_id, kind: Some(kind), ..pb::Command::default() };
-        let data = prost::Message::encode_to_vec(&command).into();
+        let data = command(kind, request_id, self.clocks()[&leader]);
         self.tell(leader, Input::Propose(Proposal { data, deadline, reply }));
         Some(answer)
     }
@@ -329,11 +318,11 @@ impl Cluster {
             running.tick(now, ticks, &mut self.checks);
         }
         let mut messages = running.poll(outputs_max, &mut self.checks, &self.media);
-        let mut power = true;
+        let mut power_loss = None;
         if disk_works && !server.disk_hangs {
             match running.work_on_log() {
                 Some(more) => messages.extend(more),
-                None => power = false,
+                None => power_loss = Some(running.power_loss()),
             }
         }
         if apply_works {
@@ -343,7 +332,13 @@ impl Cluster {
             self.checks.leaves(&message);
             self.network.send(&message, &self.faults.weather, &mut self.random, now_ms);
         }
-        if !power {
+        if let Some(loss) = power_loss {
+            *match loss {
+                PowerLoss::Corrupt => &mut self.troubles.corrupt,
+                PowerLoss::Kept => &mut self.troubles.kept,
+                PowerLoss::Lost => &mut self.troubles.lost,
+                PowerLoss::Torn => &mut self.troubles.torn,
+            } += 1;
             self.crash(id);
         }
     }
@@ -357,13 +352,21 @@ impl Cluster {
             let runs = self.server(id).running.is_some();
             if runs && self.random.one_in(faults.crash_every_ms) {
                 let syncs = self.random.below(4) as u32;
+                let losses = [PowerLoss::Corrupt, PowerLoss::Kept, PowerLoss::Lost, PowerLoss::Torn];
+                let loss = self.random.pick(&losses);
                 match self.random.one_in(2) {
                     true => self.crash(id),
-                    false => self.running(id).lose_power_after(syncs),
+                    false => self.running(id).lose_power_after(syncs, loss),
                 }
             }
             if self.random.one_in(faults.pause_every_ms) {
+                self.troubles.pauses += 1;
                 self.server(id).paused_until_ms = self.now_ms + self.random.below(400);
+            }
+            if self.random.one_in(faults.clock_jump_every_ms) {
+                self.troubles.clock_jumps += 1;
+                let jump_ms = self.random.pick(&JUMPS_MS);
+                self.server(id).clock_offset_ms += jump_ms;
             }
             if self.random.one_in(faults.transfer_every_ms) {
                 self.tell(id, Input::TransferLeadership(None));
@@ -378,7 +381,10 @@ impl Cluster {
         self.heal();
         let ids = self.ids();
         let (id, other) = (self.random.pick(&ids), self.random.pick(&ids));
-        match self.random.below(4) {
+        let kind = self.random.below(4);
+        self.troubles.partitions += u64::from(kind > 0);
+        self.troubles.one_way_partitions += u64::from(kind == 2);
+        match kind {
             0 => {}
             1 => self.isolate(id),
             2 => self.network.blocked.extend(ids.into_iter().map(|other| (id, other))),
@@ -393,7 +399,7 @@ impl Cluster {
 
     /// No more faults.
     pub(super) fn calm_down(&mut self) {
-        self.faults = Faults { disk_slowness: 1, apply_slowness: 1, ..Faults::default() };
+        self.faults = Faults::none();
         self.heal();
         for id in self.ids() {
             self.server(id).paused_until_ms = 0;
@@ -412,9 +418,20 @@ impl Cluster {
 
     pub(super) fn all_are_equal(&mut self) -> bool {
         let committed = self.checks.committed_index();
-        self.members()
-            .into_iter()
-            .all(|id| self.running(id).applied() == committed && self.running(id).is_at_rest())
+        let members = self.members();
+        let mut is_done =
+            |id: &u64| self.running(*id).applied() == committed && self.running(*id).is_at_rest();
+        if !members.iter().all(&mut is_done) {
+            return false;
+        }
+        for id in members {
+            self.servers[&id]
+                .running
+                .as_ref()
+                .expect("it runs")
+                .with_state(|state| self.checks.ends(id, state));
+        }
+        true
     }
 
     /// Waits for a leader that has committed in its term.
@@ -439,7 +456,7 @@ impl Cluster {
         let deadline = self.start + Duration::from_millis(until_ms);
         self.commands += 1;
         let request_id = Bytes::from(u128::from(self.commands).to_be_bytes().to_vec());
-        let data = command(request_id, self.now_ms, &mut self.random);
+        let data = command(objects::churn(&mut self.random), request_id, self.clocks()[&id]);
         self.tell(id, Input::Propose(Proposal { data, deadline, reply }));
         answer
     }

@@ -58,6 +58,9 @@ pub(super) struct Network {
     delivered: Vec<Delivered>,
     sent: BTreeMap<(u64, i32), u64>,
     pub(super) snapshots: u64,
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    pub(super) cut_off: u64,
 }
 
 impl Network {
@@ -69,8 +72,10 @@ impl Network {
         });
         let (from, to) = (message.from, message.to);
         let copies = if random.one_in(weather.doubled_one_in) { 2 } else { 1 };
+        self.doubled += copies - 1;
         for copy in 0..copies {
             if snapshot.is_none() && random.one_in(weather.lost_one_in) {
+                self.lost += 1;
                 continue;
             }
             let delay_ms = 1 + random.below(weather.delay_max_ms * if is_snapshot { 10 } else { 1 });
@@ -99,8 +104,11 @@ impl Network {
         let mut inputs = self.finished(now_ms);
         for parcel in due.into_values() {
             let lost = self.blocked.contains(&(parcel.from, parcel.to));
+            self.cut_off += u64::from(lost);
             if let Some(meta) = &parcel.snapshot {
-                let lost = lost || random.one_in(weather.lost_one_in);
+                let gone = random.one_in(weather.lost_one_in);
+                self.lost += u64::from(gone && !lost);
+                let lost = lost || gone;
                 inputs.push(self.deliver_snapshot(&parcel, meta, media, lost, now_ms));
             } else if lost {
                 inputs.push((parcel.from, Input::Unreachable(parcel.to)));

@@ -6,12 +6,12 @@ use xdpfs_proto::state::v1::{self as pb, command::Kind, outcome};
 use super::{
     super::{Applied, ConsensusError},
     cluster::Cluster,
-    server::VOTERS,
 };
 use crate::state_machine::{Reason, Wanted};
 
-/// Members that an operator keeps at least, and at most.
-const MEMBERS: std::ops::RangeInclusive<usize> = 3..=5;
+/// Members that an operator keeps at least, and beyond as many as there were at first.
+const MEMBERS_MIN: usize = 3;
+const MEMBERS_MORE_MAX: usize = 2;
 /// Servers that ever were, in one run.
 const SERVERS_MAX: usize = 14;
 
@@ -35,8 +35,8 @@ pub(super) fn member(id: u64) -> pb::MetaMember {
     pb::MetaMember { id, peer_address: address(), client_address: address(), ..Default::default() }
 }
 
-pub(super) fn seed() -> Kind {
-    Kind::SeedMembers(pb::SeedMembers { members: VOTERS.into_iter().map(member).collect() })
+pub(super) fn seed(voters: &[u64]) -> Kind {
+    Kind::SeedMembers(pb::SeedMembers { members: voters.iter().copied().map(member).collect() })
 }
 
 impl Operator {
@@ -63,7 +63,7 @@ impl Operator {
     fn wish(&self, cluster: &mut Cluster) -> Option<Kind> {
         let members = std::sync::Arc::clone(cluster.checks.reference.members());
         if !members.is_known() {
-            return Some(seed());
+            return Some(seed(&cluster.voters));
         }
         if let Some((id, learner)) = self.joins {
             let wanted =
@@ -77,14 +77,17 @@ impl Operator {
         let learner = learners.map(|member| member.id).next();
         let id = cluster.random.pick(&ids);
         match (cluster.random.below(3), learner) {
-            (0, _) if ids.len() < *MEMBERS.end() && cluster.servers.len() < SERVERS_MAX => {
+            (0, _)
+                if ids.len() < cluster.voters.len() + MEMBERS_MORE_MAX
+                    && cluster.servers.len() < SERVERS_MAX =>
+            {
                 Some(Kind::ReserveMember(pb::ReserveMember {}))
             }
             (1, Some(new_id)) if new_id != id => {
                 Some(Kind::ReplaceMember(pb::ReplaceMember { old_id: id, new_id }))
             }
             (1, Some(id)) => Some(Kind::PromoteMember(pb::PromoteMember { id })),
-            (2, _) if ids.len() > *MEMBERS.start() => Some(Kind::RemoveMember(pb::RemoveMember { id })),
+            (2, _) if ids.len() > MEMBERS_MIN => Some(Kind::RemoveMember(pb::RemoveMember { id })),
             _ => None,
         }
     }

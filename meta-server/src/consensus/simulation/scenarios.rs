@@ -9,9 +9,9 @@ use xdpfs_proto::state::v1::{self as pb, command::Kind, outcome};
 
 use super::{
     super::{ConsensusError, Input, core::ReceivedSnapshot},
-    cluster::Cluster,
+    cluster::{Cluster, VOTERS},
     operator::{member, seed},
-    server::VOTERS,
+    options::calm_config,
 };
 use crate::{config::ConsensusConfig, state_machine::State, storage::PART_LEN_MAX};
 
@@ -24,7 +24,7 @@ fn hang_disks(cluster: &mut Cluster, hangs: bool) {
 }
 
 fn small_log() -> ConsensusConfig {
-    ConsensusConfig { snapshot_entries: 5, log_entries_kept: 0, ..Cluster::calm_config() }
+    ConsensusConfig { snapshot_entries: 5, log_entries_kept: 0, ..calm_config() }
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn settle(cluster: &mut Cluster) {
 /// A fourth server joins, as a learner or as a voter. Gives its id.
 fn grow(cluster: &mut Cluster, wanted: pb::meta_member::Wanted) -> u64 {
     if !cluster.checks.reference.members().is_known() {
-        order(cluster, seed());
+        order(cluster, seed(&VOTERS));
     }
     let outcome::Kind::MemberReserved(reserved) = order(cluster, Kind::ReserveMember(pb::ReserveMember {}))
     else {

@@ -22,19 +22,17 @@ use super::{
         log_thread::{LogThread, StoredSnapshots},
         raft_loop::load_snapshot,
     },
-    checks::{Checks, assert_promise_is_durable},
+    checks::{Checks, LOOK_EVERY, assert_promise_is_durable},
 };
 use crate::{
     config::ConsensusConfig,
-    state_machine::{FeatureLevel, State},
+    state_machine::{Etag, FeatureLevel, State},
     storage::{
         Change, Identity, LogStore as _,
-        memory_store::{Medium, MemoryStore},
+        memory_store::{Medium, MemoryStore, PowerLoss},
     },
 };
 
-/// Who votes at first.
-pub(super) const VOTERS: [u64; 3] = [1, 2, 3];
 const QUEUE_MAX: usize = 100_000;
 
 /// Every medium that there ever was, by the server that it is of.
@@ -70,10 +68,16 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(id: u64, medium: &Medium, config: ConsensusConfig, checks: &mut Checks) -> Self {
+    pub(super) fn start(
+        id: u64,
+        medium: &Medium,
+        voters: &[u64],
+        config: ConsensusConfig,
+        checks: &mut Checks,
+    ) -> Self {
         let (mut store, recovered) = medium.open();
         let identity = recovered.identity.clone().unwrap_or_else(|| {
-            let identity = Identity { raft_id: id, cluster_id: String::new(), voters: VOTERS.to_vec() };
+            let identity = Identity { raft_id: id, cluster_id: String::new(), voters: voters.to_vec() };
             store.stage(Change::Identity(identity.clone()));
             store.sync().expect("memory does not fail");
             identity
@@ -141,8 +145,13 @@ impl Running {
     }
 
     /// The power goes in the middle of the next work of the log thread.
-    pub(super) const fn lose_power_after(&mut self, syncs: u32) {
+    pub(super) const fn lose_power_after(&mut self, syncs: u32, loss: PowerLoss) {
         self.log.store.syncs_before_power_loss = Some(syncs);
+        self.log.store.power_loss = loss;
+    }
+
+    pub(super) const fn power_loss(&self) -> PowerLoss {
+        self.log.store.power_loss
     }
 
     pub(super) const fn forget_power_loss(&mut self) {
@@ -244,12 +253,38 @@ impl Running {
     /// Lets the apply thread do one job.
     pub(super) fn work_on_state(&mut self, checks: &Checks) {
         let Some(job) = self.apply_waiting.pop_front() else { return };
-        let before = self.apply.applied;
-        self.apply.process(job);
-        if self.apply.applied != before {
-            assert!(self.apply.applied > before, "the state never goes back");
-            let digest = self.apply.state.read().unwrap_or_else(PoisonError::into_inner).digest();
-            checks.applies(self.id, self.applied(), digest);
+        for job in stages(job) {
+            let before = self.apply.applied;
+            self.apply.process(job);
+            if self.apply.applied != before {
+                assert!(self.apply.applied > before, "the state never goes back");
+                self.with_state(|state| checks.applies(self.id, self.applied(), state));
+            }
         }
     }
+
+    pub(super) fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.apply.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a key holds in this server's state.
+    pub(super) fn held(&self, bucket: &str, key: &str) -> Option<Etag> {
+        self.with_state(|state| Some(state.object(state.bucket(bucket)?.id, key)?.etag()))
+    }
+}
+
+/// The same job in steps that end where the state is looked at.
+fn stages(job: ApplyJob) -> Vec<ApplyJob> {
+    let ApplyJob::Entries(entries) = job else { return vec![job] };
+    let mut stages: Vec<Vec<_>> = Vec::new();
+    let mut ends = true;
+    for (entry, waiter) in entries {
+        let next_ends = entry.index.is_multiple_of(LOOK_EVERY);
+        match stages.last_mut().filter(|_| !ends) {
+            Some(stage) => stage.push((entry, waiter)),
+            None => stages.push(vec![(entry, waiter)]),
+        }
+        ends = next_ends;
+    }
+    stages.into_iter().map(ApplyJob::Entries).collect()
 }
