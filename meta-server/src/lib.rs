@@ -22,6 +22,7 @@ mod identity;
 mod join;
 pub mod liveness;
 mod metrics;
+mod mistake;
 mod peers;
 pub mod placement;
 mod quarantine;

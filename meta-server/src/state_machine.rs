@@ -76,6 +76,7 @@ use self::{
     reject::{Reject, TOO_MANY_ANSWERS},
     versions::OlderVersions,
 };
+use crate::mistake::{Mistake, is_planted};
 
 /// A key in a bucket.
 pub type ObjectName = (BucketId, Arc<str>);
@@ -146,7 +147,9 @@ impl State {
         self.time_ms = self.time_ms.max(command.time_ms);
         self.history.begin(index, self.time_ms);
         self.answered.forget_old(self.time_ms);
-        if let Some(outcome) = self.answered.outcome(&command.request_id) {
+        if let Some(outcome) = self.answered.outcome(&command.request_id)
+            && !is_planted(Mistake::RepeatsApplied)
+        {
             return outcome;
         }
         if !command.request_id.is_empty() && !self.answered.has_room(self.time_ms) {

@@ -1,6 +1,9 @@
 //! The apply thread: the only one that changes the state.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, mpsc::Receiver};
+use std::{
+    sync::{Arc, OnceLock, PoisonError, RwLock, mpsc::Receiver},
+    time::SystemTime,
+};
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
@@ -13,6 +16,7 @@ use super::{
     core::{ApplyJob, Waiter},
 };
 use crate::{
+    mistake::{Mistake, is_planted},
     state_machine::{Configuration, FeatureLevel, Members, State, check_supported},
     storage::{LogPosition, PART_LEN_MAX},
 };
@@ -168,7 +172,11 @@ pub(super) fn apply(
     if entry.data.is_empty() {
         return Ok(None);
     }
-    let command = pb::Command::decode(entry.data.clone()).expect("only encoded commands are proposed");
+    let mut command = pb::Command::decode(entry.data.clone()).expect("only encoded commands are proposed");
     check_supported(&command, supported).map_err(|why| Halt::Unsupported { index: entry.index, why })?;
+    if is_planted(Mistake::AppliesByLocalClock) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        command.time_ms = now.map_or(0, |since| since.as_nanos() as u64);
+    }
     Ok(Some(state.apply(entry.index, &command)))
 }

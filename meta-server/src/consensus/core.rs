@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use raft::{
     Config as RaftConfig, RawNode, ReadOnlyOption, StateRole,
-    eraftpb::{ConfState, Entry, EntryType, Message, MessageType},
+    eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType},
 };
 use tokio::sync::oneshot;
 
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     config::ConsensusConfig,
+    mistake::{Mistake, is_planted},
     state_machine::{Configuration, Members, State},
     storage::{Change, Identity, LogPosition, PART_LEN_MAX, Recovered, SnapshotMeta, crc32c, crc32c_combine},
 };
@@ -152,9 +153,17 @@ impl RaftCore {
         let next_generation = snapshot.map_or(1, |meta| meta.generation + 1);
         // A snapshot holds only what was committed, even if the commit itself was not yet stored.
         recovered.hard_state.commit = recovered.hard_state.commit.max(applied);
+        if is_planted(Mistake::VoteForgottenAtRestart) {
+            (recovered.hard_state.term, recovered.hard_state.vote) = (0, 0);
+        }
+        if is_planted(Mistake::StoredCommitAhead) {
+            let last = recovered.entries.last().map_or(applied, |entry| entry.index);
+            recovered.hard_state.commit = last;
+        }
         // What the cluster began with, if nothing is known of what it has become: the log's changes build on it.
         let first = || ConfState::from((identity.voters.clone(), Vec::new()));
-        let conf_state = snapshot.map_or_else(first, |meta| meta.conf_state.clone());
+        let known = snapshot.filter(|_| !is_planted(Mistake::ConfigurationForgottenAtRestart));
+        let conf_state = known.map_or_else(first, |meta| meta.conf_state.clone());
         let term = recovered.hard_state.term;
         let raft_config = raft_config(&config, identity.raft_id, applied);
         let node = RawNode::new(&raft_config, LogView::new(recovered, conf_state.clone()), logger)?;
@@ -343,14 +352,18 @@ impl RaftCore {
         }
         if self.led_term.is_some() {
             self.reads.refuse_unconfirmed();
+            let error = match is_planted(Mistake::UnknownCalledRefused) {
+                true => ConsensusError::NotLeader,
+                false => ConsensusError::OutcomeUnknown,
+            };
             for (_, waiter) in mem::take(&mut self.waiters).into_values() {
-                tell(waiter.reply, Err(ConsensusError::OutcomeUnknown));
+                tell(waiter.reply, Err(error));
             }
         }
         self.led_term = leads;
     }
 
-    fn handle_message(&mut self, message: Message) {
+    fn handle_message(&mut self, mut message: Message) {
         let refused = match message.get_msg_type() {
             // Clients are sent to the leader instead; forwarding would lose who waits for the answer.
             MessageType::MsgPropose | MessageType::MsgReadIndex | MessageType::MsgReadIndexResp => true,
@@ -363,13 +376,16 @@ impl RaftCore {
         if refused {
             return;
         }
+        if is_planted(Mistake::TakesStaleTerms) && message.get_msg_type() == MessageType::MsgAppend {
+            message.term = message.term.max(self.node.raft.term);
+        }
         // An error says that the message is of no use.
         let _ = self.node.step(message);
     }
 
     fn handle_proposal(&mut self, proposal: Proposal, now: Instant) {
         let Proposal { data, deadline, reply } = proposal;
-        if !self.is_leader() {
+        if !self.is_leader() && !is_planted(Mistake::FollowersForward) {
             return tell(reply, Err(ConsensusError::NotLeader));
         }
         if deadline <= now || reply.is_closed() {
@@ -398,12 +414,17 @@ impl RaftCore {
 
     /// A leader that has not yet committed in its term would drop the request without a word.
     fn begin_reads(&mut self) {
-        if !self.is_leader() || !self.node.raft.commit_to_current_term() {
+        let has_committed = self.node.raft.commit_to_current_term();
+        let is_early = !has_committed && is_planted(Mistake::ReadsBeforeFirstCommit);
+        if !self.is_leader() || !has_committed && !is_early {
             return;
         }
-        if let Some(context) = self.reads.begin_round() {
-            self.node.read_index(context);
+        let Some(context) = self.reads.begin_round() else { return };
+        if is_early || is_planted(Mistake::ReadsWithoutQuorum) {
+            let raft = &self.node.raft;
+            return self.reads.confirm(&context, raft.raft_log.committed, raft.term);
         }
+        self.node.read_index(context);
     }
 
     fn handle_applied(
@@ -457,11 +478,19 @@ impl RaftCore {
             messages: ready.take_persisted_messages(),
             ..WriteJob::default()
         };
+        self.outputs.extend(job.messages.extract_if(.., leaves_early).map(Output::Send));
         job.messages.extend(late);
         if ready.snapshot().get_metadata().index > 0 {
             job.install = Some(self.begin_install(ready.number(), ready.snapshot().get_metadata().index));
         }
         let entries = ready.take_entries();
+        let mut committed = ready.take_committed_entries();
+        if is_planted(Mistake::AppliesBeforeCommit) {
+            committed.extend(entries.iter().cloned());
+        }
+        if is_planted(Mistake::HardStateWaitsForEntries) {
+            job.must_sync &= !entries.is_empty();
+        }
         self.node.mut_store().extend(&entries);
         if !entries.is_empty() {
             job.changes.push(Change::Append(entries));
@@ -469,8 +498,12 @@ impl RaftCore {
         if let Some(hard_state) = ready.hs() {
             job.changes.push(Change::HardState(hard_state.clone()));
         }
-        let committed = ready.take_committed_entries();
         self.node.advance_append_async(ready);
+        if is_planted(Mistake::OwnCopyCountsEarly)
+            && let Some(number) = job.number
+        {
+            self.node.on_persist_ready(number);
+        }
         self.outputs.push_back(Output::Log(LogJob::Write(job)));
         self.apply(committed);
         self.reads.serve(self.applied);
@@ -492,7 +525,11 @@ impl RaftCore {
 
     fn configure(&mut self, entry: &Entry) {
         let change = membership::decode_change(&entry.data).expect("what is in the log was looked at");
-        match self.node.apply_conf_change(&change) {
+        let mut applied = self.node.apply_conf_change(&change);
+        if is_planted(Mistake::JointStateLeftEarly) && change.changes.len() > 1 {
+            applied = self.node.apply_conf_change(&ConfChangeV2::default());
+        }
+        match applied {
             Ok(conf_state) => self.conf_states.push_back((entry.index, conf_state)),
             // It is refused on every server, since it is the same everywhere.
             Err(error) => tracing::warn!(index = entry.index, %error, "a change of the servers is refused"),
@@ -606,8 +643,14 @@ impl RaftCore {
     }
 
     fn handle_snapshot_taken(&mut self, position: LogPosition, pieces: Vec<Bytes>) {
-        let conf_state = self.conf_state_at(position.index);
+        let conf_state = match is_planted(Mistake::ConfigurationOfAnotherEntry) {
+            true => self.conf_state().clone(),
+            false => self.conf_state_at(position.index),
+        };
         let meta = self.snapshot_meta(position, conf_state, &pieces);
+        if is_planted(Mistake::CutsLogEarly) {
+            self.handle_snapshot_stored(Some(meta.clone()));
+        }
         self.outputs.push_back(Output::Log(LogJob::Snapshot(meta, pieces)));
     }
 
@@ -646,6 +689,17 @@ impl RaftCore {
 
 fn votes(conf_state: &ConfState, id: u64) -> bool {
     conf_state.voters.contains(&id) || conf_state.voters_outgoing.contains(&id)
+}
+
+/// Whether a promise that has to wait until it is durable does not wait.
+fn leaves_early(message: &mut Message) -> bool {
+    match message.get_msg_type() {
+        MessageType::MsgAppendResponse => is_planted(Mistake::AcknowledgementsLeaveEarly),
+        MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse => {
+            is_planted(Mistake::VotesLeaveEarly)
+        }
+        _ => false,
+    }
 }
 
 fn received_index(received: &ReceivedSnapshot) -> u64 {

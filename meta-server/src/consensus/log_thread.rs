@@ -16,7 +16,10 @@ use super::{
     Input, InputSender, Outbox,
     core::{LogJob, WriteJob},
 };
-use crate::storage::{Change, LogStore, PART_LEN_MAX, SnapshotMeta, StoreError};
+use crate::{
+    mistake::{Mistake, is_planted},
+    storage::{Change, LogStore, PART_LEN_MAX, SnapshotMeta, StoreError},
+};
 
 /// Jobs that become durable in one step.
 const JOBS_PER_SYNC_MAX: usize = 256;
@@ -102,7 +105,9 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
         let stored = self.stage_parts();
         if must_sync || stored.is_some() || self.snapshots.staging.is_some() {
             let began = Instant::now();
-            self.store.sync()?;
+            if !is_planted(Mistake::SkipsSync) {
+                self.store.sync()?;
+            }
             self.latency.observe(began.elapsed());
         }
         messages.into_iter().for_each(|message| self.outbox.send(message));
@@ -117,6 +122,9 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
 
     fn stage(&mut self, job: WriteJob) -> Result<Vec<raft::eraftpb::Message>, StoreError> {
         if let Some((meta, pieces)) = job.install {
+            if is_planted(Mistake::InstallsBeforeParts) {
+                self.store.stage(Change::Install(meta.clone()));
+            }
             self.store_parts(&meta, pieces)?;
             self.store.stage(Change::Install(meta.clone()));
             self.replace_newest(meta);

@@ -9,7 +9,10 @@ use raft::{
     eraftpb::{ConfState, Entry, HardState, Snapshot},
 };
 
-use crate::storage::{LogPosition, Recovered, SnapshotMeta};
+use crate::{
+    mistake::{Mistake, is_planted},
+    storage::{LogPosition, Recovered, SnapshotMeta},
+};
 
 /// The part of an entry's size that is not its data.
 const ENTRY_OVERHEAD: u64 = 32;
@@ -59,7 +62,9 @@ impl LogView {
         let Some(first) = entries.first() else { return };
         assert!(first.index > self.compacted.index, "an entry that is compacted does not change");
         assert!(first.index <= self.last() + 1, "the log has no gaps");
-        self.entries.truncate((first.index - self.compacted.index - 1) as usize);
+        if !is_planted(Mistake::KeepsConflictingTail) {
+            self.entries.truncate((first.index - self.compacted.index - 1) as usize);
+        }
         self.entries.extend(entries.iter().cloned());
         self.bytes = self.entries.iter().map(entry_bytes).sum();
     }

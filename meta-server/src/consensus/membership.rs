@@ -11,7 +11,10 @@ use raft::eraftpb::{
 use xdpfs_proto::raft::v1 as pb;
 
 use super::VoterStatus;
-use crate::state_machine::{Configuration, MEMBERS_MAX, Members, Wanted};
+use crate::{
+    mistake::{Mistake, is_planted},
+    state_machine::{Configuration, MEMBERS_MAX, Members, Wanted},
+};
 
 /// A learner votes once it lacks fewer entries than this.
 pub(super) const LAG_MAX: u64 = 100;
@@ -95,7 +98,11 @@ pub(super) fn next_step(
     let new =
         members.iter().find(|member| member.wanted != Wanted::Gone && !configuration.contains(member.id));
     if let Some(new) = new {
-        return Some(change(vec![single(ConfChangeType::AddLearnerNode, new.id)]));
+        let joins = match is_planted(Mistake::VotesWithoutLearning) {
+            true => ConfChangeType::AddNode,
+            false => ConfChangeType::AddLearnerNode,
+        };
+        return Some(change(vec![single(joins, new.id)]));
     }
     let status = |id: u64| servers.iter().find(|server| server.id == id);
     let has_caught_up = |id: u64| {

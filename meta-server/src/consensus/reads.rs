@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::{ConsensusError, Read};
+use crate::mistake::{Mistake, is_planted};
 
 /// Reads that wait at once; more are refused.
 const READS_MAX: usize = 16_384;
@@ -60,7 +61,9 @@ impl Reads {
 
     /// Answers the reads that the state is recent enough for.
     pub(super) fn serve(&mut self, applied: u64) {
-        let ready: Vec<_> = self.confirmed.extract_if(.., |confirmed| confirmed.index <= applied).collect();
+        let is_served =
+            |confirmed: &mut Confirmed| confirmed.index <= applied || is_planted(Mistake::ReadsFromBehind);
+        let ready: Vec<_> = self.confirmed.extract_if(.., is_served).collect();
         for Confirmed { term, reads, .. } in ready {
             self.waiting -= reads.len();
             reads.into_iter().for_each(|read| answer(read, Ok(term)));

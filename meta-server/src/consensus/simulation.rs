@@ -8,6 +8,7 @@ mod checks;
 mod client;
 mod cluster;
 mod histories;
+mod mistakes;
 mod network;
 mod objects;
 mod operator;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use xdpfs_wire::{ChunkId, NodeId};
 
 use super::Bucket;
+use crate::mistake::{Mistake, is_planted};
 
 /// The most replicas that a bucket may ask for.
 pub const REPLICAS_MAX: usize = 7;
@@ -213,6 +214,9 @@ impl ChunkOwners {
             }
             Owner::Versions(names) => {
                 names.remove(&VersionName { key: Arc::clone(key), version });
+                if is_planted(Mistake::FreesSharedChunks) {
+                    return true;
+                }
                 if let (1, Some(last)) = (names.len(), names.first()) {
                     *entry.get_mut() = Owner::version(last.clone());
                 }

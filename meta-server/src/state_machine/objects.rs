@@ -20,6 +20,7 @@ use super::{
     quota::Growth,
     reject::{BUCKET_NOT_FOUND, OBJECT_NOT_FOUND, PRECONDITION_FAILED, Reason, Reject, UPLOAD_NOT_FOUND},
 };
+use crate::mistake::{Mistake, is_planted};
 
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -220,12 +221,16 @@ impl State {
         let bucket = self.buckets.get(&upload.bucket).ok_or(BUCKET_NOT_FOUND)?;
         let name = (upload.bucket, Arc::clone(&upload.key));
         let held = self.objects.get(&name);
-        if !check_precondition(commit.precondition.as_ref(), held.map(Object::etag)) {
+        let is_fulfilled = check_precondition(commit.precondition.as_ref(), held.map(Object::etag));
+        if !is_fulfilled && !is_planted(Mistake::PreconditionsOnlyAtBegin) {
             return Err(PRECONDITION_FAILED);
         }
         let chunks = self.receive_chunks(bucket, upload, &commit.chunks)?;
         let object = Object {
-            version: context.index,
+            version: match is_planted(Mistake::VersionsByBegin) {
+                true => commit.upload_id,
+                false => context.index,
+            },
             size: chunks.iter().map(|chunk| u64::from(chunk.length)).sum(),
             crc32c: commit.crc32c,
             create_time_ms: self.time_ms,
@@ -321,7 +326,9 @@ impl State {
             bucket.bytes += bytes;
             if let Some(held) = &held {
                 bucket.objects -= 1;
-                bucket.bytes -= held.size;
+                if !is_planted(Mistake::UsageOfReplacedCounted) {
+                    bucket.bytes -= held.size;
+                }
             }
             self.history.note(self.time_ms, name, bucket, held.as_ref());
         }

@@ -17,6 +17,7 @@ use super::{
     parse_chunk_id,
     versions::{Older, OlderSums},
 };
+use crate::mistake::{Mistake, is_planted};
 
 /// The layout of the records.
 const FORMAT: u32 = 1;
@@ -70,7 +71,7 @@ impl State {
             .chain(self.uploads.values().map(|upload| Kind::Upload(upload.record())))
             .chain(self.nodes.values().map(|node| Kind::Node(node.record())))
             .chain(self.pending_deletes.records().map(Kind::PendingDelete))
-            .chain(self.answered.records().map(Kind::Answered))
+            .chain(self.answers().map(Kind::Answered))
             .chain(self.key_epochs.records().map(Kind::KeyEpoch))
             .chain(self.access_keys.records().map(Kind::AccessKey))
             .chain(self.members.records().map(Kind::MetaMember))
@@ -83,6 +84,10 @@ impl State {
             .chain(self.key_epochs.records().map(Kind::KeyEpoch))
             .chain(self.access_keys.records().map(Kind::AccessKey))
             .chain(self.members.records().map(Kind::MetaMember))
+    }
+
+    fn answers(&self) -> impl Iterator<Item = pb::Answered> + '_ {
+        self.answered.records().filter(|_| !is_planted(Mistake::AnswersForgottenInSnapshots))
     }
 
     fn header(&self) -> pb::SnapshotHeader {
@@ -180,7 +185,10 @@ impl State {
                 bucket: header.next_bucket_id,
                 node: header.next_node_id,
                 upload: header.next_upload_id,
-                chunk: header.next_chunk_sequence,
+                chunk: match is_planted(Mistake::ChunkNumbersForgottenInSnapshots) {
+                    true => Counters::default().chunk,
+                    false => header.next_chunk_sequence,
+                },
                 client: header.next_client_id,
             },
             replica_debt: header.replica_debt,
