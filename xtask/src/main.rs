@@ -14,6 +14,7 @@ mod fuzz;
 mod image;
 mod setup;
 mod sh;
+mod sim;
 mod test;
 mod tidy;
 mod upgrade;
@@ -108,6 +109,22 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Run the metadata servers in a simulation, by seed: crashes, disks that lose what was not synced, a bad network, pauses
+    /// and wrong clocks, with what must hold looked at after every step. Prints what happened, and the seed of what failed.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many servers vote at first; by default the seed says so.
+        #[arg(long, value_parser = ["3", "5"])]
+        replicas: Option<String>,
+        /// Then see whether mistakes that are planted in the code are found, each from nine seeds on.
+        #[arg(long)]
+        mutants: bool,
+    },
     /// The kill loop of the tests and, as root, the flood of hostile traffic, for longer.
     Soak {
         /// How many kills.
@@ -140,6 +157,10 @@ fn main() -> anyhow::Result<()> {
             deploy::chaos(&deploy::ChaosOptions { seconds, seed, project, address, bucket })
         }
         Task::Fuzz { seconds } => fuzz::run(seconds),
+        Task::Sim { seeds, from, replicas, mutants } => {
+            let replicas = replicas.and_then(|text| text.parse().ok());
+            sim::run(&sim::Options { seeds, from, replicas, mutants })
+        }
         Task::Soak { kills, flood, seed } => test::soak(kills, flood, seed),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{deploy, ebpf, setup, sh, tidy, upgrade};
+use crate::{deploy, ebpf, setup, sh, sim, tidy, upgrade};
 
 /// One check.
 type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
@@ -55,6 +55,7 @@ const STEPS: &[Step] = &[
     }),
     ("binaries", |scope| scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
     ("tests", tests),
+    ("simulation", |_| sim::for_ci()),
     ("rolling upgrade", |scope| if scope.no_previous.is_none() { upgrade::test(None, None) } else { Ok(()) }),
     ("examples in documentation", |scope| scope.run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
     ("documentation", |_| {
