@@ -5,6 +5,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -59,6 +60,7 @@ impl SledStore {
         fs::create_dir_all(directory)?;
         wait_until_closed(&directory.join("db"))?;
         remove_half_written_checkpoints(directory)?;
+        forget_what_is_not_durable(directory)?;
         let db = sled::Config::default()
             .path(directory)
             .segment_size(SEGMENT_LEN)
@@ -67,6 +69,8 @@ impl SledStore {
             .open()?;
         let file = File::open(directory.join("db"))?;
         file.sync_all()?;
+        // Sled writes it once and does not sync it.
+        File::open(directory.join("conf"))?.sync_all()?;
         sync_directory(directory)?;
         if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_directory(parent)?;
@@ -227,6 +231,21 @@ fn remove_half_written_checkpoints(directory: &Path) -> Result<(), StoreError> {
         let name = name.to_string_lossy();
         if name.starts_with("snap.") && name.ends_with(".generating") {
             fs::remove_file(item.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// What is read must be what the medium has. Writes of a server that was killed may be in the kernel's cache only, and sled
+/// would sync a checkpoint of its index that refers to them. And what a failed sync should have written stays in the cache
+/// as if it had been: after the restart that such a failure causes, it would be built upon.
+fn forget_what_is_not_durable(directory: &Path) -> Result<(), StoreError> {
+    for item in fs::read_dir(directory)? {
+        let path = item?.path();
+        if path.is_file() {
+            let file = File::open(path)?;
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(io::Error::from)?;
         }
     }
     Ok(())
