@@ -6,7 +6,9 @@
 mod bed;
 mod conditions;
 mod edge;
+mod etcd;
 mod flood;
+mod meta;
 mod object;
 mod reference;
 mod row;
@@ -32,6 +34,8 @@ struct Group {
 enum Measure {
     /// On a cluster.
     OnBed(fn(&Bed, u32) -> anyhow::Result<Vec<Row>>),
+    /// On metadata servers of its own.
+    OfMetadata(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// In the kernel.
     InKernel(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// The kernel program on one packet.
@@ -53,6 +57,27 @@ const GROUPS: &[Group] = &[
         name: "object.small",
         about: "a tree of small files, put and got",
         measure: Measure::OnBed(object::small),
+    },
+    Group {
+        name: "meta.put",
+        about: "durable small puts, and whole puts of empty objects",
+        measure: Measure::OfMetadata(meta::put),
+    },
+    Group { name: "meta.read", about: "linearizable reads", measure: Measure::OfMetadata(meta::read) },
+    Group {
+        name: "meta.list",
+        about: "a million objects under one prefix",
+        measure: Measure::OfMetadata(meta::list),
+    },
+    Group {
+        name: "meta.counts",
+        about: "what changes and reads take, in things that do not depend on the machine",
+        measure: Measure::OfMetadata(meta::counts),
+    },
+    Group {
+        name: "meta.objects",
+        about: "memory, disk, start and latency with 10^4 to 10^6 objects",
+        measure: Measure::OfMetadata(meta::objects),
     },
     one_packet("TCP to somebody", Case::still("xdp.cost.foreign", "foreign")),
     one_packet("UDP to another port", Case::still("xdp.cost.foreign_udp", "foreign_udp")),
@@ -133,6 +158,7 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
         let measured = match (group.measure, &bed) {
             (Measure::OnBed(measure), Some(bed)) => measure(bed, runs)?,
             (Measure::OnBed(_), None) => unreachable!("the bed is prepared for whoever needs it"),
+            (Measure::OfMetadata(measure), _) => measure(runs)?,
             (Measure::InKernel(_) | Measure::OnePacket(_), _) => match (ebpf::can_load(), wanted) {
                 (Err(why), None) => {
                     eprintln!("  LEFT OUT: {why}");
@@ -156,7 +182,7 @@ fn in_kernel(measure: Measure, runs: u32) -> anyhow::Result<Vec<Row>> {
     match measure {
         Measure::InKernel(measure) => measure(runs),
         Measure::OnePacket(case) => xdp::cost(case, runs),
-        Measure::OnBed(_) => unreachable!("it is measured on the bed"),
+        Measure::OnBed(_) | Measure::OfMetadata(_) => unreachable!("it is measured on servers"),
     }
 }
 

@@ -29,6 +29,8 @@ enum Need {
     Browser,
     /// Comparing the kernel program with others' work.
     References,
+    /// Comparing the metadata service with others' work.
+    MetadataReference,
     /// Nothing; it is only convenient.
     Nothing,
 }
@@ -109,6 +111,13 @@ const TOOLS: &[Tool] = &[
         hint: "on Debian, as root: apt-get install iptables nftables ethtool iproute2",
         need: Need::References,
     },
+    Tool {
+        name: "etcd",
+        is_there: || has_program("etcd"),
+        bring: Some(|| apt::install(&["etcd-server"])),
+        hint: "on Debian, as root: apt-get install etcd-server",
+        need: Need::MetadataReference,
+    },
 ];
 
 /// Programs that the kernel program is measured against or set up with, each with Debian's package.
@@ -147,6 +156,13 @@ pub(crate) fn for_browser_test() -> anyhow::Result<()> {
 /// Brings what the kernel program is compared with, where that can be; what is missing is left out there.
 pub(crate) fn for_references() {
     if let Err(error) = set_up(TOOLS.iter().filter(|tool| tool.need == Need::References), &[]) {
+        eprintln!("{error:#}");
+    }
+}
+
+/// Brings what the metadata service is compared with, where that can be.
+pub(crate) fn for_metadata_reference() {
+    if let Err(error) = set_up(TOOLS.iter().filter(|tool| tool.need == Need::MetadataReference), &[]) {
         eprintln!("{error:#}");
     }
 }
