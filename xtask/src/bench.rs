@@ -36,6 +36,8 @@ enum Measure {
     OnBed(fn(&Bed, u32) -> anyhow::Result<Vec<Row>>),
     /// On metadata servers of its own.
     OfMetadata(fn(u32) -> anyhow::Result<Vec<Row>>),
+    /// The same, and only if it is asked for by its whole name: it takes long.
+    OfMuchMetadata(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// In the kernel.
     InKernel(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// The kernel program on one packet.
@@ -78,6 +80,21 @@ const GROUPS: &[Group] = &[
         name: "meta.objects",
         about: "memory, disk, start and latency with 10^4 to 10^6 objects",
         measure: Measure::OfMetadata(meta::objects),
+    },
+    Group {
+        name: "meta.shape",
+        about: "a million objects in the state in memory, and in sled",
+        measure: Measure::OfMetadata(meta::shape),
+    },
+    Group {
+        name: "meta.objects.1e7",
+        about: "what ten million objects take",
+        measure: Measure::OfMuchMetadata(meta::many_objects),
+    },
+    Group {
+        name: "meta.shape.1e7",
+        about: "ten million objects in the state in memory, and in sled",
+        measure: Measure::OfMuchMetadata(meta::large_shape),
     },
     one_packet("TCP to somebody", Case::still("xdp.cost.foreign", "foreign")),
     one_packet("UDP to another port", Case::still("xdp.cost.foreign_udp", "foreign_udp")),
@@ -145,7 +162,10 @@ const GROUPS: &[Group] = &[
 
 /// Measures all groups, or those that `wanted` names; prints a table, and writes the rows to `json`.
 pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyhow::Result<()> {
-    let is_wanted = |group: &&Group| wanted.is_none_or(|wanted| belongs(group.name, wanted));
+    let is_wanted = |group: &&Group| match group.measure {
+        Measure::OfMuchMetadata(_) => wanted == Some(group.name),
+        _ => wanted.is_none_or(|wanted| belongs(group.name, wanted)),
+    };
     let groups: Vec<&Group> = GROUPS.iter().filter(is_wanted).collect();
     let known: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
     ensure!(!groups.is_empty(), "there is no such group; there are {}", known.join(", "));
@@ -158,7 +178,7 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
         let measured = match (group.measure, &bed) {
             (Measure::OnBed(measure), Some(bed)) => measure(bed, runs)?,
             (Measure::OnBed(_), None) => unreachable!("the bed is prepared for whoever needs it"),
-            (Measure::OfMetadata(measure), _) => measure(runs)?,
+            (Measure::OfMetadata(measure) | Measure::OfMuchMetadata(measure), _) => measure(runs)?,
             (Measure::InKernel(_) | Measure::OnePacket(_), _) => match (ebpf::can_load(), wanted) {
                 (Err(why), None) => {
                     eprintln!("  LEFT OUT: {why}");
@@ -182,7 +202,9 @@ fn in_kernel(measure: Measure, runs: u32) -> anyhow::Result<Vec<Row>> {
     match measure {
         Measure::InKernel(measure) => measure(runs),
         Measure::OnePacket(case) => xdp::cost(case, runs),
-        Measure::OnBed(_) | Measure::OfMetadata(_) => unreachable!("it is measured on servers"),
+        Measure::OnBed(_) | Measure::OfMetadata(_) | Measure::OfMuchMetadata(_) => {
+            unreachable!("it is measured on servers")
+        }
     }
 }
 

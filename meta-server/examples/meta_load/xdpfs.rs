@@ -168,12 +168,16 @@ async fn prepare(meta: &mut Meta) -> Result<(), Status> {
     let request =
         CreateBucketRequest { request_id: request_id(), name: BUCKET.to_owned(), ..Default::default() };
     match meta.create_bucket(request).await {
-        Err(status) if status.code() == Code::AlreadyExists => {
-            let head = HeadObjectRequest { name: name(SEED), ..Default::default() };
-            meta.head_object(head).await.map(drop)
+        Err(status) if status.code() != Code::AlreadyExists => return Err(status),
+        Ok(_) | Err(_) => {}
+    }
+    // A cluster that has just begun makes buckets before it takes puts.
+    let head = HeadObjectRequest { name: name(SEED), ..Default::default() };
+    match meta.head_object(head).await {
+        Err(status) if status.code() == Code::NotFound => {
+            put_empty(meta, SEED, &ObjectMetadata::default()).await
         }
-        Err(status) => Err(status),
-        Ok(_) => put_empty(meta, SEED, &ObjectMetadata::default()).await,
+        found => found.map(drop),
     }
 }
 

@@ -17,6 +17,14 @@ const READS: [(u32, &str); 4] =
     [(1, "meta.read.c1"), (16, "meta.read.c16"), (64, "meta.read.c64"), (256, "meta.read.c256")];
 const KEYS: u64 = 10_000;
 const LISTED: u64 = 1_000_000;
+const LARGE: Size = Size {
+    count: 10_000_000,
+    memory: "meta.bytes_per_object.memory.1e7",
+    disk: "meta.bytes_per_object.disk.1e7",
+    start: "meta.start.1e7",
+    put: "meta.put.at.1e7",
+    read: "meta.read.at.1e7",
+};
 const SIZES: [Size; 3] = [
     Size {
         count: 10_000,
@@ -96,8 +104,17 @@ pub(super) fn list(runs: u32) -> anyhow::Result<Vec<Row>> {
 
 /// What objects take, and what is slower with many of them.
 pub(super) fn objects(runs: u32) -> anyhow::Result<Vec<Row>> {
+    objects_of(&SIZES, runs)
+}
+
+/// The same with ten million, which takes long.
+pub(super) fn many_objects(runs: u32) -> anyhow::Result<Vec<Row>> {
+    objects_of(&[LARGE], runs)
+}
+
+fn objects_of(sizes: &[Size], runs: u32) -> anyhow::Result<Vec<Row>> {
     let mut all = Vec::new();
-    for size in &SIZES {
+    for size in sizes {
         let mut pair = Pair::start()?;
         let empty = pair.each(|side| side.memory_bytes())?;
         pair.fill(size.count)?;
@@ -121,6 +138,41 @@ pub(super) fn objects(runs: u32) -> anyhow::Result<Vec<Row>> {
         all.extend(compared(size.start, [("until_served", "ms")], starts));
     }
     Ok(under(all, OBJECTS))
+}
+
+/// The state in memory, as it is, beside the same objects in sled.
+pub(super) fn shape(runs: u32) -> anyhow::Result<Vec<Row>> {
+    shape_of("meta.shape.1e6", 1_000_000, runs)
+}
+
+/// The same with ten times as many.
+pub(super) fn large_shape(runs: u32) -> anyhow::Result<Vec<Row>> {
+    shape_of("meta.shape.1e7", 10_000_000, runs)
+}
+
+fn shape_of(bench: &'static str, count: u64, runs: u32) -> anyhow::Result<Vec<Row>> {
+    let mut measured = [Vec::new(), Vec::new()];
+    // What is allocated is the same each time, and the rates hardly differ.
+    for run in 0..runs.min(3) {
+        for (shape, all) in ["memory", "sled"].into_iter().zip(&mut measured) {
+            let values = pair::shape(shape, count)?;
+            eprintln!("  {bench} {shape}, run {run}: {values:.1?}");
+            all.push(values);
+        }
+    }
+    let metrics = [
+        ("put_rate", "puts/s"),
+        ("get_rate", "gets/s"),
+        ("list_rate", "objects/s"),
+        ("allocated", "bytes/object"),
+        ("disk", "bytes/object"),
+        ("allocations", "per put"),
+    ];
+    let [memory, sled] = measured;
+    let rows = against(pair::IN_SLED, bench, metrics, vec![memory, sled]);
+    let what = "in one process, without consensus and without a sync: one chunk an object, three replicas, names of 23 \
+                bytes; on disk a snapshot, or sled's directory";
+    Ok(rows.into_iter().map(|row| row.under(&[("compared", what.to_owned())])).collect())
 }
 
 /// What does not depend on the machine.
@@ -193,8 +245,17 @@ fn once(values: &[f64]) -> Measured<1> {
     values.iter().map(|value| vec![[*value]]).collect()
 }
 
-/// One row for each metric; the first side is the subject.
 fn compared<const METRICS: usize>(
+    bench: &'static str,
+    metrics: [(&'static str, &'static str); METRICS],
+    measured: Measured<METRICS>,
+) -> Vec<Row> {
+    against(pair::REFERENCE, bench, metrics, measured)
+}
+
+/// One row for each metric; the first side is the subject.
+fn against<const METRICS: usize>(
+    reference: &'static str,
     bench: &'static str,
     metrics: [(&'static str, &'static str); METRICS],
     measured: Measured<METRICS>,
@@ -204,7 +265,7 @@ fn compared<const METRICS: usize>(
         values.iter().map(|values| values[at]).collect::<Vec<_>>()
     };
     let row = |(at, (metric, unit)): (usize, (&'static str, &'static str))| {
-        rows(Scale { bench, unit }, metric, column(0, at), vec![(pair::REFERENCE, column(1, at))])
+        rows(Scale { bench, unit }, metric, column(0, at), vec![(reference, column(1, at))])
     };
     metrics.into_iter().enumerate().flat_map(row).collect()
 }

@@ -175,6 +175,23 @@ impl Side<'_> {
     }
 }
 
+/// The reference of the state in memory.
+pub(super) const IN_SLED: &str = "objects in sled, with 256 MiB of cache";
+const SHAPES: &str = "state_shapes";
+
+/// Measures so many objects in one shape, in a process of its own.
+pub(super) fn shape(shape: &str, count: u64) -> anyhow::Result<[f64; 6]> {
+    sh::run(&["cargo", "build", "--locked", "--release", "-p", "xdpfs-meta-server", "--example", SHAPES])?;
+    let program = sh::target_dir("release").join("examples").join(SHAPES);
+    let work = tempfile::Builder::new().prefix("bench-").tempdir_in(sh::target_dir(""))?;
+    let output = Command::new(program).args([shape, &count.to_string()]).arg(work.path()).output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{SHAPES} {shape} {count}` failed: {errors}");
+    let text = String::from_utf8(output.stdout)?;
+    let numbers: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    numbers.first_chunk().copied().context("six numbers were expected")
+}
+
 fn scrape(address: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
