@@ -37,6 +37,9 @@ const EXCHANGE: Call = Call { name: "exchange fetches", patience: Duration::from
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Between two questions. The leader holds an answer without news back, but nothing relies on that.
 const PAUSE: Duration = Duration::from_millis(2);
+/// A question stands for this long before one that says more takes its place: one that is withdrawn before it has arrived
+/// looks like a fault to the leader.
+const ASKED_MIN: Duration = Duration::from_millis(20);
 /// A fetch is given up if no answer has ordered it for this long. What nobody wants any more is deleted once its grace is
 /// over, and must not come to be behind that.
 const ORDERED_MAX: Duration = Duration::from_secs(5);
@@ -106,13 +109,15 @@ impl Fetching {
         let registration = self.state.registration();
         let request = self.request(&registration, &told);
         let leader = Arc::clone(&self.leader);
+        let replaceable_at = Instant::now() + ASKED_MIN;
         let asked = leader.call(
             EXCHANGE,
             || request.clone(),
             |mut service, request| async move { service.exchange_fetches(request).await },
         );
+        tokio::pin!(asked);
         tokio::select! {
-            answer = asked => match answer {
+            answer = &mut asked => match answer {
                 Ok(answered) => {
                     self.queue.reported(&told);
                     self.obey(Orders::parse(answered.message));
@@ -125,7 +130,10 @@ impl Fetching {
             () = tokio::time::sleep_until(self.ordered_at + ORDERED_MAX), if !self.running.is_empty() => {
                 self.obey(Orders::default());
             }
-            Some(ended) = self.running.next(), if !self.running.is_empty() => self.note(ended),
+            Some(ended) = self.running.next(), if !self.running.is_empty() => {
+                self.note(ended);
+                tokio::time::sleep_until(replaceable_at).await;
+            }
             // Perhaps whoever leads now knows nothing of fetches.
             changed = self.wanted.changed() => drop(changed),
         }
