@@ -172,8 +172,8 @@ fn long_copy_asks_for_a_few_chunks_at_a_time() {
     scene.copy.grant(granted(20..20 + GRANTS_MAX as u64));
     let third = scene.advance(vec![]).unwrap().orders;
     assert_eq!(third.len(), 3 * (WINDOW - 4));
-    scene.advance(scene.done(&third)).unwrap();
-    let (mut orders, mut number) = (second.orders, 1000);
+    let fourth = scene.advance(scene.done(&third)).unwrap().orders;
+    let (mut orders, mut number) = ([second.orders, fourth].concat(), 1000);
     let written = loop {
         let next = scene.advance(scene.done(&orders)).unwrap();
         if let Some(written) = next.written {
