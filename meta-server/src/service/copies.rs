@@ -91,7 +91,7 @@ impl Gateway {
         let (held, chunks) = {
             let state = self.state();
             self.check(&state, &call.access)?;
-            let (_, held) = find(&state, &source, source_precondition.as_ref())?;
+            let (_, held) = find(&state, &source, 0, source_precondition.as_ref())?;
             let target = state.bucket(&bucket).ok_or_else(bucket_not_found)?;
             check_size(held, target)?;
             if !state.has_room_for(target, &key, held.size) {

@@ -16,7 +16,7 @@ pub struct FeatureLevel(pub u32);
 impl FeatureLevel {
     /// Of the release before levels. Its programs announce none.
     pub const FIRST: Self = Self(0);
-    /// Batches and copies, quotas, labels of nodes, and metadata servers that come and go.
+    /// Batches and copies, quotas, versions, labels of nodes, and metadata servers that come and go.
     pub const MEMBERS_AND_BATCHES: Self = Self(1);
     /// The highest one that this program supports.
     pub const SUPPORTED: Self = Self::MEMBERS_AND_BATCHES;
@@ -59,6 +59,18 @@ pub fn need(kind: &command::Kind) -> Need {
         Kind::CreateBucket(create) if create.quota_bytes > 0 || create.quota_objects > 0 => {
             since(FeatureLevel::MEMBERS_AND_BATCHES, "a quota")
         }
+        Kind::CreateBucket(create) if create.versioning != 0 => {
+            since(FeatureLevel::MEMBERS_AND_BATCHES, "versioning")
+        }
+        Kind::DeleteObject(delete) if delete.version > 0 => {
+            since(FeatureLevel::MEMBERS_AND_BATCHES, "a version")
+        }
+        Kind::BeginPut(pb::BeginPut { source_bucket, .. })
+        | Kind::CommitPut(pb::CommitPut { source_bucket, .. })
+            if !source_bucket.is_empty() =>
+        {
+            since(FeatureLevel::MEMBERS_AND_BATCHES, "a copy to another bucket")
+        }
         Kind::BeginPut(begin) if begin.for_batch => since(FeatureLevel::MEMBERS_AND_BATCHES, "a batch"),
         Kind::Batch(batch) if is_copy(batch) => since(FeatureLevel::MEMBERS_AND_BATCHES, "a copy"),
         Kind::Batch(_) => since(FeatureLevel::MEMBERS_AND_BATCHES, "a batch"),
@@ -67,7 +79,7 @@ pub fn need(kind: &command::Kind) -> Need {
         Kind::RegisterNode(register) if !register.labels.is_empty() => {
             since(FeatureLevel::MEMBERS_AND_BATCHES, "a data node with labels")
         }
-        Kind::UpdateBucket(_) => since(FeatureLevel::MEMBERS_AND_BATCHES, "a change of a bucket's quota"),
+        Kind::UpdateBucket(_) => since(FeatureLevel::MEMBERS_AND_BATCHES, "a change of a bucket"),
         Kind::SeedMembers(_)
         | Kind::ReserveMember(_)
         | Kind::AddMember(_)

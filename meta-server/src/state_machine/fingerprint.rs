@@ -1,7 +1,8 @@
 //! A number that servers compare to find out whether they still agree: it stands for all that was answered, and bit by
 //! bit for all that is kept.
 //!
-//! Each command adds what came of it and one object and one bucket, in the order of their names, round and round. So it costs
+//! Each command adds what came of it and one object, one older version and one bucket, in the order of their names, round
+//! and round. So it costs
 //! the same however much there is; what two servers keep differently is found when its turn comes, and what they decide
 //! differently at once. Invariant: it follows from the commands since the cluster left the first feature level, and is in
 //! snapshots, so that whoever starts from one goes on as the others do.
@@ -26,25 +27,37 @@ pub(super) struct Fingerprint {
     chain: u64,
     /// The last object that was looked at.
     object: Option<ObjectName>,
+    /// The last older version that was looked at.
+    older: Option<(ObjectName, u64)>,
     /// The last bucket that was looked at.
     bucket: Option<BucketId>,
 }
 
 impl Fingerprint {
     pub(super) fn from_record(record: Option<pb::Fingerprint>) -> Self {
-        let pb::Fingerprint { chain, object_bucket_id, object_key, bucket_id } = record.unwrap_or_default();
-        let object = (!object_key.is_empty()).then(|| (BucketId(object_bucket_id), Arc::from(object_key)));
-        Self { chain, object, bucket: (bucket_id > 0).then_some(BucketId(bucket_id)) }
+        let record = record.unwrap_or_default();
+        let name = |bucket, key: String| (!key.is_empty()).then(|| (BucketId(bucket), Arc::from(key)));
+        Self {
+            chain: record.chain,
+            object: name(record.object_bucket_id, record.object_key),
+            older: name(record.older_bucket_id, record.older_key).map(|name| (name, record.older_version)),
+            bucket: (record.bucket_id > 0).then_some(BucketId(record.bucket_id)),
+        }
     }
 
     /// `None` before it has begun.
     pub(super) fn record(&self) -> Option<pb::Fingerprint> {
-        let (bucket, key) = self.object.clone().unwrap_or((BucketId(0), Arc::from("")));
+        let nothing = || (BucketId(0), Arc::from(""));
+        let (object_bucket, object_key) = self.object.clone().unwrap_or_else(nothing);
+        let ((older_bucket, older_key), older_version) = self.older.clone().unwrap_or_else(|| (nothing(), 0));
         let record = pb::Fingerprint {
             chain: self.chain,
-            object_bucket_id: bucket.0,
-            object_key: key.to_string(),
+            object_bucket_id: object_bucket.0,
+            object_key: object_key.to_string(),
             bucket_id: self.bucket.map_or(0, |bucket| bucket.0),
+            older_bucket_id: older_bucket.0,
+            older_key: older_key.to_string(),
+            older_version,
         };
         (*self != Self::default()).then_some(record)
     }
@@ -59,13 +72,16 @@ impl State {
         let from = self.fingerprint.object.as_ref().map_or(Unbounded, Excluded);
         let object = self.objects.range((from, Unbounded)).next();
         let object_sum = object.map_or(0, |(name, object)| sum(&object.record(name)));
+        let older = self.older.next_after(self.fingerprint.older.as_ref());
+        let older_sum = older.as_ref().map_or(0, |((name, _), older)| sum(&older.record(name)));
         let from = self.fingerprint.bucket.map_or(Unbounded, Excluded);
         let bucket = self.buckets.range((from, Unbounded)).next();
         let bucket_sum = bucket.map_or(0, |(_, bucket)| sum(&bucket.record()));
-        let words = [self.fingerprint.chain, index, sum(outcome), object_sum, bucket_sum];
+        let words = [self.fingerprint.chain, index, sum(outcome), object_sum, older_sum, bucket_sum];
         self.fingerprint = Fingerprint {
             chain: siphash_2_4(KEY, &words),
             object: object.map(|(name, _)| name.clone()),
+            older: older.map(|(place, _)| place),
             bucket: bucket.map(|(id, _)| *id),
         };
     }

@@ -99,7 +99,7 @@ impl Older {
         }
     }
 
-    fn record(&self, name: &ObjectName) -> pb::OlderVersion {
+    pub(super) fn record(&self, name: &ObjectName) -> pb::OlderVersion {
         let (object, delete_marker) = match self {
             Self::Object(object) => (object.record(name), false),
             Self::DeleteMarker(marker) => (marker.record(name), true),
@@ -236,6 +236,17 @@ impl OlderVersions {
             Older::Object(object) => Some(((*bucket, Arc::clone(key)), object)),
             Older::DeleteMarker(_) => None,
         })
+    }
+
+    /// The one behind this version of this key, in the order of [`all`](Self::all).
+    pub(super) fn next_after(
+        &self,
+        after: Option<&(ObjectName, u64)>,
+    ) -> Option<((ObjectName, u64), &Older)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |(name, version)| Excluded(place(name, *version)));
+        let ((bucket, key, Reverse(version)), older) = self.versions.range((from, Unbounded)).next()?;
+        Some((((*bucket, Arc::clone(key)), *version), older))
     }
 
     /// All, in the order of buckets and keys, the newest of each key first.

@@ -219,7 +219,7 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
     let go_on =
         ContinueCopyRequest { request_id: request_id(), upload_id: 999, source, ..Default::default() };
     ask!(meta(), continue_copy, go_on);
-    let delete = batch_operation::Kind::Delete(BatchDelete { key: "none".into(), precondition: None });
+    let delete = batch_operation::Kind::Delete(BatchDelete { key: "none".into(), ..BatchDelete::default() });
     let batch = CommitBatchRequest {
         request_id: request_id(),
         parent: "buckets/photos".into(),

@@ -66,8 +66,11 @@ async fn bucket_with_objects_stays() {
     let bucket = get(&cluster, "buckets/photos").await.unwrap();
     assert_eq!((bucket.objects, bucket.bytes), (1, 10));
 
-    let request =
-        DeleteObjectRequest { request_id: request_id(), name: writer.name("cat"), precondition: None };
+    let request = DeleteObjectRequest {
+        request_id: request_id(),
+        name: writer.name("cat"),
+        ..DeleteObjectRequest::default()
+    };
     cluster.call(request, async |mut meta: Meta, request| meta.delete_object(request).await).await.unwrap();
     delete(&cluster, "buckets/photos").await.unwrap();
 }

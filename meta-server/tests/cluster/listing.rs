@@ -164,8 +164,11 @@ async fn token_of_a_bucket_that_was_made_anew_is_expired() {
     let request = ListObjectsRequest { page_size: 1, consistent: true, ..Default::default() };
     let page_token = list(&cluster, request.clone()).await.unwrap().next_page_token;
     for key in ["a", "b"] {
-        let delete =
-            DeleteObjectRequest { request_id: request_id(), name: writer.name(key), precondition: None };
+        let delete = DeleteObjectRequest {
+            request_id: request_id(),
+            name: writer.name(key),
+            ..DeleteObjectRequest::default()
+        };
         cluster
             .call(delete, async |mut meta: Meta, request| meta.delete_object(request).await)
             .await
