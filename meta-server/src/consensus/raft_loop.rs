@@ -472,7 +472,8 @@ mod tests {
                 status.wait_for(|status| status.leader_id == 1).await.unwrap();
                 consensus.propose(&init("cluster"), deadline).await.unwrap();
                 // What this release does not know of a command is all that says what it does.
-                consensus.propose(&pb::Command::default(), deadline).await.unwrap_err();
+                let unknown = pb::Command { time_ms: 2, ..Default::default() };
+                consensus.propose(&unknown, deadline).await.unwrap_err();
             }
             let halted = status.wait_for(|status| status.halt.is_some()).await.unwrap().halt;
             assert!(matches!(halted, Some(Halt::Unsupported { why: Unsupported::Kind, .. })), "{halted:?}");
