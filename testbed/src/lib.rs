@@ -7,6 +7,8 @@
 mod cli;
 mod cluster;
 mod content;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub mod faulty_fs;
 pub mod history;
 pub mod keepsake;
 mod lan;
