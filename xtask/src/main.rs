@@ -125,11 +125,14 @@ enum Task {
         #[arg(long)]
         mutants: bool,
     },
-    /// The kill loop of the tests and, as root, the flood of hostile traffic, for longer.
+    /// The kill loop of the tests and, as root, power cuts and the flood of hostile traffic, for longer.
     Soak {
-        /// How many kills.
+        /// How many kills; a third as many members are frozen besides.
         #[arg(long, default_value_t = 500)]
         kills: u32,
+        /// How many power cuts of metadata servers; of a store alone, ten times as many.
+        #[arg(long, default_value_t = 200)]
+        cuts: u32,
         /// For how many seconds there is hostile traffic.
         #[arg(long, value_name = "SECONDS", default_value_t = 120)]
         flood: u32,
@@ -161,6 +164,8 @@ fn main() -> anyhow::Result<()> {
             let replicas = replicas.and_then(|text| text.parse().ok());
             sim::run(&sim::Options { seeds, from, replicas, mutants })
         }
-        Task::Soak { kills, flood, seed } => test::soak(kills, flood, seed),
+        Task::Soak { kills, cuts, flood, seed } => {
+            test::soak(&test::SoakOptions { kills, cuts, flood_s: flood, seed })
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The tools that building and testing need. Running it again changes nothing.
 
-use std::env;
+use std::{env, fs::File};
 
 use anyhow::ensure;
 
@@ -27,6 +27,8 @@ enum Need {
     Networks,
     /// The test of the status page.
     Browser,
+    /// Tests on file systems with faults.
+    Disks,
     /// Comparing the kernel program with others' work.
     References,
     /// Comparing the metadata service with others' work.
@@ -105,6 +107,13 @@ const TOOLS: &[Tool] = &[
         need: Need::Browser,
     },
     Tool {
+        name: "FUSE",
+        is_there: || sh::is_root() && File::options().read(true).write(true).open("/dev/fuse").is_ok(),
+        bring: Some(|| sh::run(&["modprobe", "fuse"])),
+        hint: "as root, on a kernel that has FUSE: modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN",
+        need: Need::Disks,
+    },
+    Tool {
         name: "iptables, nft and ethtool",
         is_there: || REFERENCES.iter().all(|(program, _)| has_program(program)),
         bring: Some(bring_references),
@@ -151,6 +160,11 @@ pub(crate) fn for_kernel_tests() -> anyhow::Result<()> {
 /// Brings what the test of the status page cannot do without.
 pub(crate) fn for_browser_test() -> anyhow::Result<()> {
     bring_for(&[Need::Browser])
+}
+
+/// Brings what the tests of power cuts and failing disks cannot do without.
+pub(crate) fn for_fuse_tests() -> anyhow::Result<()> {
+    bring_for(&[Need::Disks])
 }
 
 /// Brings what the kernel program is compared with, where that can be; what is missing is left out there.

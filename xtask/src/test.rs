@@ -19,6 +19,8 @@ struct Scope {
     obstacle: Option<String>,
     /// Why there is no browser to see the status page in, if that is so.
     no_browser: Option<String>,
+    /// Why there can be no file systems with faults, if that is so.
+    no_fuse: Option<String>,
     /// Why there is no container engine to deploy on, if that is so.
     no_engine: Option<String>,
     /// Why there are no programs of the previous release, if that is so.
@@ -30,6 +32,9 @@ const KERNEL_FEATURES: &str = "xdpfs-testrun/kernel,xdpfs-data-node/kernel,xdpfs
 /// What builds the test that only runs where there is a browser, and where that is.
 const BROWSER_FEATURE: &str = "xdpfs-testbed/browser";
 const BROWSER_TESTS: &[&str] = &["testbed/tests/console"];
+/// What builds the tests on file systems with faults, and where those are.
+const FUSE_FEATURES: &str = "xdpfs-meta-server/fuse,xdpfs-testbed/fuse";
+const FUSE_TESTS: &[&str] = &["meta-server/tests/power", "testbed/tests/power"];
 /// Where the tests of the kernel program are.
 const KERNEL_TESTS: &[&str] =
     &["testrun/tests/kernel", "data-node/src/xdp/edge_thread", "data-node/tests/xdp", "testbed/tests/edge"];
@@ -43,9 +48,11 @@ const STEPS: &[Step] = &[
     ("pure cores alone", |_| cores()),
     ("kernel program", |scope| if scope.has_kernel() { ebpf::build() } else { Ok(()) }),
     ("lints", |_| {
-        // Lints see the tests that only run where there is BPF, or a browser, everywhere.
+        // Lints see the tests that only run where there is BPF, FUSE or a browser, everywhere.
         let words = ["cargo", "clippy", "--locked", "--workspace", "--all-targets"];
-        let features = ["--features", KERNEL_FEATURES, "--features", BROWSER_FEATURE];
+        let features =
+            [KERNEL_FEATURES, BROWSER_FEATURE, FUSE_FEATURES].map(|features| ["--features", features]);
+        let features = features.concat();
         sh::run(&[&words[..], &features, &["--", "-D", "warnings"]].concat())
     }),
     ("data node without XDP", |_| {
@@ -79,8 +86,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (name, took) in times {
         eprintln!("{name:<28}{:>7.1} s", took.as_secs_f64());
     }
-    let Scope { obstacle, no_browser, no_engine, no_previous } = &scope;
-    let is_all = [obstacle, no_browser, no_engine, no_previous].into_iter().all(Option::is_none);
+    let Scope { obstacle, no_browser, no_fuse, no_engine, no_previous } = &scope;
+    let is_all = [obstacle, no_browser, no_fuse, no_engine, no_previous].into_iter().all(Option::is_none);
     eprintln!("{}", if is_all { "all is well" } else { "all that ran is well" });
     if let Some(obstacle) = obstacle {
         let count = tests_in(KERNEL_TESTS)?;
@@ -88,6 +95,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     if let Some(obstacle) = no_browser {
         eprintln!("SKIPPED {} test of the status page in a browser: {obstacle}", tests_in(BROWSER_TESTS)?);
+    }
+    if let Some(obstacle) = no_fuse {
+        eprintln!("SKIPPED {} tests of power cuts and failing disks: {obstacle}", tests_in(FUSE_TESTS)?);
     }
     if let Some(obstacle) = no_engine {
         eprintln!("SKIPPED 1 test of the deployment (`cargo xtask test-deploy`): {obstacle}");
@@ -117,6 +127,14 @@ impl Scope {
             );
             eprintln!("SKIPPED: the test of the status page: {obstacle}");
         }
+        let no_fuse = setup::for_fuse_tests().err().map(|error| format!("{error:#}"));
+        if let Some(obstacle) = &no_fuse {
+            ensure!(
+                env::var_os("CI").is_none(),
+                "power cuts and failing disks can't be tested, and CI skips nothing: {obstacle}"
+            );
+            eprintln!("SKIPPED: the tests of power cuts and failing disks: {obstacle}");
+        }
         let no_engine = deploy::bring_engine().err().map(|error| format!("{error:#}"));
         if let Some(obstacle) = &no_engine {
             ensure!(
@@ -130,7 +148,7 @@ impl Scope {
             // Nothing that this machine lacks: a copy without history has no earlier programs, wherever it is.
             eprintln!("SKIPPED: the test of a rolling upgrade: {obstacle}");
         }
-        Ok(Self { obstacle, no_browser, no_engine, no_previous })
+        Ok(Self { obstacle, no_browser, no_fuse, no_engine, no_previous })
     }
 
     const fn has_kernel(&self) -> bool {
@@ -141,7 +159,8 @@ impl Scope {
     fn features(&self) -> Vec<&'static str> {
         let kernel = self.has_kernel().then_some(KERNEL_FEATURES);
         let browser = self.no_browser.is_none().then_some(BROWSER_FEATURE);
-        kernel.into_iter().chain(browser).flat_map(|features| ["--features", features]).collect()
+        let fuse = self.no_fuse.is_none().then_some(FUSE_FEATURES);
+        kernel.into_iter().chain(browser).chain(fuse).flat_map(|features| ["--features", features]).collect()
     }
 
     /// Runs cargo with these features, always the same so that nothing is built twice.
@@ -174,26 +193,47 @@ fn tests_in(directories: &[&str]) -> anyhow::Result<usize> {
     Ok(count)
 }
 
-/// The tests of kills and of hostile traffic, for longer than `test` has time for.
-pub(crate) fn soak(kills: u32, flood_s: u32, seed: Option<u64>) -> anyhow::Result<()> {
+/// What `soak` is asked for.
+pub(crate) struct SoakOptions {
+    pub(crate) kills: u32,
+    /// Of a cluster's power; of a store's, ten times as many.
+    pub(crate) cuts: u32,
+    /// For how many seconds there is hostile traffic.
+    pub(crate) flood_s: u32,
+    /// By default a new one.
+    pub(crate) seed: Option<u64>,
+}
+
+/// The tests of kills, of power cuts and of hostile traffic, for longer than `test` has time for.
+pub(crate) fn soak(options: &SoakOptions) -> anyhow::Result<()> {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let seed = seed.unwrap_or_else(clock).to_string();
+    let seed = options.seed.unwrap_or_else(clock).to_string();
     eprintln!("seed {seed}");
     let scope = Scope::look()?;
     if scope.has_kernel() {
         ebpf::build()?;
     }
     scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])?;
-    let words =
-        ["cargo", "test", "--locked", "-p", "xdpfs-testbed", "--test", "kill_loop", "--", "--nocapture"];
-    sh::run_with(&words, &[("XDPFS_TEST_KILLS", &kills.to_string()), ("XDPFS_TEST_SEED", &seed)])?;
-    if !scope.has_kernel() || flood_s == 0 {
+    let test = |words: &[&str], settings: &[(&str, &str)]| {
+        let words = [&["cargo", "test", "--locked", "-p"], words, &["--", "--nocapture"]].concat();
+        sh::run_with(&words, settings)
+    };
+    let kills = options.kills.to_string();
+    let settings = [("XDPFS_TEST_KILLS", kills.as_str()), ("XDPFS_TEST_SEED", &seed)];
+    test(&["xdpfs-testbed", "--test", "kill_loop"], &settings)?;
+    if scope.no_fuse.is_none() && options.cuts > 0 {
+        let (cuts, of_store) = (options.cuts.to_string(), (options.cuts * 10).to_string());
+        let settings = [("XDPFS_TEST_CUTS", cuts.as_str()), ("XDPFS_TEST_SEED", &seed)];
+        test(&["xdpfs-testbed", "--features", "fuse", "--test", "power", "power"], &settings)?;
+        let settings = [("XDPFS_TEST_CUTS", of_store.as_str()), ("XDPFS_TEST_SEED", &seed)];
+        test(&["xdpfs-meta-server", "--features", "fuse", "--test", "power"], &settings)?;
+    }
+    if !scope.has_kernel() || options.flood_s == 0 {
         return Ok(());
     }
-    let words =
-        ["cargo", "test", "--locked", "-p", "xdpfs-testbed", "--features", "kernel", "--test", "edge"];
-    let which = ["hostile", "--", "--nocapture"];
-    sh::run_with(&[&words[..], &which].concat(), &[("XDPFS_TEST_FLOOD_S", &flood_s.to_string())])
+    let flood_s = options.flood_s.to_string();
+    let words = ["xdpfs-testbed", "--features", "kernel", "--test", "edge", "hostile"];
+    test(&words, &[("XDPFS_TEST_FLOOD_S", &flood_s)])
 }
 
 /// The cores by themselves, so that nobody else's features hide what they lack; two also where there is no std.
