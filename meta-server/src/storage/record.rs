@@ -4,7 +4,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
-use super::{Identity, LogPosition, PART_LEN_MAX, SnapshotMeta, StoreError, crc32c};
+use super::{Identity, LogPosition, PART_LEN_MAX, SnapshotMeta, StoreError};
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 5;
@@ -68,7 +68,7 @@ pub(super) fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreErr
 }
 
 fn checksum(key: &[u8], payload: &[u8]) -> u32 {
-    super::crc32c_combine(crc32c(key), crc32c(payload), payload.len() as u64)
+    super::crc32c_of([key, payload])
 }
 
 /// The parts of one log entry. Each repeats the fixed fields, so that parts of two entries never join.
