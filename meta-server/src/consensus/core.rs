@@ -723,6 +723,9 @@ fn raft_config(config: &ConsensusConfig, id: u64, applied: u64) -> RaftConfig {
         max_committed_size_per_ready: COMMITTED_BYTES_MAX,
         check_quorum: true,
         pre_vote: true,
+        // Followers hear of it with the next entries, or with a heartbeat: a message of its own for every change of it, and
+        // its answer, cost more than the change.
+        skip_bcast_commit: true,
         // raft-rs would join entries to an empty message for another place in the log, and to one that is full.
         batch_append: false,
         // Never LeaseBased: raft-rs answers those without any lease clock.
