@@ -633,8 +633,12 @@ impl RaftCore {
 
     fn begin_snapshot(&mut self) {
         let log = self.node.store();
-        let last = log.snapshot_meta().map_or(0, |meta| meta.position.index);
-        let due = self.applied >= last + self.config.snapshot_entries
+        let (last, bytes) =
+            log.snapshot_meta().map_or((0, 0), |meta| (meta.position.index, meta.total_bytes));
+        // It writes all of the state: with a large one it waits for as many bytes of entries, so that it never costs more
+        // than they did.
+        let is_worth_it = self.applied >= last + self.config.snapshot_entries && log.bytes() >= bytes;
+        let due = is_worth_it
             || (log.bytes() > self.config.log_bytes_max || log.wants_snapshot()) && self.applied > last;
         if due && !self.snapshot_running && self.installing.is_empty() {
             self.snapshot_running = true;
