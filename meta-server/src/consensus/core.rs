@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use raft::{
     Config as RaftConfig, RawNode, ReadOnlyOption, StateRole,
-    eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType},
+    eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType},
 };
 use tokio::sync::oneshot;
 
@@ -118,6 +118,26 @@ struct Installing {
     installed: oneshot::Sender<()>,
 }
 
+/// What raft-rs waits for to become durable, by the numbers that it gives.
+#[derive(Debug, Default)]
+struct Writes {
+    /// The newest that the log thread was told.
+    told: u64,
+    /// The newest that the log thread has reported.
+    reported: u64,
+    /// The newest that holds nothing that must become durable.
+    empty: u64,
+    /// A new commit index. Nothing rests on it, so it becomes durable with what comes next.
+    commit: Option<HardState>,
+}
+
+impl Writes {
+    /// Whether everything before is durable.
+    const fn are_done(&self) -> bool {
+        self.told == self.reported
+    }
+}
+
 pub(super) struct RaftCore {
     node: RawNode<LogView>,
     config: ConsensusConfig,
@@ -134,6 +154,7 @@ pub(super) struct RaftCore {
     received: Option<ReceivedSnapshot>,
     installing: VecDeque<Installing>,
     snapshot_running: bool,
+    writes: Writes,
     next_generation: u64,
     /// Who takes part from this entry on, from before the newest snapshot on.
     conf_states: VecDeque<(u64, ConfState)>,
@@ -181,6 +202,7 @@ impl RaftCore {
             received: None,
             installing: VecDeque::new(),
             snapshot_running: false,
+            writes: Writes::default(),
             next_generation,
             conf_states: [(applied, conf_state)].into(),
             members: Arc::default(),
@@ -472,16 +494,17 @@ impl RaftCore {
         for state in ready.take_read_states() {
             self.reads.confirm(&state.request_ctx, state.index, self.node.raft.term);
         }
+        let (number, must_sync) = (ready.number(), ready.must_sync());
         let mut job = WriteJob {
-            number: Some(ready.number()),
-            must_sync: ready.must_sync(),
+            number: Some(number),
+            must_sync,
             messages: ready.take_persisted_messages(),
             ..WriteJob::default()
         };
         self.outputs.extend(job.messages.extract_if(.., leaves_early).map(Output::Send));
         job.messages.extend(late);
         if ready.snapshot().get_metadata().index > 0 {
-            job.install = Some(self.begin_install(ready.number(), ready.snapshot().get_metadata().index));
+            job.install = Some(self.begin_install(number, ready.snapshot().get_metadata().index));
         }
         let entries = ready.take_entries();
         let mut committed = ready.take_committed_entries();
@@ -496,17 +519,40 @@ impl RaftCore {
             job.changes.push(Change::Append(entries));
         }
         if let Some(hard_state) = ready.hs() {
-            job.changes.push(Change::HardState(hard_state.clone()));
+            self.writes.commit = Some(hard_state.clone());
         }
         self.node.advance_append_async(ready);
-        if is_planted(Mistake::OwnCopyCountsEarly)
-            && let Some(number) = job.number
-        {
+        self.hand_over(number, job);
+        if is_planted(Mistake::OwnCopyCountsEarly) {
             self.node.on_persist_ready(number);
         }
-        self.outputs.push_back(Output::Log(LogJob::Write(job)));
         self.apply(committed);
         self.reads.serve(self.applied);
+    }
+
+    /// To the log thread, if there is anything to wait for: what holds no promise need not pass through it.
+    fn hand_over(&mut self, number: u64, mut job: WriteJob) {
+        let waits = job.must_sync || !job.messages.is_empty() && !self.writes.are_done();
+        if waits {
+            job.changes.extend(self.writes.commit.take().map(Change::HardState));
+            self.writes.told = number;
+            self.outputs.push_back(Output::Log(LogJob::Write(job)));
+            return;
+        }
+        // All that these rest on is durable.
+        self.outputs.extend(job.messages.into_iter().map(Output::Send));
+        self.writes.empty = number;
+        self.tell_persisted();
+    }
+
+    /// Tells raft-rs what is durable. What holds nothing is as durable as what comes before it.
+    fn tell_persisted(&mut self) {
+        let number = if self.writes.are_done() {
+            self.writes.empty.max(self.writes.told)
+        } else {
+            self.writes.reported
+        };
+        self.node.on_persist_ready(number);
     }
 
     /// Every change of the servers takes effect here, in the order of the log, on every server alike.
@@ -619,7 +665,8 @@ impl RaftCore {
     }
 
     fn handle_persisted(&mut self, number: u64) {
-        self.node.on_persist_ready(number);
+        self.writes.reported = number;
+        self.tell_persisted();
         if self.term_waits_for.is_some_and(|waits_for| waits_for <= number) {
             self.term_waits_for = None;
         }
