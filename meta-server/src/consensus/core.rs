@@ -143,6 +143,8 @@ pub(super) struct RaftCore {
     config: ConsensusConfig,
     identity: Identity,
     outputs: VecDeque<Output>,
+    /// Commands that go into the log together.
+    queued: Vec<(Bytes, Waiter)>,
     waiters: BTreeMap<u64, (u64, Waiter)>,
     reads: Reads,
     /// The term that this server led at the last look.
@@ -193,6 +195,7 @@ impl RaftCore {
             config,
             identity,
             outputs: VecDeque::new(),
+            queued: Vec::new(),
             waiters: BTreeMap::new(),
             reads: Reads::default(),
             led_term: None,
@@ -247,6 +250,7 @@ impl RaftCore {
     /// The next thing to do. Call it until there is none, unless there is no room for more.
     pub(super) fn poll(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
+            self.propose();
             self.begin_reads();
             self.begin_snapshot();
             if self.node.has_ready() {
@@ -413,15 +417,43 @@ impl RaftCore {
         if deadline <= now || reply.is_closed() {
             return tell(reply, Err(ConsensusError::DeadlineExceeded));
         }
-        if self.waiters.len() >= PROPOSALS_MAX {
+        if self.waiters.len() + self.queued.len() >= PROPOSALS_MAX {
             return tell(reply, Err(ConsensusError::Overloaded));
         }
+        self.queued.push((data, Waiter { reply, since: now }));
+    }
+
+    /// Puts what is queued into the log, as much at once as one message to a follower holds: raft-rs makes a message for
+    /// each proposal, and each has an answer.
+    fn propose(&mut self) {
+        let mut queued = mem::take(&mut self.queued).into_iter().peekable();
+        while queued.peek().is_some() {
+            let (mut entries, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while let Some((data, waiter)) = queued.next_if(|_| bytes < MESSAGE_BYTES_MAX) {
+                bytes += data.len() as u64;
+                entries.push(Entry { data, ..Entry::default() });
+                waiters.push(waiter);
+            }
+            self.propose_together(entries, waiters);
+        }
+    }
+
+    fn propose_together(&mut self, entries: Vec<Entry>, waiters: Vec<Waiter>) {
+        let refuse = |waiters: Vec<Waiter>, error| {
+            waiters.into_iter().for_each(|waiter| tell(waiter.reply, Err(error)));
+        };
+        if !self.is_leader() {
+            return refuse(waiters, ConsensusError::NotLeader);
+        }
+        let mut message = Message { from: self.node.raft.id, entries: entries.into(), ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
         // Dropped when too much is uncommitted, or while leadership is given away.
-        if self.node.propose(Vec::new(), data.into()).is_err() {
-            return tell(reply, Err(ConsensusError::Overloaded));
+        if self.node.raft.step(message).is_err() {
+            return refuse(waiters, ConsensusError::Overloaded);
         }
-        let (index, term) = (self.node.raft.raft_log.last_index(), self.node.raft.term);
-        self.waiters.insert(index, (term, Waiter { reply, since: now }));
+        let (last, term) = (self.node.raft.raft_log.last_index(), self.node.raft.term);
+        let first = last + 1 - waiters.len() as u64;
+        self.waiters.extend((first..).zip(waiters).map(|(index, waiter)| (index, (term, waiter))));
     }
 
     fn handle_read(&mut self, read: Read, now: Instant) {
@@ -782,5 +814,133 @@ fn raft_config(config: &ConsensusConfig, id: u64, applied: u64) -> RaftConfig {
         // Never LeaseBased: raft-rs answers those without any lease clock.
         read_only_option: ReadOnlyOption::Safe,
         ..RaftConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn core(id: u64) -> RaftCore {
+        let identity = Identity { raft_id: id, cluster_id: String::new(), voters: vec![1, 2, 3] };
+        let (recovered, config) = (Recovered::default(), ConsensusConfig::default());
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        RaftCore::new(Bootstrap { recovered, identity, config }, &logger).unwrap()
+    }
+
+    /// One of three servers, which leads, and whose followers hold what it holds.
+    fn leader() -> RaftCore {
+        let mut core = core(1);
+        core.campaign();
+        while !core.is_leader() || core.node.raft.raft_log.committed < core.node.raft.raft_log.last_index() {
+            let sent = drain(&mut core);
+            assert!(!sent.is_empty(), "there is something to answer");
+            for answer in sent.iter().filter_map(answer) {
+                tell_message(&mut core, answer);
+            }
+        }
+        drain(&mut core);
+        core
+    }
+
+    /// Has all that it wants done at once. Gives its messages.
+    fn drain(core: &mut RaftCore) -> Vec<Message> {
+        let mut sent = Vec::new();
+        while let Some(output) = core.poll() {
+            match output {
+                Output::Send(message) => sent.push(message),
+                Output::Log(LogJob::Write(job)) => {
+                    sent.extend(job.messages);
+                    if let Some(number) = job.number {
+                        core.handle(Input::Persisted(number), Instant::now());
+                    }
+                }
+                Output::Log(LogJob::Snapshot(..)) | Output::Apply(_) => {}
+            }
+        }
+        sent
+    }
+
+    fn answer(message: &Message) -> Option<Message> {
+        let kind = match message.get_msg_type() {
+            MessageType::MsgRequestPreVote => MessageType::MsgRequestPreVoteResponse,
+            MessageType::MsgRequestVote => MessageType::MsgRequestVoteResponse,
+            MessageType::MsgAppend => MessageType::MsgAppendResponse,
+            _ => return None,
+        };
+        let index = message.index + message.entries.len() as u64;
+        Some(Message { index, ..plain(kind, message.to, message.from, message.term) })
+    }
+
+    fn plain(kind: MessageType, from: u64, to: u64, term: u64) -> Message {
+        let mut message = Message { from, to, term, ..Message::default() };
+        message.set_msg_type(kind);
+        message
+    }
+
+    fn tell_message(core: &mut RaftCore, message: Message) {
+        core.handle(Input::Message(Box::new(message)), Instant::now());
+    }
+
+    #[test]
+    fn commands_that_wait_together_reach_each_follower_in_one_message() {
+        let mut core = leader();
+        let mut answers = Vec::new();
+        for number in 0..50u8 {
+            let (reply, answer) = oneshot::channel();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let proposal = Proposal { data: Bytes::from(vec![number]), deadline, reply };
+            core.handle(Input::Propose(proposal), Instant::now());
+            answers.push(answer);
+        }
+        let sent = drain(&mut core);
+        let entries = |to| {
+            let appends = sent.iter().filter(|message| message.to == to);
+            appends.map(|message| message.entries.len()).collect::<Vec<_>>()
+        };
+        assert_eq!((entries(2), entries(3)), (vec![50], vec![50]));
+        assert_eq!(core.waiters.len(), 50);
+        let last = core.node.raft.raft_log.last_index();
+        assert!(core.waiters.keys().copied().eq(last - 49..=last));
+    }
+
+    #[test]
+    fn commands_that_wait_when_leadership_ends_have_not_happened() {
+        let mut core = leader();
+        let (reply, mut answer) = oneshot::channel();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let proposal = Proposal { data: Bytes::from_static(b"x"), deadline, reply };
+        core.handle(Input::Propose(proposal), Instant::now());
+        let newer = core.node.raft.term + 1;
+        tell_message(&mut core, plain(MessageType::MsgHeartbeat, 2, 1, newer));
+        drain(&mut core);
+        assert_eq!(answer.try_recv().unwrap(), Err(ConsensusError::NotLeader));
+    }
+
+    #[test]
+    fn answer_waits_for_the_disk_only_if_something_before_it_does() {
+        let mut core = core(2);
+        let heartbeat = || plain(MessageType::MsgHeartbeat, 1, 2, 1);
+        tell_message(&mut core, heartbeat());
+        drain(&mut core);
+        tell_message(&mut core, heartbeat());
+        let sent = core.poll();
+        assert!(matches!(sent, Some(Output::Send(_))), "the term is durable: {sent:?}");
+        assert!(core.poll().is_none());
+
+        let mut append = plain(MessageType::MsgAppend, 1, 2, 1);
+        append.mut_entries().push(Entry { index: 1, term: 1, ..Entry::default() });
+        tell_message(&mut core, append);
+        let Some(Output::Log(LogJob::Write(first))) = core.poll() else { panic!("the entry is to be kept") };
+        tell_message(&mut core, heartbeat());
+        let Some(Output::Log(LogJob::Write(second))) = core.poll() else { panic!("the answer waits") };
+        assert_eq!((second.messages.len(), second.must_sync), (1, false));
+        for number in [first.number, second.number].into_iter().flatten() {
+            core.handle(Input::Persisted(number), Instant::now());
+        }
+        tell_message(&mut core, heartbeat());
+        assert!(matches!(core.poll(), Some(Output::Send(_))));
     }
 }
