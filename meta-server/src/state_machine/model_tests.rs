@@ -1805,6 +1805,11 @@ fn replicas_in_one_failure_domain_count_once() {
     assert_eq!(commit_with(&mut pair, upload, Fault::None), None);
 }
 
+/// The state but for its fingerprint, which takes in every answer, refusals too.
+fn kept(state: &State) -> State {
+    State { fingerprint: super::fingerprint::Fingerprint::default(), ..state.clone() }
+}
+
 #[test]
 fn commit_after_the_end_of_an_upload_fails() {
     let ends: [fn(&mut Pair); 4] = [
@@ -1827,7 +1832,7 @@ fn commit_after_the_end_of_an_upload_fails() {
         let command = pb::Command { time_ms: pair.clock_ms, kind: late, ..Default::default() };
         let outcome = pair.state.apply(100, &command);
         assert_eq!(reason(&outcome), Some(Reason::UploadNotFound), "end {at}");
-        assert_eq!(pair.state, before, "end {at}");
+        assert_eq!(kept(&pair.state), kept(&before), "end {at}");
     }
 }
 
@@ -1854,7 +1859,7 @@ fn refused_commands_change_nothing_but_the_clock() {
         let mut state = pair.state.clone();
         let command = pb::Command { time_ms: state.time_ms(), kind: Some(kind), ..Default::default() };
         assert_eq!(reason(&state.apply(100, &command)), Some(Reason::ObjectTooLarge));
-        assert_eq!(state, pair.state);
+        assert_eq!(kept(&state), kept(&pair.state));
     }
 }
 
@@ -1975,7 +1980,7 @@ fn refused_batch_says_which_operation_and_changes_nothing() {
             panic!("{parts:?} is taken")
         };
         assert_eq!((Reason::parse(&rejected.reason), rejected.operation), (Some(expect.0), expect.1));
-        assert_eq!(pair.state, before, "{parts:?}");
+        assert_eq!(kept(&pair.state), kept(&before), "{parts:?}");
     };
     let delete = |key, condition| Part::Delete { key, condition, version: None };
     let none = Condition::None;
