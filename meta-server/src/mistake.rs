@@ -30,8 +30,6 @@ mistakes! {
     AppliesBeforeCommit,
     /// The state's time is that of the server that applies.
     AppliesByLocalClock,
-    /// The log is cut off before the snapshot that includes it is durable.
-    CutsLogEarly,
     /// The numbers of chunks begin anew behind a snapshot.
     ChunkNumbersForgottenInSnapshots,
     /// At a restart the servers are those that the cluster began with.

@@ -731,9 +731,6 @@ impl RaftCore {
             false => self.conf_state_at(position.index),
         };
         let meta = self.snapshot_meta(position, conf_state, &pieces);
-        if is_planted(Mistake::CutsLogEarly) {
-            self.handle_snapshot_stored(Some(meta.clone()));
-        }
         self.outputs.push_back(Output::Log(LogJob::Snapshot(meta, pieces)));
     }
 

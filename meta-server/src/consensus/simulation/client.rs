@@ -35,6 +35,8 @@ pub(super) struct Client {
     doing: Option<Doing>,
     /// What it knows keys to have held.
     found: BTreeMap<String, Etag>,
+    /// The server that has last served it a read: it takes that for the leader until it is refused.
+    trusted: Option<u64>,
 }
 
 enum Doing {
@@ -136,7 +138,8 @@ impl Client {
             Some(Doing::Change(change)) => Some(attempt(change, around, random)),
             None if self.first.is_empty() && random.one_in(3) => {
                 let key = objects::key(now_ms, random);
-                let server = around.pick(random);
+                let trusted = self.trusted.filter(|_| random.one_in(2));
+                let server = trusted.unwrap_or_else(|| around.pick(random));
                 let (reply, answer) = oneshot::channel();
                 let acknowledged_before = books.checks.acknowledged_index;
                 let until_ms = now_ms + PATIENCE_MS;
@@ -212,6 +215,7 @@ impl Client {
                             let found = Outcome::Found(held.map(|etag| u64::from(etag.crc32c)));
                             books.histories.record(&key, Operation::Get, found, (called_ms, now_ms));
                             books.seen.reads += 1;
+                            self.trusted = Some(server);
                             if let Some(etag) = held {
                                 self.found.insert(key, etag);
                             }
@@ -229,7 +233,10 @@ impl Client {
                         });
                     }
                     Err(TryRecvError::Empty) => panic!("a read is left waiting beyond its deadline"),
-                    Ok(Err(_)) | Err(TryRecvError::Closed) => books.seen.refused_reads += 1,
+                    Ok(Err(_)) | Err(TryRecvError::Closed) => {
+                        books.seen.refused_reads += 1;
+                        self.trusted = None;
+                    }
                 }
             }
             None => {}
