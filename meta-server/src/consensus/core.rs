@@ -281,6 +281,11 @@ impl RaftCore {
         &mut self.node.raft
     }
 
+    #[cfg(test)]
+    pub(super) fn propose_change(&mut self, change: ConfChangeV2) {
+        self.node.propose_conf_change(Vec::new(), change).expect("it leads");
+    }
+
     fn voter_statuses(&self) -> Vec<VoterStatus> {
         let raft = &self.node.raft;
         let status = |(id, progress): (&u64, &raft::Progress)| VoterStatus {
@@ -616,6 +621,18 @@ impl RaftCore {
         let configuration = membership::configuration(self.conf_state());
         tracing::info!(index = entry.index, ?configuration, "the servers that take part have changed");
         self.outputs.push_back(Output::Apply(ApplyJob::Configure(position, configuration)));
+        self.step_down_if_removed();
+    }
+
+    /// No leader proposes its own end, but one may come to lead whose log has it. raft-rs would go on to lead, and end the
+    /// process when it looks for the leader's own progress.
+    fn step_down_if_removed(&mut self) {
+        let raft = &self.node.raft;
+        let (own, term) = (raft.id, raft.term);
+        if raft.state == StateRole::Leader && !votes(self.conf_state(), own) {
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+            self.watch_leadership();
+        }
     }
 
     fn apply_commands(&mut self, committed: Vec<Entry>) {

@@ -2,7 +2,7 @@
 
 use raft::{
     SnapshotStatus,
-    eraftpb::{ConfState, Message, MessageType},
+    eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Message, MessageType},
 };
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use xdpfs_proto::state::v1::{self as pb, command::Kind, outcome};
@@ -554,6 +554,22 @@ fn change_of_the_servers_is_not_lost_among_others_that_wait() {
     settle(&mut cluster);
     assert!(cluster.checks.configuration().voters.contains(&joined));
     assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()));
+}
+
+#[test]
+fn leader_that_finds_itself_removed_leads_no_more() {
+    let mut cluster = Cluster::calm(29);
+    let leader = cluster.elect();
+    let mut remove = ConfChangeSingle { node_id: leader, ..ConfChangeSingle::default() };
+    remove.set_change_type(ConfChangeType::RemoveNode);
+    let change = ConfChangeV2 { changes: vec![remove].into(), ..ConfChangeV2::default() };
+    cluster.running(leader).core.propose_change(change);
+    let mut answers: Vec<_> = (0..5).map(|_| cluster.propose(leader)).collect();
+    cluster.run_until("another server leads", |cluster| cluster.leader().is_some_and(|id| id != leader));
+    assert!(!cluster.running(leader).leads() && !cluster.checks.configuration().votes(leader));
+    cluster.elect();
+    cluster.run_until("all servers are equal", Cluster::all_are_equal);
+    assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()), "nobody is left without an answer");
 }
 
 #[test]
