@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use tonic::{Code, Status};
+use xdpfs_meta_server::state_machine::FeatureLevel;
 use xdpfs_meta_server::storage::crc32c;
 use xdpfs_proto::raft::v1::{
     ConfState, Message, SendMessagesRequest, SendSnapshotRequest, SnapshotMetadata,
@@ -60,8 +61,22 @@ async fn message_that_makes_no_sense_is_refused() {
     let cluster = Cluster::start().await;
     let cluster_id = cluster.status_of(1).await.cluster_id;
     let message = Message { msg_type: 999, from: 2, to: 1, ..Default::default() };
-    let messages = SendMessagesRequest { cluster_id, messages: vec![message], ..Default::default() };
+    let feature_level = FeatureLevel::SUPPORTED.0;
+    let messages =
+        SendMessagesRequest { cluster_id, messages: vec![message], feature_level, ..Default::default() };
     assert_refused(send_messages(&cluster, messages).await, Code::InvalidArgument, "INVALID_ARGUMENT");
+}
+
+#[tokio::test]
+async fn server_that_announces_no_feature_level_is_not_heard() {
+    let cluster = Cluster::start().await;
+    let cluster_id = cluster.status_of(1).await.cluster_id;
+    // A vote that any other server would have to hear of.
+    let message = Message { msg_type: 5, from: 2, to: 1, term: 1 << 20, ..Message::default() };
+    let messages = SendMessagesRequest { cluster_id, messages: vec![message], ..Default::default() };
+    let refused = send_messages(&cluster, messages).await;
+    assert_refused(refused, Code::FailedPrecondition, "FEATURE_LEVEL_TOO_LOW");
+    assert!(cluster.status_of(1).await.term < 1 << 20, "nothing of it was heard");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use tonic::{Code, transport::Channel, transport::Endpoint};
 use xdpfs_meta_server::{
     Config, ConfigError, Credential, Join, Listeners, Member, RootKey, Server, ServerError,
+    state_machine::FeatureLevel,
 };
 use xdpfs_proto::{
     meta::v1::{GetClusterStatusRequest, ListBucketsRequest, meta_service_client::MetaServiceClient},
@@ -15,6 +16,11 @@ use xdpfs_proto::{
 use xdpfs_trust::{Authority, DialError, Dialer, Mismatch, Request, Role, TlsTrust, Trust};
 
 use crate::harness::{assert_refused, eventually};
+
+/// What a server that can take part says with each batch.
+fn of_this_release() -> SendMessagesRequest {
+    SendMessagesRequest { feature_level: FeatureLevel::SUPPORTED.0, ..SendMessagesRequest::default() }
+}
 
 struct Secured {
     authority: Authority,
@@ -96,7 +102,7 @@ async fn only_metadata_servers_speak_to_metadata_servers_as_such() {
     let secured = Secured::start().await;
     let send = async |tls: Option<TlsTrust>| {
         let mut raft = RaftServiceClient::new(channel(&secured.peer, tls));
-        let answer = raft.send_messages(tokio_stream::iter([SendMessagesRequest::default()])).await;
+        let answer = raft.send_messages(tokio_stream::iter([of_this_release()])).await;
         answer.map_err(|status| {
             DialError::mismatch_in(&status).cloned().unwrap_or_else(|| panic!("{status:?}"))
         })
@@ -117,7 +123,7 @@ async fn server_speaks_for_itself_only() {
     let secured = Secured::start().await;
     let heartbeat = |from| SendMessagesRequest {
         messages: vec![pb::Message { msg_type: 8, from, to: 1, term: 1, ..pb::Message::default() }],
-        ..SendMessagesRequest::default()
+        ..of_this_release()
     };
     let mut raft =
         RaftServiceClient::new(channel(&secured.peer, Some(secured.as_member("xdpfs://red/meta/2"))));
@@ -162,7 +168,7 @@ async fn server_joins_by_its_certificate_and_speaks_with_no_other() {
     use xdpfs_proto::raft::v1 as pb;
     let send = async |principal: &str| {
         let message = pb::Message { msg_type: 9, from: 2, to: 1, term: 1, ..pb::Message::default() };
-        let batch = SendMessagesRequest { messages: vec![message], ..SendMessagesRequest::default() };
+        let batch = SendMessagesRequest { messages: vec![message], ..of_this_release() };
         let mut raft = RaftServiceClient::new(channel(&secured.peer, Some(secured.as_member(principal))));
         raft.send_messages(tokio_stream::iter([batch])).await
     };
