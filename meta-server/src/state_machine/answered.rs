@@ -13,7 +13,7 @@ use xdpfs_proto::state::v1 as pb;
 const KEPT_MS: u64 = 15 * 60 * 1000;
 /// So many are kept however old they are: a leader whose clock is an hour ahead makes all of them old at once, and clients
 /// may still ask for the newest ones.
-const ANSWERS_KEPT: usize = 1 << 16;
+pub(super) const ANSWERS_KEPT: usize = 1 << 16;
 /// How long it is kept in any case. Clients give up repeating a request before.
 const NEEDED_MS: u64 = 45 * 1000;
 const ANSWERS_MAX: usize = 300_000;
@@ -74,9 +74,10 @@ impl Answered {
         self.by_time.first().is_some_and(|(time_ms, _)| time_ms.saturating_add(NEEDED_MS) < now_ms)
     }
 
-    pub(super) fn forget_old(&mut self, now_ms: u64) {
+    /// `kept` are kept however old they are.
+    pub(super) fn forget_old(&mut self, now_ms: u64, kept: usize) {
         let is_old = |(time_ms, _): &(u64, RequestId)| time_ms.saturating_add(KEPT_MS) < now_ms;
-        while self.by_time.len() > ANSWERS_KEPT && self.by_time.first().is_some_and(is_old) {
+        while self.by_time.len() > kept && self.by_time.first().is_some_and(is_old) {
             self.forget_oldest();
         }
     }
@@ -115,20 +116,22 @@ mod tests {
         for number in 0..ANSWERS_KEPT as u128 - 1 {
             answered.remember(&number.to_be_bytes(), 3000, &done());
         }
-        answered.forget_old(1000 + KEPT_MS);
+        answered.forget_old(1000 + KEPT_MS, ANSWERS_KEPT);
         assert_eq!(answered.outcome(&[255; 16]), Some(done()));
-        answered.forget_old(1001 + KEPT_MS);
+        answered.forget_old(1001 + KEPT_MS, ANSWERS_KEPT);
         assert_eq!(answered.outcome(&[255; 16]), None);
-        answered.forget_old(u64::MAX);
+        answered.forget_old(u64::MAX, ANSWERS_KEPT);
         assert_eq!(answered.outcome(&[254; 16]), Some(done()));
         assert_eq!(answered.by_request.len(), ANSWERS_KEPT);
+        answered.forget_old(u64::MAX, 0);
+        assert_eq!(answered, Answered::default());
     }
 
     #[test]
     fn clock_that_jumps_takes_no_answer_with_it() {
         let mut answered = Answered::default();
         answered.remember(&[1; 16], 1000, &done());
-        answered.forget_old(1000 + 4 * KEPT_MS);
+        answered.forget_old(1000 + 4 * KEPT_MS, ANSWERS_KEPT);
         answered.remember(&[2; 16], 1000 + 4 * KEPT_MS, &done());
         assert_eq!(answered.outcome(&[1; 16]), Some(done()));
     }

@@ -130,6 +130,12 @@ pub fn check_supported(command: &pb::Command, supported: FeatureLevel) -> Result
 }
 
 impl State {
+    /// As of a cluster that begins with this release.
+    #[cfg(test)]
+    pub(crate) fn of_present_level() -> Self {
+        Self { feature_level: FeatureLevel::SUPPORTED, ..Self::default() }
+    }
+
     /// What the cluster uses of what its servers can do.
     #[must_use]
     pub const fn feature_level(&self) -> FeatureLevel {

@@ -92,7 +92,7 @@ impl Checks {
             hard_states: BTreeMap::new(),
             entries: BTreeMap::new(),
             committed: Vec::new(),
-            reference: State::default(),
+            reference: State::of_present_level(),
             configurations: [first.clone(), first],
             configured: 0,
             outcomes: BTreeMap::new(),

@@ -84,7 +84,7 @@ impl Running {
         });
         let snapshot = recovered.snapshot.clone();
         let load = |meta| load_snapshot(&store.snapshots(), meta).expect("a stored snapshot can be read");
-        let state = snapshot.as_ref().map_or_else(State::default, load);
+        let state = snapshot.as_ref().map_or_else(State::of_present_level, load);
         let hard_state = recovered.hard_state.clone();
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut core =
