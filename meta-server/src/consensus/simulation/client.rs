@@ -40,7 +40,7 @@ pub(super) struct Client {
 }
 
 enum Doing {
-    Change(Change),
+    Change(Box<Change>),
     Read {
         server: u64,
         key: String,
@@ -101,8 +101,8 @@ pub(super) struct Books<'a> {
 pub(super) type Look<'a> = dyn Fn(u64, &str) -> Option<(u64, Option<Etag>)> + 'a;
 
 impl Change {
-    fn new(kind: Kind, request_id: Bytes, told: Option<Told>) -> Self {
-        Self { kind, request_id, told, unknown: false, attempt: None }
+    fn new(kind: Kind, request_id: Bytes, told: Option<Told>) -> Box<Self> {
+        Box::new(Self { kind, request_id, told, unknown: false, attempt: None })
     }
 
     /// Whether the operation takes effect with this command, if it does.
@@ -129,7 +129,8 @@ impl Client {
     ) -> Option<(u64, Input)> {
         let now_ms = around.now_ms;
         match &mut self.doing {
-            Some(Doing::Read { .. } | Doing::Change(Change { attempt: Some(_), .. })) => None,
+            Some(Doing::Read { .. }) => None,
+            Some(Doing::Change(change)) if change.attempt.is_some() => None,
             Some(Doing::Change(change)) if self.first.is_empty() && gives_up(change, random) => {
                 give_up(change, books, now_ms);
                 self.doing = None;
@@ -243,7 +244,7 @@ impl Client {
         }
     }
 
-    fn listen_to_change(&mut self, mut change: Change, books: &mut Books<'_>, now_ms: u64) {
+    fn listen_to_change(&mut self, mut change: Box<Change>, books: &mut Books<'_>, now_ms: u64) {
         if let Some((until_ms, answer)) = &mut change.attempt {
             match answer.try_recv() {
                 Ok(Ok(applied)) => {
