@@ -56,6 +56,8 @@ pub(super) struct Checks {
     pub(super) reference: State,
     /// Who takes part, and who did before the last change of that.
     configurations: [Configuration; 2],
+    /// Who takes part from an entry on.
+    configured_at: Vec<(u64, Configuration)>,
     /// Changes of who takes part.
     pub(super) configured: u64,
     /// What the state machine said to every request.
@@ -93,6 +95,7 @@ impl Checks {
             entries: BTreeMap::new(),
             committed: Vec::new(),
             reference: State::of_present_level(),
+            configured_at: vec![(0, first.clone())],
             configurations: [first.clone(), first],
             configured: 0,
             outcomes: BTreeMap::new(),
@@ -142,10 +145,18 @@ impl Checks {
         );
         self.configured += u64::from(next != last);
         self.configurations = [last.clone(), next.clone()];
+        self.configured_at.push((position.index, next.clone()));
         self.reference.configure(next.clone());
         let digest = self.look(position.index);
         let (term, request_id) = (position.term, Vec::new());
         self.committed.push(Committed { term, request_id, crc32c: said, outcome: None, digest });
+    }
+
+    /// A server is about to store a snapshot of its own.
+    pub(super) fn stores(&self, position: LogPosition, servers: &Configuration) {
+        let then = self.configured_at.iter().rev().find(|(from, _)| *from <= position.index);
+        let then = then.map(|(_, servers)| servers);
+        assert_eq!(then, Some(servers), "a snapshot has the servers of another entry than {position:?}");
     }
 
     pub(super) fn leads(&mut self, term: u64, id: u64) {

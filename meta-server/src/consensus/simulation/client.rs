@@ -21,7 +21,11 @@ use super::{
 };
 use crate::state_machine::{Etag, Reason};
 
-const PATIENCE_MS: u64 = 400;
+/// How long a client waits for an answer: some turn elsewhere while the server that they asked may still lead.
+const PATIENCES_MS: [u64; 2] = [30, 400];
+const PATIENCE_MS_MAX: u64 = PATIENCES_MS[1];
+/// This one only reads, and asks whomever it may, so that no change that nobody answers keeps it from a leader of old.
+const READER: u64 = 2;
 const LEASES_MS: [u64; 3] = [200, 2000, 60_000];
 
 type Answer<T> = oneshot::Receiver<Result<T, ConsensusError>>;
@@ -137,17 +141,22 @@ impl Client {
                 None
             }
             Some(Doing::Change(change)) => Some(attempt(change, around, random)),
-            None if self.first.is_empty() && random.one_in(3) => {
+            None if self.first.is_empty() && (self.id == READER || random.one_in(3)) => {
                 let key = objects::key(now_ms, random);
                 let trusted = self.trusted.filter(|_| random.one_in(2));
-                let server = trusted.unwrap_or_else(|| around.pick(random));
+                let server = match trusted {
+                    _ if self.id == READER => around.any(random),
+                    Some(trusted) => trusted,
+                    None => around.pick(random),
+                };
                 let (reply, answer) = oneshot::channel();
                 let acknowledged_before = books.checks.acknowledged_index;
-                let until_ms = now_ms + PATIENCE_MS;
+                let until_ms = now_ms + PATIENCE_MS_MAX;
                 let called_ms = now_ms;
                 self.doing =
                     Some(Doing::Read { server, key, called_ms, until_ms, acknowledged_before, answer });
-                Some((server, Input::Read(Read { deadline: around.deadline(), reply })))
+                let deadline = around.start + Duration::from_millis(until_ms);
+                Some((server, Input::Read(Read { deadline, reply })))
             }
             None => {
                 self.begin(now_ms, random);
@@ -223,7 +232,7 @@ impl Client {
                         }
                     }
                     // The server may have been paused meanwhile, more than once.
-                    Err(TryRecvError::Empty) if now_ms < until_ms + 5 * PATIENCE_MS => {
+                    Err(TryRecvError::Empty) if now_ms < until_ms + 5 * PATIENCE_MS_MAX => {
                         self.doing = Some(Doing::Read {
                             server,
                             key,
@@ -297,15 +306,15 @@ impl Client {
 }
 
 impl Surroundings<'_> {
-    fn deadline(&self) -> Instant {
-        self.start + Duration::from_millis(self.now_ms + PATIENCE_MS)
+    fn any(&self, random: &mut Random) -> u64 {
+        let any = random.below(self.clocks.len() as u64) as usize;
+        self.clocks.keys().nth(any).copied().expect("there are servers")
     }
 
     /// Mostly the server that leads.
     fn pick(&self, random: &mut Random) -> u64 {
-        let any = random.below(self.clocks.len() as u64) as usize;
-        let leads = self.leader.filter(|_| random.below(10) < 8);
-        leads.or(self.clocks.keys().nth(any).copied()).expect("there are servers")
+        let any = self.any(random);
+        self.leader.filter(|_| random.below(10) < 8).unwrap_or(any)
     }
 }
 
@@ -320,8 +329,10 @@ fn attempt(change: &mut Change, around: &Surroundings<'_>, random: &mut Random) 
     let server = around.pick(random);
     let data = command(change.kind.clone(), change.request_id.clone(), around.clocks[&server]);
     let (reply, answer) = oneshot::channel();
-    change.attempt = Some((around.now_ms + PATIENCE_MS, answer));
-    (server, Input::Propose(Proposal { data, deadline: around.deadline(), reply }))
+    let until_ms = around.now_ms + random.pick(&PATIENCES_MS);
+    change.attempt = Some((until_ms, answer));
+    let deadline = around.start + Duration::from_millis(until_ms);
+    (server, Input::Propose(Proposal { data, deadline, reply }))
 }
 
 /// What was refused for certain is sometimes given up, and what nobody knows the outcome of sometimes left open.

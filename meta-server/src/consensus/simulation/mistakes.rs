@@ -7,7 +7,7 @@ use super::{Cluster, runs, weather_a_storm};
 use crate::mistake::{Mistake, plant};
 
 /// How many seeds a mistake may survive.
-const SEEDS_MAX: u64 = 300;
+const SEEDS_MAX: u64 = 600;
 /// How often each mistake is looked for, each time from another seed on, unless `XDPFS_SIM_SEARCHES` says it.
 const SEARCHES: u64 = 1;
 
@@ -28,6 +28,10 @@ fn search(mistake: Mistake, from: u64) -> Option<(u64, String)> {
             weather_a_storm(&mut cluster);
         });
         plant(None);
+        if why.is_some() {
+            // What fails by itself shows nothing.
+            weather_a_storm(&mut Cluster::stormy(from + count, None));
+        }
         why.map(|why| (count + 1, why))
     })
 }

@@ -20,6 +20,7 @@ use super::{
         apply::ApplyThread,
         core::{ApplyJob, LogJob, Output, RaftCore},
         log_thread::{LogThread, StoredSnapshots},
+        membership::configuration,
         raft_loop::load_snapshot,
     },
     checks::{Checks, LOOK_EVERY, assert_promise_is_durable},
@@ -230,6 +231,13 @@ impl Running {
                     _ => {}
                 }
             }
+        }
+        // One that another server's has overtaken is dropped.
+        let newest = self.core.raft().raft_log.store.snapshot_meta().map_or(0, |meta| meta.position.index);
+        if let LogJob::Snapshot(meta, _) = &job
+            && meta.position.index > newest
+        {
+            checks.stores(meta.position, &configuration(&meta.conf_state));
         }
         self.log_waiting += 1;
         self.log_jobs.try_send(job).expect("there is room");
