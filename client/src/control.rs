@@ -147,6 +147,8 @@ struct Attempts {
     in_doubt: bool,
     /// The server that failed last: a hint to it is not worth following at once.
     failed: Option<String>,
+    /// Servers that do not know the call, as those of an earlier release may not.
+    unserved: BTreeSet<String>,
     /// Servers with which this client does not agree on TLS.
     mismatched: BTreeSet<String>,
     /// The last such server, and on what.
@@ -253,6 +255,16 @@ impl Control {
         tokio::time::timeout(self.attempt_timeout, send(service, request)).await.unwrap_or_else(timed_out)
     }
 
+    /// Notes that a server does not know the call. Whether another one, which may be of a later release, is left to ask.
+    fn asks_another(&self, endpoint: &str, attempts: &mut Attempts) -> bool {
+        let is_new = attempts.unserved.insert(endpoint.to_owned());
+        let is_left = |endpoint: &String| !attempts.unserved.contains(endpoint);
+        self.with_route(|route| {
+            route.pass(endpoint);
+            is_new && route.endpoints().iter().any(is_left)
+        })
+    }
+
     /// Whether and when to try again, and where.
     fn judge(&self, endpoint: &str, status: &Status, attempts: &mut Attempts) -> Result<Duration, Refusal> {
         let verdict = Verdict::on(status);
@@ -266,6 +278,11 @@ impl Control {
         let patience = if contacted { self.deadline } else { self.first_contact };
         let give_up = attempts.started.elapsed() >= attempts.limit(patience);
         let delay = match verdict {
+            Verdict::Final(refusal)
+                if refusal.is(&Reason::Unsupported) && !give_up && self.asks_another(endpoint, attempts) =>
+            {
+                attempts.backoff.elsewhere()
+            }
             Verdict::Final(refusal) => return Err(attempts.conclude(refusal, status)),
             _ if give_up => return Err(attempts.give_up(status)),
             Verdict::Mismatch(mismatch) => {
@@ -342,6 +359,7 @@ impl Attempts {
             backoff,
             in_doubt: false,
             failed: None,
+            unserved: BTreeSet::new(),
             mismatched: BTreeSet::new(),
             mismatch: None,
         }

@@ -127,6 +127,7 @@ impl Refusal {
                 | (Self::Answer { reason: Reason::BucketNotFound, .. }, Reason::BucketNotFound)
                 | (Self::Answer { reason: Reason::ObjectNotFound, .. }, Reason::ObjectNotFound)
                 | (Self::Answer { reason: Reason::UploadNotFound, .. }, Reason::UploadNotFound)
+                | (Self::Answer { reason: Reason::Unsupported, .. }, Reason::Unsupported)
         )
     }
 }

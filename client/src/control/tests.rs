@@ -64,8 +64,8 @@ fn not_leader(leader: Option<SocketAddr>) -> Answer {
 }
 
 async fn head(control: &Control) -> Result<proto::HeadObjectResponse, Refusal> {
-    let request =
-        proto::HeadObjectRequest { name: format!("buckets/{BUCKET}/objects/key"), precondition: None };
+    let name = format!("buckets/{BUCKET}/objects/key");
+    let request = proto::HeadObjectRequest { name, ..proto::HeadObjectRequest::default() };
     let send = |mut meta: Meta, request| async move { meta.head_object(request).await };
     control.call(Operation::HeadObject, request, send).await
 }
@@ -322,6 +322,20 @@ async fn a_client_with_a_ca_does_not_speak_plaintext() {
     config.tls = Some(tls);
     let failure = Client::connect(config).unwrap_err();
     assert!(matches!(failure, Error::InvalidArgument { .. }), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_the_call_is_passed_and_all_of_them_are_believed() {
+    let servers = Servers::start(3).await;
+    let unknown = || Answer::Fail(Status::unimplemented(""));
+    servers.metas[0].answer([unknown()]);
+    let control = servers.control();
+    head(&control).await.unwrap();
+    assert_eq!(servers.counts(), [1, 1, 0]);
+    servers.metas.iter().for_each(|meta| meta.answer([unknown()]));
+    let refusal = head(&control).await.unwrap_err();
+    assert!(refusal.is(&Reason::Unsupported), "{refusal:?}");
+    assert_eq!(servers.counts(), [2, 2, 1], "each is asked once");
 }
 
 #[tokio::test]
