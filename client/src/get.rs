@@ -123,7 +123,11 @@ pub(crate) async fn placement(shared: &Arc<Shared>, object: &Object) -> Result<V
     let mut chunks: Vec<ChunkPlacement> = vec![];
     let mut next = 0;
     while next < object.size {
-        let part = manifest::ask(shared, &name, next..0, Wanted::version(object.version)).await?;
+        let part = match manifest::ask(shared, &name, next..0, Wanted::version(object.version)).await {
+            // Only buckets with versioning keep what was replaced.
+            Err(Error::ObjectNotFound { .. }) => return Err(Error::ChangedWhileReading),
+            part => part?,
+        };
         if !part.object.is_same_version(object) {
             return Err(Error::ChangedWhileReading);
         }

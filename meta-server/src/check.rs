@@ -103,7 +103,7 @@ pub fn check_store(directory: &Path) -> Result<StoreReport, CheckError> {
     let last_index = recovered.compacted.index + recovered.entries.len() as u64;
     let config = ConsensusConfig::default();
     let bootstrap = Bootstrap { recovered, identity: identity.clone(), config };
-    let (state, commit_index) = consensus::replay(bootstrap, state).map_err(StartError::from)?;
+    let (state, commit_index) = consensus::replay(bootstrap, state)?;
     let configuration = state.members().configuration();
     let voters: Vec<u64> = configuration.voters.iter().copied().collect();
     Ok(StoreReport {

@@ -42,7 +42,7 @@ pub use self::{
         ACCESS_KEYS_MAX, AccessKey, AccessKeys, BucketPattern, GRANTS_PER_KEY_MAX, Grant, LABEL_BYTES_MAX,
         Right, RightSet,
     },
-    answered::{ANSWERS_KEPT, Answered},
+    answered::Answered,
     backup::restored_index,
     batch::BATCH_OPERATIONS_MAX,
     buckets::Bucket,
@@ -147,7 +147,7 @@ impl State {
         self.time_ms = self.time_ms.max(command.time_ms);
         self.history.begin(index, self.time_ms);
         // The first release forgot them all.
-        let kept = if self.feature_level == FeatureLevel::FIRST { 0 } else { ANSWERS_KEPT };
+        let kept = if self.feature_level == FeatureLevel::FIRST { 0 } else { answered::ANSWERS_KEPT };
         self.answered.forget_old(self.time_ms, kept);
         if let Some(outcome) = self.answered.outcome(&command.request_id)
             && !is_planted(Mistake::RepeatsApplied)

@@ -134,7 +134,7 @@ fn is_refused(cluster: &mut Cluster, old: Member, present: &Cli) -> Result<(), B
     }
     let deadline = Instant::now() + BACK_WITHIN;
     loop {
-        let output = present.run(&["cp", GATED, GATED_COPY]);
+        let output = present.run(["cp", GATED, GATED_COPY]);
         if output.code == Some(0) {
             return Err("a copy was made while a metadata server was of the earlier release".into());
         }

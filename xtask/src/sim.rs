@@ -9,6 +9,7 @@ const SEEDS: u64 = 2000;
 
 const PACKAGE: &str = "xdpfs-meta-server";
 const MODULE: &str = "consensus::simulation";
+const STORMS: &str = "nothing_acknowledged_is_lost_in_any_storm";
 
 pub(crate) struct Options {
     pub(crate) seeds: u64,
@@ -18,9 +19,11 @@ pub(crate) struct Options {
     pub(crate) mutants: bool,
 }
 
-/// What CI runs. The mistakes are among the tests.
-pub(crate) fn for_ci() -> anyhow::Result<()> {
-    run(&Options { seeds: SEEDS, from: 0, replicas: None, mutants: false })
+/// What CI runs, with the features of all other tests, so that nothing is built twice. The mistakes are among the tests.
+pub(crate) fn for_ci(features: &[&str]) -> anyhow::Result<()> {
+    let words = ["cargo", "test", "--locked", "--workspace", "--lib"];
+    let range = format!("0..{SEEDS}");
+    test(&[&words[..], features].concat(), STORMS, &[("XDPFS_SIM_SEEDS", &range)])
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -30,19 +33,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let replicas = replicas.map(|replicas| replicas.to_string());
     let mut environment = vec![("XDPFS_SIM_SEEDS", range.as_str())];
     environment.extend(replicas.iter().map(|replicas| ("XDPFS_SIM_REPLICAS", replicas.as_str())));
+    let words = ["cargo", "test", "--locked", "-p", PACKAGE, "--lib"];
     if *seeds > 0 {
-        test("nothing_acknowledged_is_lost_in_any_storm", &environment)?;
+        test(&words, STORMS, &environment)?;
     }
     if *mutants {
         let searches = [("XDPFS_SIM_SEARCHES", "9")];
-        test("mistakes::every_mistake_that_is_planted_is_found", &searches)?;
+        test(&words, "mistakes::every_mistake_that_is_planted_is_found", &searches)?;
     }
     Ok(())
 }
 
-/// Tests are built as always, so that nothing is built twice.
-fn test(name: &str, environment: &[(&str, &str)]) -> anyhow::Result<()> {
+fn test(words: &[&str], name: &str, environment: &[(&str, &str)]) -> anyhow::Result<()> {
     let name = format!("{MODULE}::{name}");
-    let words = ["cargo", "test", "--locked", "-p", PACKAGE, "--lib", "--", "--exact", &name, "--nocapture"];
-    sh::run_with(&words, environment)
+    sh::run_with(&[words, &["--", "--exact", &name, "--nocapture"]].concat(), environment)
 }

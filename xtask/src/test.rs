@@ -62,7 +62,7 @@ const STEPS: &[Step] = &[
     }),
     ("binaries", |scope| scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
     ("tests", tests),
-    ("simulation", |_| sim::for_ci()),
+    ("simulation", |scope| sim::for_ci(&scope.features())),
     ("rolling upgrade", |scope| if scope.no_previous.is_none() { upgrade::test(None, None) } else { Ok(()) }),
     ("examples in documentation", |scope| scope.run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
     ("documentation", |_| {
@@ -171,7 +171,10 @@ impl Scope {
 
 /// Builds all binaries as the tests have them, so that nothing is built twice.
 pub(crate) fn build_binaries() -> anyhow::Result<()> {
-    sh::run(&[&["cargo", "build", "--locked", "--workspace", "--bins"], host_features()].concat())
+    let words = ["cargo", "build", "--locked", "--workspace", "--bins"];
+    // No binary has anything of these, but cargo would build them anew without.
+    let of_tests = ["--features", BROWSER_FEATURE, "--features", FUSE_FEATURES];
+    sh::run(&[&words[..], host_features(), &of_tests].concat())
 }
 
 /// The features that this host has use for.

@@ -3,7 +3,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::*;
 use crate::{
-    ByteRange, ErrorKind, ObjectMetadata, ObjectVersion, Versioning, copy_bytes, object_versions, objects,
+    ByteRange, ErrorKind, ObjectMetadata, ObjectVersion, Precondition, Versioning, copy_bytes,
+    object_versions, objects,
 };
 
 async fn with_keys(keys: &[&str]) -> MockClient {

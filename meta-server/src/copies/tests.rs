@@ -53,6 +53,7 @@ fn source(size: u64, chunk_size: u32) -> Arc<Object> {
         content_type: String::new(),
         user_metadata: BTreeMap::new(),
         chunks: (0..size.div_ceil(chunk_size.into())).map(chunk).collect(),
+        kept: false,
     })
 }
 

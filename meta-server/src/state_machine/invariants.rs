@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{State, chunks::ChunkOwners};
+use super::{Object, ObjectName, State, chunks::ChunkOwners, versions::Older};
 
 impl State {
     /// # Panics
@@ -17,12 +17,12 @@ impl State {
             assert_eq!(owners.of(chunk), None, "chunk {chunk:?} was granted to two uploads");
             owners.set_upload(chunk, upload);
         }
-        for ((bucket, key), object) in &self.objects {
+        for ((bucket, key), object) in self.all_versions() {
             for chunk in &object.chunks {
                 let is_taken = matches!(owners.of(chunk.id), Some(super::Owner::Upload(_)));
                 assert!(!is_taken, "chunk {:?} is an object's and an open upload's", chunk.id);
-                assert_eq!(chunk.id.bucket(), *bucket, "a chunk of another bucket");
-                owners.add_object(chunk.id, key);
+                assert_eq!(chunk.id.bucket(), bucket, "a chunk of another bucket");
+                owners.add_version(chunk.id, &key, object.version);
             }
             assert!(object.version <= self.index(), "a version that is yet to come");
         }
@@ -30,12 +30,20 @@ impl State {
         self.assert_nothing_needed_is_removed();
     }
 
+    /// What keys hold, and held before.
+    fn all_versions(&self) -> impl Iterator<Item = (ObjectName, &Object)> {
+        let older = self.older.all().filter_map(|(name, older)| match older {
+            Older::Object(object) => Some((name, object)),
+            Older::DeleteMarker(_) => None,
+        });
+        self.objects.iter().map(|(name, object)| (name.clone(), object)).chain(older)
+    }
+
     /// No node is told to remove what a manifest names it for.
     fn assert_nothing_needed_is_removed(&self) {
         let named: BTreeSet<_> = self
-            .objects
-            .values()
-            .flat_map(|object| object.chunks.iter())
+            .all_versions()
+            .flat_map(|(_, object)| object.chunks.iter())
             .flat_map(|chunk| chunk.replicas.iter().map(|node| (node, chunk.id)))
             .collect();
         let removed = named.iter().find(|(node, chunk)| self.pending_deletes.contains(*node, *chunk));

@@ -65,6 +65,7 @@ async fn all(cluster: &Cluster, delimiter: &str) -> Vec<(String, u64, String)> {
         let request = ListObjectVersionsRequest { delimiter, page_size: 2, page_token, ..Default::default() };
         let page = list(cluster, request).await.unwrap();
         assert!(page.versions.len() + page.prefixes.len() <= 2);
+        let begin = lines.len();
         lines.extend(page.prefixes.into_iter().map(|prefix| (prefix, 0, "group".to_owned())));
         for version in page.versions {
             let object = version.object.unwrap();
@@ -77,6 +78,8 @@ async fn all(cluster: &Cluster, delimiter: &str) -> Vec<(String, u64, String)> {
             let key = object.name.strip_prefix("buckets/papers/objects/").unwrap().to_owned();
             lines.push((key, object.version, said.to_owned()));
         }
+        // A page has its groups apart.
+        lines[begin..].sort_by(|(one, ..), (other, ..)| one.cmp(other));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             return lines;

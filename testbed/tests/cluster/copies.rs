@@ -152,6 +152,8 @@ fn at_work(options: ClusterOptions) -> (Cluster, Content) {
     done(&cluster, &["mb", "other", "--chunk-size", "1MiB"]);
     let content = Content::new(20, 300 * MIB + 7);
     put(&cluster, "data/a", &content);
+    // Nodes tell how many they hold once a second: all of them, before a copy adds to that.
+    await_chunks(&cluster, 3 * content.len().div_ceil(4 * MIB));
     (cluster, content)
 }
 

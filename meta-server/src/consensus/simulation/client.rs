@@ -191,7 +191,8 @@ impl Client {
             3 => (objects::copy(&key, random), None),
             4 => (Kind::ExpireUploads(pb::ExpireUploads {}), None),
             5..9 => {
-                let delete = pb::DeleteObject { bucket: BUCKET.into(), key: key.clone(), precondition: None };
+                let delete =
+                    pb::DeleteObject { bucket: BUCKET.into(), key: key.clone(), ..Default::default() };
                 (Kind::DeleteObject(delete), told(Operation::Delete, None))
             }
             number => {

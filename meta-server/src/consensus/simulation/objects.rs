@@ -47,7 +47,7 @@ pub(super) fn begin(
     let placement = || pb::Placement { node_ids: NODES.map(u32::from).to_vec() };
     let placements = (0..random.below(3)).map(|_| placement()).collect();
     let (bucket, key) = (BUCKET.into(), key.into());
-    Kind::BeginPut(pb::BeginPut { bucket, key, placements, precondition, lease_ms, for_batch: false })
+    Kind::BeginPut(pb::BeginPut { bucket, key, placements, precondition, lease_ms, ..Default::default() })
 }
 
 /// All chunks that were granted, with the receipts of all nodes but, now and then, one.
@@ -80,7 +80,7 @@ fn receipt(node: u16, chunk: &[u8], length: u32, crc: u32) -> pb::Receipt {
 pub(super) fn copy(source: &str, random: &mut Random) -> Kind {
     let key = format!("copy/{}", random.below(KEYS));
     let kind = match random.below(3) {
-        0 => batch_operation::Kind::Delete(pb::BatchDelete { key, precondition: None }),
+        0 => batch_operation::Kind::Delete(pb::BatchDelete { key, ..Default::default() }),
         _ => batch_operation::Kind::Copy(pb::BatchCopy { source: source.into(), key, ..Default::default() }),
     };
     let operations = vec![pb::BatchOperation { kind: Some(kind) }];

@@ -273,7 +273,7 @@ fn server_that_lags_behind_the_log_gets_a_snapshot() {
     let leader = cluster.elect();
     let lags = others(leader).next().unwrap();
     cluster.isolate(lags);
-    for _ in 0..20 {
+    for _ in 0..40 {
         let _answer = cluster.propose(leader);
         cluster.run(50);
     }
@@ -453,7 +453,7 @@ fn grow(cluster: &mut Cluster, wanted: pb::meta_member::Wanted) -> u64 {
 fn server_that_joins_behind_the_log_gets_a_snapshot_that_knows_it() {
     let mut cluster = Cluster::calm_with(21, small_log());
     let leader = cluster.elect();
-    for _ in 0..20 {
+    for _ in 0..40 {
         let _answer = cluster.propose(leader);
         cluster.run(50);
     }
