@@ -119,16 +119,8 @@ impl Refusal {
         }
     }
 
-    pub(crate) const fn is(&self, wanted: &Reason) -> bool {
-        matches!(
-            (self, wanted),
-            (Self::Answer { reason: Reason::StaleReceipts, .. }, Reason::StaleReceipts)
-                | (Self::Answer { reason: Reason::PreconditionFailed, .. }, Reason::PreconditionFailed)
-                | (Self::Answer { reason: Reason::BucketNotFound, .. }, Reason::BucketNotFound)
-                | (Self::Answer { reason: Reason::ObjectNotFound, .. }, Reason::ObjectNotFound)
-                | (Self::Answer { reason: Reason::UploadNotFound, .. }, Reason::UploadNotFound)
-                | (Self::Answer { reason: Reason::Unsupported, .. }, Reason::Unsupported)
-        )
+    pub(crate) fn is(&self, wanted: &Reason) -> bool {
+        matches!(self, Self::Answer { reason, .. } if reason == wanted)
     }
 }
 
