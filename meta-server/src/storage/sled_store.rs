@@ -57,6 +57,9 @@ impl SledStore {
     ///
     /// The store cannot be read, or what is there is not what was written.
     pub fn open(directory: &Path) -> Result<(Self, Recovered), StoreError> {
+        // Those that are made here are known to their parents only once these are synced.
+        let is_missing = |parent: &&Path| !parent.as_os_str().is_empty() && !parent.exists();
+        let made: Vec<&Path> = directory.ancestors().skip(1).take_while(is_missing).collect();
         fs::create_dir_all(directory)?;
         wait_until_closed(&directory.join("db"))?;
         remove_half_written_checkpoints(directory)?;
@@ -74,6 +77,9 @@ impl SledStore {
         sync_directory(directory)?;
         if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             sync_directory(parent)?;
+        }
+        for parent in made.iter().filter_map(|made| made.parent()) {
+            sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
         }
         let recovered = recover(&db)?;
         let mut store = Self {
