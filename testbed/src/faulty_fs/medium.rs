@@ -534,7 +534,8 @@ mod tests {
         assert_eq!(medium.write(node, 4, b"5678"), Ok(()));
         medium.limit_growth(Some(4));
         assert_eq!(medium.write(node, 6, b"789a"), Ok(()));
-        assert_eq!(medium.write(node, 8, b"9abc"), Err(Refusal::NoSpace));
+        assert_eq!(medium.write(node, 8, b"9abcd"), Err(Refusal::NoSpace), "two of the four bytes are left");
+        assert_eq!(medium.write(node, 8, b"9abc"), Ok(()));
         assert_eq!(medium.write(node, 0, b"....."), Ok(()), "nothing grows");
         medium.limit_growth(None);
         assert_eq!(medium.set_len(node, 100), Ok(()));
