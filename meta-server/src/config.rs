@@ -47,6 +47,8 @@ pub struct Config {
     pub listen_peer: Option<SocketAddr>,
     /// Where to listen for clients and data nodes. None: this member's own address.
     pub listen_client: Option<SocketAddr>,
+    /// Where to listen for administrators, who are then served nowhere else. None: where clients are.
+    pub listen_admin: Option<SocketAddr>,
     /// Leases, capabilities and liveness.
     pub times: Times,
     /// Consensus and its log.
@@ -264,6 +266,7 @@ impl Config {
             quarantine: false,
             listen_peer: None,
             listen_client: None,
+            listen_admin: None,
             times: Times::default(),
             consensus: ConsensusConfig::default(),
             tls: None,
@@ -470,6 +473,12 @@ pub struct Arguments {
     /// Listen here for clients and data nodes, if not at the member's own address.
     #[arg(long, env = "XDPFS_META_LISTEN_CLIENT", value_name = "ADDRESS")]
     listen_client: Option<SocketAddr>,
+    /// Listen here for administrators, who are then not served where clients are: for changes of the servers, of access keys
+    /// and of nodes' labels, for backups and drain plans, and for what administrators of buckets do. It has connections
+    /// and room for requests of its own, however many clients there are. Give it to all servers, and all these addresses
+    /// to xdpfs-cli --endpoint, and to --join.
+    #[arg(long, env = "XDPFS_META_LISTEN_ADMIN", value_name = "ADDRESS")]
+    listen_admin: Option<SocketAddr>,
     /// Seconds without a heartbeat after which a data node gets no new chunks.
     #[arg(long, env = "XDPFS_META_NODE_SILENT_AFTER_S", value_name = "SECONDS", default_value_t = 3)]
     node_silent_after_s: u64,
@@ -587,6 +596,7 @@ impl Arguments {
         config.quarantine = self.quarantine;
         config.listen_peer = self.listen_peer;
         config.listen_client = self.listen_client;
+        config.listen_admin = self.listen_admin;
         config.listen_http = self.http_listen;
         config.listen_console = self.console_listen;
         config.times.node_silent_after = Duration::from_secs(self.node_silent_after_s);

@@ -52,9 +52,10 @@ async fn run(config: Config, mut reloading: Reloading) -> anyhow::Result<()> {
         let http = server.http_address().map(|address| format!(" http={address}")).unwrap_or_default();
         let console =
             server.console_address().map(|address| format!(" console={address}")).unwrap_or_default();
+        let admin = server.admin_address().map(|address| format!(" admin={address}")).unwrap_or_default();
         let (client, peer) = (server.client_address(), server.peer_address());
         let id = server.id();
-        let ready = format!("ready id={id} client={client} peer={peer}{http}{console}\n");
+        let ready = format!("ready id={id} client={client} peer={peer}{admin}{http}{console}\n");
         // Whoever has closed the other end does not want to know.
         let _ = io::stdout().write_all(ready.as_bytes());
         std::future::pending::<()>().await;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing votes before the identity is checked and durable, and nobody else gets the data directory before
 //! the store is closed. Peers have a listener and a runtime of their own, so that no load of clients can delay a
-//! heartbeat.
+//! heartbeat; so have administrators, if they are to, so that it never keeps them out.
 
 use std::{
     io,
@@ -42,6 +42,8 @@ use crate::{
 pub(crate) const STORE: &str = "store";
 /// Threads for the traffic with other servers: few, and nothing else runs on them.
 const PEER_THREADS: usize = 2;
+/// Threads for administrators, where they have a listener of their own.
+const ADMIN_THREADS: usize = 1;
 /// Connections of other servers at once: each has two, and a few more while it finds out that one is dead.
 const PEER_CONNECTIONS_MAX: usize = 64;
 /// How long a shutdown waits for another server to lead.
@@ -147,6 +149,7 @@ pub struct Server {
     gateway: Arc<Gateway>,
     client_address: SocketAddr,
     peer_address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     http_address: Option<SocketAddr>,
     console_address: Option<SocketAddr>,
     health: Health,
@@ -155,6 +158,7 @@ pub struct Server {
     /// Ends what speaks to peers.
     stop_peers: CancellationToken,
     clients: JoinHandle<()>,
+    administrators: Option<Administrators>,
     observer: Option<JoinHandle<()>>,
     console: Option<JoinHandle<()>>,
     /// Follows consensus into health.
@@ -166,6 +170,13 @@ pub struct Server {
     trust: Option<(Arc<Trust>, AbortOnDropHandle<()>)>,
     /// Gone once the server has stopped.
     engine: Option<Engine>,
+}
+
+/// Serves administrators apart from clients.
+#[derive(Debug)]
+struct Administrators {
+    serving: JoinHandle<()>,
+    runtime: Option<Runtime>,
 }
 
 /// What must end in order before the data directory is free.
@@ -203,10 +214,13 @@ impl Server {
         let (peer_address, peer) = prepare(listeners.peer)?;
         let console = config.listen_console.map(Console::bind).transpose()?;
         let console_address = console.as_ref().map(Console::address);
-        for address in [client_address, peer_address].into_iter().chain(console_address) {
+        let bind_admin = |listen: SocketAddr| prepare(bind(Some(listen), "")?).map_err(ServerError::from);
+        let (admin_address, admin) = config.listen_admin.map(bind_admin).transpose()?.unzip();
+        for address in [client_address, peer_address].into_iter().chain(admin_address).chain(console_address)
+        {
             config.check_address(address)?;
         }
-        let mut open = [client_address].into_iter().chain(console_address);
+        let mut open = [client_address].into_iter().chain(admin_address).chain(console_address);
         if let Some(address) = open.find(|address| !address.ip().is_loopback())
             && config.root_key.is_none()
             && !config.open
@@ -262,6 +276,11 @@ impl Server {
         let console = console.map(show).transpose()?;
         let requests = Arc::clone(gateway.requests());
         let serving = (Arc::clone(&gateway), Arc::clone(&requests));
+        let start_admin = |listener| {
+            let serving = (Arc::clone(&serving.0), Arc::clone(&serving.1));
+            Administrators::start(serving, health.clone(), listener, security.clone(), stop_clients.clone())
+        };
+        let administrators = admin.map(start_admin).transpose()?;
         let clients = serve_clients(serving, health.clone(), client, security, stop_clients.clone());
         let metrics = MetaMetrics { gateway: Arc::clone(&gateway), latencies, requests };
         let observe = |observer: Observer| {
@@ -272,12 +291,14 @@ impl Server {
         Ok(Self {
             client_address,
             peer_address,
+            admin_address,
             http_address,
             console_address,
             health,
             stop_clients,
             stop_peers,
             clients: tokio::spawn(clients),
+            administrators,
             observer,
             console,
             health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
@@ -299,6 +320,12 @@ impl Server {
     #[must_use]
     pub const fn peer_address(&self) -> SocketAddr {
         self.peer_address
+    }
+
+    /// Where administrators reach this server, if they are served apart from clients.
+    #[must_use]
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Where this server tells its metrics, if it does.
@@ -388,6 +415,11 @@ impl Server {
             if (&mut self.clients).await.is_err() {
                 tracing::warn!("serving clients has ended before its time");
             }
+            if let Some(administrators) = &mut self.administrators
+                && (&mut administrators.serving).await.is_err()
+            {
+                tracing::warn!("serving administrators has ended before its time");
+            }
             for task in [self.observer.take(), self.console.take()].into_iter().flatten() {
                 // It answers nobody who would notice.
                 let _ = task.await;
@@ -445,6 +477,43 @@ impl Engine {
         self.threads.stop();
         self.peer_runtime.shutdown_timeout(PEER_RUNTIME_TIMEOUT);
         drop(self.lock);
+    }
+}
+
+impl Administrators {
+    fn start(
+        (gateway, requests): (Arc<Gateway>, Arc<RequestMetrics>),
+        health: Health,
+        listener: TcpListener,
+        security: Security,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(ADMIN_THREADS)
+            .thread_name("admin")
+            .enable_all()
+            .build()?;
+        let serve = async move {
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    service::serve_administrators(gateway, &health, requests, listener, security, stop).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = served {
+                tracing::error!(error = &error as &dyn std::error::Error, "administrators are not served");
+            }
+        };
+        Ok(Self { serving: runtime.spawn(serve), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Administrators {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A runtime must not end on a thread that serves another one, unless it need not be waited for.
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! What every request passes on its way in, outermost first: trace, roster, membership, admission, deadline.
+//! What every request passes on its way in, outermost first: trace, roster, audience, membership, admission, deadline.
 //!
 //! Invariant: a request that is not admitted costs next to nothing, and one that is admitted ends by its deadline.
 
 mod admission;
+mod audience;
 mod deadline;
 mod membership;
 mod request_counts;
@@ -15,6 +16,7 @@ use http::Request;
 pub(crate) use self::request_metrics::RequestMetrics;
 pub(super) use self::{
     admission::{Admission, AdmissionLayer},
+    audience::{Audience, AudienceLayer},
     deadline::{Deadline, DeadlineLayer},
     membership::MembershipLayer,
     roster::RosterLayer,

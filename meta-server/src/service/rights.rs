@@ -10,6 +10,9 @@ use xdpfs_proto::{access::v1 as access, backup::v1 as backup, members::v1 as mem
 use super::{Refusal, name, name::ObjectName};
 use crate::state_machine::Right;
 
+/// Of the services that clients call. Their methods' names are not used twice.
+const PACKAGES: [&str; 4] = ["xdpfs.access.v1", "xdpfs.backup.v1", "xdpfs.members.v1", "xdpfs.meta.v1"];
+
 macro_rules! methods {
     ($($name:ident => $need:expr,)*) => {
         /// A method that clients call.
@@ -20,7 +23,6 @@ macro_rules! methods {
 
         impl Method {
             /// All methods.
-            #[cfg(test)]
             const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// Its name.
@@ -28,6 +30,15 @@ macro_rules! methods {
                 match self {
                     $(Self::$name => stringify!($name),)*
                 }
+            }
+
+            /// The one that a request's path names. None: it is not in the table.
+            pub(super) fn of_path(path: &str) -> Option<Self> {
+                let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+                let is_for_clients = PACKAGES.iter().any(|package| {
+                    service.strip_prefix(package).is_some_and(|rest| rest.starts_with('.'))
+                });
+                Self::ALL.iter().copied().find(|method| is_for_clients && method.label() == name)
             }
 
             /// What a caller needs for it.
@@ -233,9 +244,8 @@ mod tests {
     #[test]
     fn table_has_every_method_of_the_services() {
         let files = FileDescriptorSet::decode(xdpfs_proto::FILE_DESCRIPTOR_SET).unwrap().file;
-        let packages = ["xdpfs.meta.v1", "xdpfs.access.v1", "xdpfs.backup.v1", "xdpfs.members.v1"];
         let services =
-            files.iter().filter(|file| packages.contains(&file.package())).flat_map(|file| &file.service);
+            files.iter().filter(|file| PACKAGES.contains(&file.package())).flat_map(|file| &file.service);
         let mut offered: Vec<_> =
             services.flat_map(|service| &service.method).map(|method| method.name().to_owned()).collect();
         offered.sort_unstable();

@@ -135,7 +135,8 @@ const fn code(reason: Reason) -> Code {
         | Reason::NodeUnknown
         | Reason::PreconditionFailed
         | Reason::QuotaExceeded
-        | Reason::WrongCluster => Code::FailedPrecondition,
+        | Reason::WrongCluster
+        | Reason::WrongListener => Code::FailedPrecondition,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::Internal => Code::Internal,
         Reason::InvalidArgument | Reason::InvalidName | Reason::ObjectTooLarge => Code::InvalidArgument,

@@ -98,6 +98,8 @@ reasons! {
     UploadNotFound = "UPLOAD_NOT_FOUND",
     /// The caller belongs to another cluster.
     WrongCluster = "WRONG_CLUSTER",
+    /// Another listener of the server takes this.
+    WrongListener = "WRONG_LISTENER",
 }
 
 impl Reason {

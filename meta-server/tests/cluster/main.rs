@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here is a failed test")]
 
 mod access;
+mod administration;
 mod backup;
 mod batches;
 mod buckets;

@@ -121,7 +121,9 @@ impl Cluster {
     }
 
     fn joining(&self, own: Member, directory: PathBuf, learner: bool) -> Config {
-        let endpoints = self.running().into_iter().map(|id| self.endpoint(id)).collect();
+        let endpoint =
+            |id| self.servers[&id].admin_address().map_or(self.endpoint(id), |admin| admin.to_string());
+        let endpoints = self.running().into_iter().map(endpoint).collect();
         let join = Some(Join { endpoints, learner, key: None });
         Config { join, quarantine: true, ..self.tune(Config::new(0, vec![own], directory)) }
     }
@@ -289,6 +291,15 @@ impl Cluster {
 
     pub fn channel(&self, id: u64) -> Channel {
         Channel::from_shared(format!("http://{}", self.endpoint(id))).unwrap().connect_lazy()
+    }
+
+    /// Where administrators reach it, apart from clients.
+    pub fn admin_endpoint(&self, id: u64) -> String {
+        self.servers[&id].admin_address().expect("it listens for administrators").to_string()
+    }
+
+    pub fn admin_channel(&self, id: u64) -> Channel {
+        Channel::from_shared(format!("http://{}", self.admin_endpoint(id))).unwrap().connect_lazy()
     }
 
     pub fn meta(&self, id: u64) -> Meta {
