@@ -7,6 +7,7 @@ use xdpfs_proto::meta::v1::{GetClusterStatusResponse, data_node_status::State};
 
 use crate::{
     consensus::{RaftStatus, Role, StageLatencies},
+    peers::Traffic,
     service::{Gateway, RequestMetrics},
 };
 
@@ -15,6 +16,7 @@ use crate::{
 pub(crate) struct MetaMetrics {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) latencies: StageLatencies,
+    pub(crate) traffic: Traffic,
     pub(crate) requests: Arc<RequestMetrics>,
 }
 
@@ -25,6 +27,7 @@ impl Source for MetaMetrics {
         let StageLatencies { replicate, apply, log_sync } = &self.latencies;
         scrape.latencies(&names::META_COMMIT, [(["replicate"], replicate), (["apply"], apply)]);
         scrape.latency(&names::META_LOG_SYNC, log_sync);
+        scrape.counters(&names::META_MESSAGES, self.traffic.counts());
         self.requests.collect(scrape);
         let spans = xdpfs_trace::counts();
         scrape.counters(&names::TRACE_SPANS, [(["sent"], spans.sent), (["lost"], spans.lost)]);

@@ -9,6 +9,7 @@ mod messages;
 mod queue;
 mod receive;
 mod snapshots;
+mod traffic;
 
 use std::{
     collections::BTreeMap,
@@ -28,12 +29,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint, Server};
 use xdpfs_trust::Dialer;
 
-pub(crate) use self::receive::RaftReceiver;
 use self::{
     messages::MessageLane,
     queue::MessageQueue,
     snapshots::{SnapshotLane, SnapshotSlot},
 };
+pub(crate) use self::{receive::RaftReceiver, traffic::Traffic};
 use crate::{
     config::is_host_and_port,
     consensus::{Fingerprints, Input, InputSender, Outbox, Programs},
@@ -67,6 +68,7 @@ const RETRY_LONGEST: Duration = Duration::from_millis(300);
 pub(crate) struct PeerOutbox<S> {
     lanes: Arc<RwLock<BTreeMap<u64, Peer>>>,
     wiring: Wiring<S>,
+    traffic: Traffic,
 }
 
 /// The lanes to one peer; they end when this is dropped.
@@ -141,7 +143,12 @@ impl<S: SnapshotSource> PeerOutbox<S> {
     pub(crate) fn start(peers: impl IntoIterator<Item = (u64, String)>, wiring: Wiring<S>) -> Self {
         let lanes = peers.into_iter().filter(|(id, _)| *id != wiring.own);
         let lanes = lanes.map(|(id, address)| (id, wiring.open(id, address, None, false))).collect();
-        Self { lanes: Arc::new(RwLock::new(lanes)), wiring }
+        Self { lanes: Arc::new(RwLock::new(lanes)), wiring, traffic: Traffic::default() }
+    }
+
+    /// What it has sent.
+    pub(crate) const fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Starts and ends lanes until there is one to each member, at its present address. A stranger may be a member that
@@ -238,6 +245,7 @@ impl<S: SnapshotSource> Outbox for PeerOutbox<S> {
             }
             return;
         };
+        self.traffic.note(message.get_msg_type());
         if message.get_msg_type() == MessageType::MsgSnapshot {
             peer.snapshot.put(message);
             return;

@@ -31,7 +31,7 @@ use crate::{
     join,
     join::JoinError,
     metrics::MetaMetrics,
-    peers::{self, Addresses, PeerOutbox, RaftReceiver, Wiring},
+    peers::{self, Addresses, PeerOutbox, RaftReceiver, Traffic, Wiring},
     quarantine,
     service::{self, Gateway, Health, RequestMetrics},
     state_machine::Members,
@@ -246,7 +246,7 @@ impl Server {
             None => join::reserve(&config, trust.as_ref()).await?,
             Some(_) => None,
         };
-        let (engine, consensus) = {
+        let (engine, consensus, traffic) = {
             let (latencies, stop, trust) = (latencies.clone(), stop_peers.clone(), trust.clone());
             let start = tokio::task::spawn_blocking(move || {
                 let started =
@@ -282,7 +282,7 @@ impl Server {
         };
         let administrators = admin.map(start_admin).transpose()?;
         let clients = serve_clients(serving, health.clone(), client, security, stop_clients.clone());
-        let metrics = MetaMetrics { gateway: Arc::clone(&gateway), latencies, requests };
+        let metrics = MetaMetrics { gateway: Arc::clone(&gateway), latencies, traffic, requests };
         let observe = |observer: Observer| {
             let version = env!("CARGO_PKG_VERSION");
             tokio::spawn(observer.serve(version, "meta", Arc::new(metrics), stop_clients.clone()))
@@ -559,7 +559,7 @@ fn start_engine(
     peer_listener: TcpListener,
     latencies: StageLatencies,
     stop: &CancellationToken,
-) -> Result<(Engine, Consensus), ServerError> {
+) -> Result<(Engine, Consensus, Traffic), ServerError> {
     let Opened { lock, mut store, recovered } = opened;
     let identity = identity::establish(config, &mut store, recovered.identity.clone(), joined)?;
     config.become_server(identity.raft_id);
@@ -596,13 +596,14 @@ fn start_engine(
             outbox.insert(PeerOutbox::start(known, wiring)).clone()
         })?;
     let outbox = outbox.expect("consensus makes it");
+    let traffic = outbox.traffic().clone();
     tokio::spawn(follow_members(config.members.clone(), consensus.clone(), outbox.clone(), stop.clone()));
     let listener = tokio::net::TcpListener::from_std(peer_listener)?;
     let security = security(trust, Audience::MetaServers);
     let receiver = RaftReceiver::service(consensus.clone(), outbox, config.id, has_joined);
     tokio::spawn(serve_peers(receiver, listener, security, stop.clone()));
     drop(in_runtime);
-    Ok((Engine { threads, peer_runtime, lock }, consensus))
+    Ok((Engine { threads, peer_runtime, lock }, consensus, traffic))
 }
 
 /// Speaks to those that are members now.

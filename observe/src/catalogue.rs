@@ -171,6 +171,9 @@ catalogue! {
     META_COMMIT = Histogram "meta_commit_stage" [Seconds] {"stage"} of Meta;
     /// How long making the log durable takes (`fdatasync`), for all changes that wait at once.
     META_LOG_SYNC = Histogram "meta_log_sync" [Seconds] of Meta;
+    /// Messages of Raft sent to other servers, by kind: `append`, `heartbeat` and what is answered to these, `vote`, `snapshot`
+    /// (its announcement, once for all its parts), `other`.
+    META_MESSAGES = Counter "meta_raft_messages" {"kind"} of Meta;
     /// Requests that ended, by gRPC method and by code. `OK` includes what ended with an error after its headers.
     META_REQUESTS = Counter "meta_requests" {"method", "code"} of Meta;
     /// How long requests took, by gRPC method, refused ones included.

@@ -24,6 +24,7 @@ pub(crate) struct Measured {
     pub(crate) per_second: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    /// Those of the warm-up as well.
     pub(crate) operations: usize,
 }
 
@@ -37,13 +38,14 @@ pub(crate) async fn run<S: System>(system: &S, operation: Operation, load: Load)
             let mut client = system.client(number);
             tasks.spawn_local(async move {
                 let mut chance = fastrand::Rng::with_seed(number as u64);
-                let mut took = Vec::new();
+                let (mut took, mut operations) = (Vec::new(), 0);
                 loop {
                     let asked = Instant::now();
                     if asked >= ends {
-                        return anyhow::Ok(took);
+                        return anyhow::Ok((took, operations));
                     }
                     client.once(operation, chance.u64(0..load.keys)).await?;
+                    operations += 1;
                     if asked >= began {
                         took.push(asked.elapsed().as_secs_f64() * 1e6);
                     }
@@ -51,23 +53,24 @@ pub(crate) async fn run<S: System>(system: &S, operation: Operation, load: Load)
             })
         })
         .collect();
-    let mut took = Vec::new();
+    let (mut took, mut operations) = (Vec::new(), 0);
     tasks
         .run_until(async {
             for client in clients {
-                took.extend(client.await??);
+                let (its, count) = client.await??;
+                took.extend(its);
+                operations += count;
             }
             anyhow::Ok(())
         })
         .await?;
     ensure!(!took.is_empty(), "no operation began in time");
     took.sort_by(f64::total_cmp);
-    let operations = took.len();
     let lasted = began.elapsed().as_secs_f64();
     Ok(Measured {
-        per_second: operations as f64 / lasted,
-        p50_us: took[operations / 2],
-        p99_us: took[operations * 99 / 100],
+        per_second: took.len() as f64 / lasted,
+        p50_us: took[took.len() / 2],
+        p99_us: took[took.len() * 99 / 100],
         operations,
     })
 }

@@ -39,7 +39,7 @@ enum Work {
     /// List everything under that prefix, page by page. Prints objects a second.
     List,
     /// Durable puts of small values. Prints operations a second, the median and the 99th percentile in microseconds, and
-    /// how many operations there were.
+    /// how many operations there were, those of the warm-up included.
     Put(Pace),
     /// Whole puts of empty objects: two requests, and two entries of the log. Prints the same.
     PutObject(Pace),

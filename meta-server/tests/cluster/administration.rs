@@ -88,11 +88,8 @@ async fn each_listener_takes_what_is_its_own() {
     for channel in [&clients, &admin] {
         let mut meta = MetaServiceClient::new(channel.clone());
         let name = format!("buckets/number-{}", buckets.len());
-        let create = CreateBucketRequest {
-            name: name.clone(),
-            request_id: request_id(),
-            ..Default::default()
-        };
+        let create =
+            CreateBucketRequest { name: name.clone(), request_id: request_id(), ..Default::default() };
         meta.create_bucket(create).await.unwrap();
         buckets.push(name);
         meta.get_cluster_status(GetClusterStatusRequest {}).await.unwrap();

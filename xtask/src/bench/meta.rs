@@ -4,9 +4,13 @@
 
 mod pair;
 
-use std::{thread, time::Duration};
+use std::{
+    cell::RefCell,
+    thread,
+    time::{Duration, Instant},
+};
 
-use self::pair::{Pair, Side};
+use self::pair::{CountedCluster, Pair, Side};
 use super::row::{Condition, Row, Scale, rows};
 
 /// Clients, and what it is called with so many.
@@ -62,6 +66,9 @@ const LIST: &str =
     "1,000,000 objects under one prefix, 1000 a page, one client; etcd: ranges of 1000 keys with 64 bytes";
 const OBJECTS: &str = "objects without chunks and user metadata, names of 15 bytes; etcd: keys of 15 bytes with 64 bytes; \
                        memory is what is resident in the leader, disk its directory";
+
+/// What is counted under load is counted beside this.
+const IDLE: &str = "idle for as long";
 
 /// So many objects, and what measurements are called with them.
 struct Size {
@@ -184,12 +191,43 @@ pub(super) fn counts(_runs: u32) -> anyhow::Result<Vec<Row>> {
         let counted = pair.each(|side| {
             let before = side.syncs()?;
             let numbers = side.load(&["put", "--clients", clients, "--seconds", "3"])?;
-            // Those of the warm-up are counted with the puts of all the time.
-            Ok((side.syncs()? - before) / (numbers[3] * (3.7 / 3.0)) * 1000.0)
+            Ok((side.syncs()? - before) / numbers[3] * 1000.0)
         })?;
-        all.extend(compared(bench, [("per_1000_puts", "fsyncs")], once(&counted)));
+        all.extend(under(compared(bench, [("per_1000_puts", "fsyncs")], once(&counted)), PUT));
     }
-    Ok(under(all, PUT))
+    let subject = &pair.sides()[0];
+    for (clients, bench) in [("1", "meta.heartbeats.c1"), ("64", "meta.heartbeats.c64")] {
+        let counted = beside_idle(
+            || subject.heartbeats(),
+            || subject.load(&["read", "--clients", clients, "--seconds", "3"]),
+        )?;
+        all.extend(under(against(IDLE, bench, [("per_1000_reads", "heartbeats")], counted), READ));
+    }
+    let counted_cluster = RefCell::new(CountedCluster::start()?);
+    for (clients, bench) in [("1", "meta.allocations.c1"), ("64", "meta.allocations.c64")] {
+        let load = || counted_cluster.borrow().load(&["put", "--clients", clients, "--seconds", "3"]);
+        let counted = beside_idle(|| counted_cluster.borrow_mut().allocations(), load)?;
+        let rows = against(IDLE, bench, [("per_1000_puts", "allocations")], counted);
+        let what = "the same put; of three servers in one process, all that they allocate";
+        all.extend(rows.into_iter().map(|row| row.under(&[("compared", what.to_owned())])));
+    }
+    Ok(all)
+}
+
+/// How much `count` rises for 1000 operations of `load`, and how much it would have risen without them.
+fn beside_idle(
+    count: impl Fn() -> anyhow::Result<f64>,
+    load: impl Fn() -> anyhow::Result<Vec<f64>>,
+) -> anyhow::Result<Measured<1>> {
+    // Connections, and what is made once.
+    load()?;
+    let (began, before) = (Instant::now(), count()?);
+    let operations = load()?[3];
+    let (took, during) = (began.elapsed(), count()? - before);
+    let before = count()?;
+    thread::sleep(took);
+    let idle = count()? - before;
+    Ok(once(&[during / operations * 1000.0, idle / operations * 1000.0]))
 }
 
 /// What is said of a system by its operations a second, its median and its 99th percentile.

@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -119,13 +119,7 @@ impl Side<'_> {
             System::Etcd(etcd) => etcd.endpoints(),
             System::Xdpfs(cluster) => cluster.endpoint().to_owned(),
         };
-        let mut command = Command::new(&self.pair.load);
-        command.args(["--system", self.name(), "--endpoints", &endpoints]).args(args);
-        let output = command.output().with_context(|| format!("cannot run {LOAD}"))?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "`{LOAD} {}` on {} failed: {errors}", args.join(" "), self.name());
-        let text = String::from_utf8(output.stdout)?;
-        Ok(text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+        run_load(&self.pair.load, self.name(), &endpoints, args)
     }
 
     /// What is resident in the leader.
@@ -154,6 +148,12 @@ impl Side<'_> {
         self.sum("xdpfs_meta_log_sync_seconds_count", "etcd_disk_wal_fsync_duration_seconds_count")
     }
 
+    /// How many heartbeats the servers have sent to each other. etcd does not count its own.
+    pub(super) fn heartbeats(&self) -> anyhow::Result<f64> {
+        ensure!(matches!(self.system, System::Xdpfs(_)), "etcd does not count heartbeats");
+        self.sum("xdpfs_meta_raft_messages_total{kind=\"heartbeat\"}", "")
+    }
+
     fn sum(&self, xdpfs: &str, etcd: &str) -> anyhow::Result<f64> {
         let (name, addresses) = match self.system {
             System::Etcd(servers) => {
@@ -173,6 +173,81 @@ impl Side<'_> {
     fn leader(&self) -> anyhow::Result<usize> {
         Ok(self.load(&["serve"])?.first().map_or(0, |leader| *leader as usize))
     }
+}
+
+const COUNTED: &str = "counted_cluster";
+
+/// Three servers of this project in a process that counts what it allocates.
+pub(super) struct CountedCluster {
+    process: Child,
+    words: BufReader<ChildStdout>,
+    endpoints: String,
+    load: PathBuf,
+    _work: TempDir,
+}
+
+impl CountedCluster {
+    pub(super) fn start() -> anyhow::Result<Self> {
+        sh::run(&[
+            "cargo",
+            "build",
+            "--locked",
+            "--release",
+            "-p",
+            "xdpfs-meta-server",
+            "--example",
+            COUNTED,
+        ])?;
+        let examples = sh::target_dir("release").join("examples");
+        let work = tempfile::Builder::new().prefix("bench-").tempdir_in(sh::target_dir(""))?;
+        let mut command = Command::new(examples.join(COUNTED));
+        let mut process = command
+            .arg(work.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let words = BufReader::new(process.stdout.take().context("its output is a pipe")?);
+        let load = examples.join(LOAD);
+        let mut cluster = Self { process, words, endpoints: String::new(), load, _work: work };
+        cluster.endpoints = cluster.read()?;
+        Ok(cluster)
+    }
+
+    pub(super) fn load(&self, args: &[&str]) -> anyhow::Result<Vec<f64>> {
+        run_load(&self.load, "xdpfs", &self.endpoints, args)
+    }
+
+    /// How often it has allocated since its start.
+    pub(super) fn allocations(&mut self) -> anyhow::Result<f64> {
+        let input = self.process.stdin.as_mut().context("its input is a pipe")?;
+        writeln!(input)?;
+        Ok(self.read()?.parse()?)
+    }
+
+    fn read(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        ensure!(self.words.read_line(&mut line)? > 0, "`{COUNTED}` has ended");
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for CountedCluster {
+    fn drop(&mut self) {
+        drop(self.process.stdin.take());
+        // It ends with its input. Nobody waits for what it would say.
+        let _ended = self.process.wait();
+    }
+}
+
+fn run_load(program: &Path, system: &str, endpoints: &str, args: &[&str]) -> anyhow::Result<Vec<f64>> {
+    let mut command = Command::new(program);
+    command.args(["--system", system, "--endpoints", endpoints]).args(args);
+    let output = command.output().with_context(|| format!("cannot run {LOAD}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`{LOAD} {}` on {system} failed: {errors}", args.join(" "));
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
 /// The reference of the state in memory.
