@@ -29,6 +29,10 @@ pub(super) struct MembersFrontend(pub(super) Arc<Gateway>);
 /// How long a leader may need to hear of everybody who is there.
 const HEARING: Duration = Duration::from_secs(1);
 
+/// How long a server may take to stand before it is asked once more: longer than an election's timeout, after which a
+/// leader gives an attempt up.
+const TRANSFER_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The certificate of a metadata server, by the name in it.
 struct Certified(String);
 
@@ -267,8 +271,16 @@ impl Gateway {
         if tokio::time::timeout(HEARING, status.wait_for(is_heard)).await.is_err() {
             return Err(Refusal::new(Reason::QuorumAtRisk, format!("server {id} was not heard of of late")));
         }
-        self.consensus().transfer_leadership_to(id);
-        let leads = status.wait_for(|status| status.leader_id == id);
+        // A server that has yet to apply a change of the members does not stand, and is asked only once each time.
+        let leads = async {
+            loop {
+                self.consensus().transfer_leadership_to(id);
+                let taken = status.wait_for(|status| status.leader_id == id);
+                if let Ok(taken) = tokio::time::timeout(TRANSFER_INTERVAL, taken).await {
+                    return taken.map(drop);
+                }
+            }
+        };
         let not_taken = || {
             let words = format!("server {id} has not taken leadership over in time: try again");
             Refusal::new(Reason::MembershipBusy, words)

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tonic::{Code, Status};
@@ -17,6 +18,7 @@ use xdpfs_proto::{
     members::v1::{
         AddMemberRequest, PromoteMemberRequest, RemoveMemberRequest, ReplaceMemberRequest,
         TransferLeadershipRequest, UpdateMemberRequest, member::Standing,
+        members_service_client::MembersServiceClient,
     },
     meta::v1::{CreateBucketRequest, GetBucketRequest},
 };
@@ -206,6 +208,22 @@ async fn members_change_one_at_a_time() {
     cluster.voters_are(&[1, 2, 3, learner]).await;
     let follower = cluster.follower().await;
     transfer(&cluster, follower).await.unwrap();
+    assert_eq!(cluster.leader().await, follower);
+}
+
+#[tokio::test]
+async fn leadership_is_offered_again_to_a_server_that_did_not_hear() {
+    let mut cluster = Cluster::start().await;
+    let follower = cluster.follower().await;
+    let leader = cluster.leader().await;
+    let mut members = MembersServiceClient::new(cluster.channel(leader));
+    // It was heard of a moment ago, so it is asked, and is not there.
+    cluster.kill(follower);
+    let request = TransferLeadershipRequest { id: follower, request_id: request_id() };
+    let asking = tokio::spawn(async move { members.transfer_leadership(request).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    cluster.restart(follower).await;
+    asking.await.unwrap().unwrap();
     assert_eq!(cluster.leader().await, follower);
 }
 
