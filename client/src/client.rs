@@ -16,14 +16,15 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClientConfig,
     ClusterStatus, CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange,
     ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, Precondition,
-    PutOptions, PutResult, StatOptions, VersionListOptions, VersionPage, Versioning,
+    PutOptions, PutResult, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
+    Versioning,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     copy,
     error::{Error, Result},
     get,
     name::{ObjectName, bucket_name},
-    placement, put,
+    placement, put, scrub,
     suspects::Suspects,
     versions::version_number,
 };
@@ -338,6 +339,10 @@ impl ObjectClient for Client {
 
     async fn label_node(&self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {
         placement::label_node(self, node, change).await
+    }
+
+    async fn scrub_node(&self, node: u32, action: ScrubAction) -> Result<ScrubAnswer> {
+        scrub::scrub_node(self, node, action).await
     }
 
     async fn explain_placement(

@@ -7,7 +7,7 @@ use std::{
 
 use xdpfs_proto::meta::v1::{self as proto, data_node_status::State, meta_server_status::Role};
 
-use crate::NodeLabel;
+use crate::{NodeLabel, NodeScrub};
 
 /// The state of the whole cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -150,6 +150,12 @@ pub struct DataNode {
     pub registered: Option<SystemTime>,
     /// When its certificate ends, if it has one and has said so.
     pub certificate_expires: Option<SystemTime>,
+    /// Its scrub, if it has one and has said so.
+    pub scrub: Option<NodeScrub>,
+    /// It has yet to hear what an operator wants of its scrub.
+    pub scrub_ordered: bool,
+    /// What speaks against its data directory keeping bytes without power: `volatile`, `network`, `overlay`, `fast_sync`.
+    pub storage_doubts: Vec<String>,
 }
 
 /// A host that stands before data nodes.
@@ -285,6 +291,9 @@ impl From<proto::DataNodeStatus> for DataNode {
             version: node.version,
             registered: time(Some(node.register_time_ms)),
             certificate_expires: time(node.certificate_expiry_s.checked_mul(1000)),
+            scrub: node.scrub.map(NodeScrub::from),
+            scrub_ordered: node.scrub_ordered,
+            storage_doubts: node.storage_doubts,
         }
     }
 }

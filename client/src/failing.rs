@@ -16,7 +16,7 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
     ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult,
-    StatOptions, VersionListOptions, VersionPage,
+    ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
     error::{Error, Result},
 };
 
@@ -167,6 +167,10 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
 
     async fn label_node(&self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {
         call(self.next_fault(Method::LabelNode), self.inner.label_node(node, change)).await
+    }
+
+    async fn scrub_node(&self, node: u32, action: ScrubAction) -> Result<ScrubAnswer> {
+        call(self.next_fault(Method::ScrubNode), self.inner.scrub_node(node, action)).await
     }
 
     async fn explain_placement(

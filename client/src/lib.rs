@@ -53,6 +53,7 @@ mod placement;
 mod put;
 #[cfg(feature = "json")]
 pub mod record;
+mod scrub;
 mod session;
 mod suspects;
 mod traces;
@@ -88,6 +89,7 @@ pub use placement::{
     PlacementReport, Spread,
 };
 pub use put::{PutOptions, PutResult};
+pub use scrub::{NodeScrub, ScrubAction, ScrubAnswer, ScrubPass, ScrubState};
 pub use versions::{
     DeleteOptions, Deleted, ObjectVersion, StatOptions, VersionListOptions, VersionPage, Versioning,
     object_versions,

@@ -22,8 +22,8 @@ use crate::{
     Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
     ClusterStatus, CopyOptions, DataNode, DataNodeState, DeleteOptions, Deleted, DrainPlan, GetOptions,
     GetStream, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient,
-    PlacementQuery, PlacementReport, PutOptions, PutResult, StatOptions, VersionListOptions, VersionPage,
-    copy_bytes,
+    PlacementQuery, PlacementReport, PutOptions, PutResult, ScrubAction, ScrubAnswer, StatOptions,
+    VersionListOptions, VersionPage, copy_bytes,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
     versions::version_number,
@@ -206,9 +206,7 @@ impl ObjectClient for MockClient {
         Ok(ClusterStatus {
             cluster_id: "mock".into(),
             meta_servers: vec![server],
-            data_nodes: self.with_store(|store| {
-                (1..=NODES).map(|id| data_node(NodeId(id), store.labels_of(id.into()))).collect()
-            }),
+            data_nodes: self.with_store(|store| (1..=NODES).map(|id| data_node(NodeId(id), store)).collect()),
             server_id: 1,
             leader_id: Some(1),
             term: 1,
@@ -221,6 +219,10 @@ impl ObjectClient for MockClient {
 
     async fn label_node(&self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {
         self.with_store(|store| store.label(node, change))
+    }
+
+    async fn scrub_node(&self, node: u32, action: ScrubAction) -> Result<ScrubAnswer> {
+        self.with_store(|store| store.scrub(node, action))
     }
 
     async fn explain_placement(
@@ -253,9 +255,12 @@ async fn read_operation(operation: BatchOperation) -> Result<Operation> {
     })
 }
 
-fn data_node(id: NodeId, labels: Vec<NodeLabel>) -> DataNode {
+fn data_node(id: NodeId, store: &Store) -> DataNode {
     DataNode {
-        labels,
+        labels: store.labels_of(id.0.into()),
+        scrub: Some(store.scrub_of(id.0.into())),
+        scrub_ordered: false,
+        storage_doubts: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         registered: None,
         certificate_expires: None,

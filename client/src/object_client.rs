@@ -9,7 +9,7 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
     ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport, Precondition, PutOptions,
-    PutResult, StatOptions, VersionListOptions, VersionPage, error::Result,
+    PutResult, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -163,6 +163,10 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
         node: u32,
         change: LabelChange,
     ) -> impl Future<Output = Result<Vec<NodeLabel>>> + Send;
+
+    /// Has a data node start, hold or resume the check of all that it holds. It is told with its next heartbeat.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) where it has none, or the servers don't know of it.
+    fn scrub_node(&self, node: u32, action: ScrubAction) -> impl Future<Output = Result<ScrubAnswer>> + Send;
 
     /// Where the chunks of an object lie and how well they are spread; of a key that holds nothing, where its chunks
     /// would go now, and why.

@@ -9,7 +9,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Bucket, ClusterStatus, DataNode, Edge, MetaServer, NodeLabel, Object, RequestCounts, Warning, warnings,
+    Bucket, ClusterStatus, DataNode, Edge, MetaServer, NodeLabel, NodeScrub, Object, RequestCounts,
+    ScrubPass, Warning, warnings,
 };
 
 /// An object.
@@ -123,6 +124,35 @@ pub struct DataNodeRecord<'a> {
     /// Null: it was not noted.
     registered: Option<String>,
     certificate_expires: Option<String>,
+    /// Null: it has none, or has yet to say.
+    scrub: Option<ScrubRecord>,
+    /// It has yet to hear what an operator wants of its scrub.
+    scrub_ordered: bool,
+}
+
+/// A data node's scrub.
+#[derive(Debug, Serialize)]
+pub struct ScrubRecord {
+    state: &'static str,
+    percent: u32,
+    /// Null: none is under way.
+    pass: Option<ScrubPassRecord>,
+    /// Null: none has ended.
+    last_pass: Option<ScrubPassRecord>,
+    /// Null: none is due.
+    next_pass: Option<String>,
+    bytes_per_second: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ScrubPassRecord {
+    began: Option<String>,
+    ended: Option<String>,
+    bytes: u64,
+    chunks: u64,
+    damaged_chunks: u64,
+    damaged_places: u64,
+    read_errors: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -263,6 +293,36 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             version: &node.version,
             registered: node.registered.map(timestamp),
             certificate_expires: node.certificate_expires.map(timestamp),
+            scrub: node.scrub.map(ScrubRecord::from),
+            scrub_ordered: node.scrub_ordered,
+        }
+    }
+}
+
+impl From<NodeScrub> for ScrubRecord {
+    fn from(scrub: NodeScrub) -> Self {
+        Self {
+            state: scrub.state.label(),
+            percent: scrub.percent,
+            pass: scrub.pass.map(ScrubPassRecord::from),
+            last_pass: scrub.last_pass.map(ScrubPassRecord::from),
+            next_pass: scrub.next_pass.map(timestamp),
+            bytes_per_second: scrub.bytes_per_second,
+        }
+    }
+}
+
+impl From<ScrubPass> for ScrubPassRecord {
+    fn from(pass: ScrubPass) -> Self {
+        let ScrubPass { bytes, chunks, damaged_chunks, damaged_places, read_errors, .. } = pass;
+        Self {
+            began: pass.began.map(timestamp),
+            ended: pass.ended.map(timestamp),
+            bytes,
+            chunks,
+            damaged_chunks,
+            damaged_places,
+            read_errors,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer};
+use crate::{ClusterStatus, DataNode, DataNodeState, MetaRole, MetaServer, ScrubPass};
 
 /// A node is nearly full when this share of its capacity is used, in percent, or ...
 const USED_PERCENT_MAX: u64 = 85;
@@ -37,6 +37,7 @@ pub fn warnings(status: &ClusterStatus) -> Vec<Warning> {
     warnings.extend(too_few_domains(status));
     warnings.extend(status.data_nodes.iter().filter_map(silent_node));
     warnings.extend(status.data_nodes.iter().filter_map(full_node));
+    warnings.extend(status.data_nodes.iter().filter_map(damaged_chunks));
     warnings.extend(status.meta_servers.iter().filter_map(|server| lagging_server(status, server)));
     warnings.extend(replica_debt(status));
     warnings.extend(certificates(status));
@@ -111,6 +112,29 @@ fn full_node(node: &DataNode) -> Option<Warning> {
     })
 }
 
+/// Until a whole pass has found nothing.
+fn damaged_chunks(node: &DataNode) -> Option<Warning> {
+    let scrub = node.scrub?;
+    let sum = |count: fn(&ScrubPass) -> u64| {
+        scrub.pass.iter().chain(&scrub.last_pass).map(count).fold(0, u64::saturating_add)
+    };
+    let damaged = sum(|pass| pass.damaged_chunks);
+    let others = sum(|pass| pass.damaged_places.saturating_add(pass.read_errors));
+    (damaged > 0 || others > 0).then(|| Warning {
+        code: "chunks_damaged",
+        what: format!(
+            "the scrub of data node {} ({}) has found {} and {}: what is damaged is not served",
+            node.id,
+            node.address,
+            count(damaged, "damaged chunk"),
+            count(others, "other damaged or unreadable place")
+        ),
+        action: "look at its disk (dmesg, smartctl); if there is more of it every time, take the node out before it has no good \
+            replica left"
+            .to_owned(),
+    })
+}
+
 fn lagging_server(status: &ClusterStatus, server: &MetaServer) -> Option<Warning> {
     let lag = status.commit_index.saturating_sub(server.matched_index);
     // Only the leader knows what others hold.
@@ -174,7 +198,7 @@ fn count(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Edge;
+    use crate::{Edge, NodeScrub, ScrubState};
 
     fn codes(status: &ClusterStatus) -> Vec<&'static str> {
         warnings(status).iter().map(|warning| warning.code).collect()
@@ -213,6 +237,9 @@ mod tests {
             version: "1".into(),
             registered: None,
             certificate_expires: None,
+            scrub: None,
+            scrub_ordered: false,
+            storage_doubts: Vec::new(),
         };
         ClusterStatus {
             cluster_id: "c".into(),
@@ -243,6 +270,14 @@ mod tests {
         check(&|status| status.data_nodes[0].used_bytes = 3 << 20, &["data_node_nearly_full"]);
         check(&|status| status.data_nodes[0].free_bytes = 1, &["data_node_nearly_full"]);
         check(&|status| status.commit_index = 20_000, &["meta_server_lags"]);
+        let scrub = |damaged_chunks, read_errors| {
+            let last_pass = Some(ScrubPass { damaged_chunks, read_errors, ..ScrubPass::default() });
+            let (state, pass) = (ScrubState::Waiting, Some(ScrubPass::default()));
+            Some(NodeScrub { state, pass, percent: 0, last_pass, next_pass: None, bytes_per_second: 1 })
+        };
+        check(&|status| status.data_nodes[0].scrub = scrub(0, 0), &[]);
+        check(&|status| status.data_nodes[0].scrub = scrub(1, 0), &["chunks_damaged"]);
+        check(&|status| status.data_nodes[0].scrub = scrub(0, 1), &["chunks_damaged"]);
     }
 
     #[test]

@@ -72,6 +72,9 @@ pub(crate) mod tests {
             version: "1.2.3".into(),
             registered: None,
             certificate_expires: None,
+            scrub: None,
+            scrub_ordered: false,
+            storage_doubts: Vec::new(),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{config::Arguments, edge::EdgeArguments};
 
 const EDGE: &str = "edge";
 /// The options of nodes and edges that are read again while they run. Certificates are followed all the time.
-const RELOADED: &[&str] = &["log"];
+const RELOADED: &[&str] = &["log", "scrub-rate", "scrub-interval"];
 
 /// The parsed command line.
 #[derive(Clone, Debug)]

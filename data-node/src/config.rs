@@ -19,6 +19,7 @@ use crate::{
     node_label::{NodeLabel, NodeLabelError, by_key},
     own_address::OwnAddress,
     run_as::RunAs,
+    scrub::ScrubConfig,
     xdp::{XdpConfig, XdpMode},
 };
 
@@ -73,6 +74,13 @@ pub struct Arguments {
     /// How much disk space chunks may take, such as 10GiB. By default all of the file system but a reserve.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CAPACITY")]
     capacity: Option<ByteSize>,
+    /// How many bytes of chunks are read and checked in a second, in the background, to find damage before it is too late,
+    /// such as 8MiB; 0 for none.
+    #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_SCRUB_RATE", default_value = "8MiB")]
+    scrub_rate: ByteSize,
+    /// How long after all chunks have been checked that begins anew, such as 7days.
+    #[arg(long, value_name = "TIME", env = "XDPFS_NODE_SCRUB_INTERVAL", default_value = "7days")]
+    scrub_interval: humantime::Duration,
     /// Whether datagrams are judged in the kernel, before the network stack sees them. By default auto if an interface
     /// is named, else off. What can't be had is an error, but with auto.
     #[arg(long, value_name = "MODE", env = "XDPFS_NODE_XDP")]
@@ -226,6 +234,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
     pub capacity_bytes: Option<u64>,
+    /// How hard damage is looked for.
+    pub scrub: ScrubConfig,
     /// Whether and where the kernel judges datagrams first.
     pub xdp: XdpConfig,
     /// The unix socket where operators ask about the kernel program; the usual one, if there is one to ask about, if
@@ -253,6 +263,7 @@ impl Config {
             failure_domain: String::new(),
             labels: BTreeMap::new(),
             capacity_bytes: None,
+            scrub: ScrubConfig::default(),
             xdp: XdpConfig::default(),
             admin_socket: None,
             listen_http: None,
@@ -310,6 +321,10 @@ impl TryFrom<Arguments> for Config {
             failure_domain: args.failure_domain.unwrap_or_default(),
             labels: by_key(args.labels)?,
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
+            scrub: ScrubConfig {
+                bytes_per_second: args.scrub_rate.as_u64(),
+                interval: args.scrub_interval.into(),
+            },
             xdp,
             admin_socket: args.admin_socket,
             listen_http: args.http_listen,
@@ -359,14 +374,17 @@ mod tests {
         assert_eq!(config.capacity_bytes, Some(10 << 30));
         assert_eq!(config.failure_domain, "rack-1");
         assert!(config.labels.is_empty());
+        assert_eq!(config.scrub, ScrubConfig::default(), "the defaults are said twice");
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
         assert_eq!((config.data, config.health), (DataPlace::Directory("/d".into()), None));
 
-        let line = "node --data-dir /d --meta localhost:1 --label zone=a,rack=r1 --label disk=sda";
+        let line = "node --data-dir /d --meta localhost:1 --label zone=a,rack=r1 --label disk=sda --scrub-rate 0 --scrub-interval 1h";
         let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
         let labels: Vec<_> =
             config.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(labels, [("disk", "sda"), ("rack", "r1"), ("zone", "a")]);
+        let hourly = ScrubConfig { bytes_per_second: 0, interval: std::time::Duration::from_secs(3600) };
+        assert_eq!(config.scrub, hourly);
         let twice =
             Arguments::parse_from("node --data-dir /d --meta localhost:1 --label zone=a,zone=b".split(' '));
         assert_eq!(Config::try_from(twice).unwrap_err(), NodeLabelError::Twice("zone".into()).into());

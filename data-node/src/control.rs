@@ -35,7 +35,7 @@ pub(crate) use self::{
 };
 use crate::{
     cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory, link::OpenLink,
-    node_failure::NodeFailure, node_state::NodeState, store::Store,
+    node_failure::NodeFailure, node_state::NodeState, scrub::ScrubHandle, store::Store,
 };
 
 /// The connection to the metadata service.
@@ -57,6 +57,7 @@ impl Control {
         identity: Identity,
         directory: Arc<DataDirectory>,
         store: Store,
+        scrub: ScrubHandle,
     ) -> Result<Self, NodeFailure> {
         let certificate = link.certificate();
         let leader = Arc::new(Leader::new(endpoints, link));
@@ -73,6 +74,7 @@ impl Control {
             Vitals {
                 cluster_id: cluster_id.clone(),
                 store: store.clone(),
+                scrub,
                 state: Arc::clone(&state),
                 certificate,
             },

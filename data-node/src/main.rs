@@ -61,7 +61,12 @@ async fn serve_node(thread: PlaneThread, config: Config, mut reloading: Reloadin
     announce(&format!("ready id={id} address={address}{http}"))?;
     let failure = tokio::select! {
         failure = node.failed() => Some(failure),
-        () = reloading.at_each(&mut hangup, || node.look_at_certificates()) => None,
+        () = reloading.at_each(&mut hangup, |config| {
+            if let Some(config) = config {
+                node.configure_scrub(config.scrub);
+            }
+            node.look_at_certificates();
+        }) => None,
         () = stop.received() => None,
     };
     node.shutdown().await;
@@ -87,7 +92,7 @@ async fn serve_edge(prepared: PreparedEdge, mut reloading: Reloading) -> anyhow:
     ))?;
     let failure = tokio::select! {
         failure = edge.failed() => Some(failure),
-        () = reloading.at_each(&mut hangup, || edge.look_at_certificates()) => None,
+        () = reloading.at_each(&mut hangup, |_| edge.look_at_certificates()) => None,
         () = stop.received() => None,
     };
     edge.shutdown().await;
@@ -113,13 +118,13 @@ struct Reloading {
 }
 
 impl Reloading {
-    /// Reads the configuration again at each of these signals, and then looks for new certificates.
-    async fn at_each(&mut self, signal: &mut Signal, look_at_certificates: impl Fn()) {
+    /// Reads the configuration again at each of these signals, and then gives it to `apply`: that of a node, if it is one.
+    async fn at_each(&mut self, signal: &mut Signal, apply: impl Fn(Option<Config>)) {
         while signal.recv().await.is_some() {
             // The files are small, and nothing else runs on this thread.
             match self.reload() {
-                Ok(()) => {
-                    look_at_certificates();
+                Ok(config) => {
+                    apply(config);
                     tracing::info!("the configuration was read again");
                 }
                 Err(error) => {
@@ -131,21 +136,21 @@ impl Reloading {
         std::future::pending().await
     }
 
-    fn reload(&mut self) -> anyhow::Result<()> {
+    fn reload(&mut self) -> anyhow::Result<Option<Config>> {
         let reread = self.reloader.read()?;
-        let filter = match CommandLine::from_matches(&reread.matches)? {
+        let (filter, config) = match CommandLine::from_matches(&reread.matches)? {
             CommandLine::Edge(arguments) => {
                 let filter = arguments.log.clone();
-                EdgeConfig::try_from(arguments).map(|_| filter)?
+                EdgeConfig::try_from(arguments).map(|_| (filter, None))?
             }
             CommandLine::Node(arguments) => {
                 let filter = arguments.log.clone();
-                Config::try_from(arguments).map(|_| filter)?
+                Config::try_from(arguments).map(|config| (filter, Some(config)))?
             }
         };
         self.log.set_filter(&filter);
         self.reloader.accept(reread);
-        Ok(())
+        Ok(config)
     }
 }
 

@@ -8,6 +8,7 @@ use xdpfs_wire::Reject;
 use crate::{
     link::OwnCertificate,
     node_state::NodeState,
+    scrub::ScrubHandle,
     store::{Store, Usage},
     xdp::{PlaneCounts, XdpMode},
 };
@@ -17,6 +18,7 @@ use crate::{
 pub(crate) struct NodeMetrics {
     pub(crate) state: Arc<NodeState>,
     pub(crate) store: Store,
+    pub(crate) scrub: ScrubHandle,
     /// A node that has not heard from a leader for this long does not serve.
     pub(crate) leader_silent_max: Duration,
     pub(crate) certificate: OwnCertificate,
@@ -39,6 +41,7 @@ impl Source for NodeMetrics {
         scrape.counter(&names::NODE_DUPLICATES, counters.duplicates());
         scrape.counter(&names::NODE_UPLOADS_EXPIRED, counters.uploads_expired());
         collect_store(&self.store, scrape);
+        self.scrub.collect(scrape);
         self.certificate.collect(scrape);
         let plane = self.state.plane();
         collect_plane(plane.mode, &plane.counts, scrape);

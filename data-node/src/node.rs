@@ -29,6 +29,7 @@ use crate::{
     node_failure::NodeFailure,
     node_view::NodeView,
     own_address::{self, OwnAddress},
+    scrub::{ScrubConfig, Scrubber},
     store::{OpenError, Recovery, Store, StoreConfig},
     xdp::{PlaneThread, Xdp, XdpError, XdpMode},
 };
@@ -90,6 +91,7 @@ pub struct DataNode {
     address: SocketAddr,
     http_address: Option<SocketAddr>,
     store: Store,
+    scrubber: Scrubber,
     failure: watch::Receiver<Option<NodeFailure>>,
     data_path: JoinHandle<()>,
     control: JoinHandle<()>,
@@ -122,6 +124,9 @@ impl DataNode {
         let link = config.link.open(&[Role::Node]).await?;
         let trust = link.trust();
         let (directory, store) = open(config.data.clone(), config.capacity_bytes).await?;
+        let scrubber =
+            Scrubber::spawn(store.clone(), directory.path(), config.scrub).map_err(StartError::System)?;
+        let scrub = scrubber.handle();
         // Privileges bring large buffers and low ports.
         let (socket, address) = thread.run(move || bind(config.listen)).await??;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
@@ -146,7 +151,8 @@ impl DataNode {
             capacity_bytes: store.usage().capacity_bytes,
         };
         let certificate = link.certificate();
-        let control = Control::register(&config.meta, link, identity, directory, store.clone()).await?;
+        let control =
+            Control::register(&config.meta, link, identity, directory, store.clone(), scrub.clone()).await?;
         let state = Arc::clone(control.state());
         let node_id = state.registration().target.node;
         // After the node has registered: until then the program would refuse what belongs to it.
@@ -159,8 +165,13 @@ impl DataNode {
         tracing::info!(node = %node_id, %address, "serving chunks");
         let leader_silent_max =
             config.health.map_or(health::LEADER_SILENT_MAX, |health| health.leader_silent_max);
-        let metrics =
-            NodeMetrics { state: Arc::clone(&state), store: store.clone(), leader_silent_max, certificate };
+        let metrics = NodeMetrics {
+            state: Arc::clone(&state),
+            store: store.clone(),
+            scrub,
+            leader_silent_max,
+            certificate,
+        };
         if let Some(health) = &mut health {
             let node = metrics.clone();
             health.follow(move || node.is_serving());
@@ -182,6 +193,7 @@ impl DataNode {
             address,
             http_address,
             store,
+            scrubber,
             failure,
             data_path,
             control,
@@ -212,6 +224,11 @@ impl DataNode {
         self.http_address
     }
 
+    /// From here on damage is looked for so hard.
+    pub fn configure_scrub(&self, config: ScrubConfig) {
+        self.scrubber.handle().configure(config);
+    }
+
     /// Looks for new certificates at once.
     pub fn look_at_certificates(&self) {
         if let Some(trust) = &self.trust {
@@ -231,7 +248,19 @@ impl DataNode {
 
     /// Takes no more requests, finishes the stores that are under way, closes the store and lets go of the directory.
     pub async fn shutdown(self) {
-        let Self { node_id, store, data_path, control, filter, admin, observer, mut health, stop, .. } = self;
+        let Self {
+            node_id,
+            store,
+            scrubber,
+            data_path,
+            control,
+            filter,
+            admin,
+            observer,
+            mut health,
+            stop,
+            ..
+        } = self;
         if let Some(health) = &mut health {
             health.drain().await;
         }
@@ -243,7 +272,11 @@ impl DataNode {
                 tracing::error!(part, "a part of the node has died");
             }
         }
-        if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+        let close = move || {
+            drop(scrubber);
+            store.close();
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
             tracing::error!("the store could not be closed");
         }
         if let Some(health) = health {

@@ -13,6 +13,7 @@ mod index;
 mod medium;
 mod recovery;
 mod scan;
+mod scrub;
 mod segment;
 mod writer;
 
@@ -35,6 +36,7 @@ use uuid::Uuid;
 use xdpfs_wire::{CHUNK_LEN_MAX, ChunkId};
 
 pub(crate) use activity::Activity;
+pub(crate) use scrub::{Scrub, ScrubStep};
 
 use crate::directory_lock::DirectoryLock;
 use directory::Directory;
@@ -366,6 +368,11 @@ impl Store {
         &self.inner.shared.activity
     }
 
+    /// A walk through the store that checks all it serves, from the segment of this number on.
+    pub(crate) fn scrub(&self, from: u32) -> Scrub {
+        Scrub::new(&self.inner.shared, from)
+    }
+
     /// At most `limit` chunks from `from` on, ascending.
     #[must_use]
     pub fn chunk_ids(&self, from: ChunkId, limit: usize) -> Vec<ChunkId> {
@@ -476,10 +483,13 @@ impl Shared {
         }
     }
 
-    /// The chunk is out of service until it is written again.
-    fn note_damage(&self, chunk: ChunkId, location: &Location) {
-        self.activity.note_damage();
-        self.index_mut().mark_damaged(chunk, location);
+    /// The chunk is out of service until it is written again. Gives whether it was in service.
+    fn note_damage(&self, chunk: ChunkId, location: &Location) -> bool {
+        let is_news = self.index_mut().mark_damaged(chunk, location);
+        if is_news {
+            self.activity.note_damage();
+        }
+        is_news
     }
 
     fn usage(&self) -> Usage {

@@ -27,6 +27,7 @@ mod peers;
 pub mod placement;
 mod quarantine;
 mod restore;
+pub mod scrubs;
 mod server;
 mod service;
 pub mod state_machine;

@@ -8,9 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use xdpfs_proto::meta::v1::ScrubStatus;
 use xdpfs_wire::NodeId;
 
 use crate::hearsay::{bound_counters, bound_text};
+
+/// More than any release has.
+const STORAGE_DOUBTS_MAX: usize = 8;
 
 /// What a node last said about itself.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -39,6 +43,10 @@ pub struct Usage {
     pub certificate_expiry_s: u64,
     /// The release that it runs.
     pub version: String,
+    /// How its scrub is. None: its release has none.
+    pub scrub: Option<ScrubStatus>,
+    /// What speaks against its data directory keeping bytes without power.
+    pub storage_doubts: Vec<String>,
 }
 
 /// A node as the leader sees it.
@@ -79,6 +87,8 @@ impl Liveness {
     pub fn heartbeat(&self, term: u64, node: NodeId, mut usage: Usage, now: Instant) {
         [&mut usage.rejects, &mut usage.xdp_packets].into_iter().for_each(bound_counters);
         [&mut usage.xdp_mode, &mut usage.xdp_reason, &mut usage.version].into_iter().for_each(bound_text);
+        usage.storage_doubts.truncate(STORAGE_DOUBTS_MAX);
+        usage.storage_doubts.iter_mut().for_each(bound_text);
         self.at_term(term, now, |heard| heard.nodes.insert(node, (now, Some(usage))));
     }
 

@@ -31,6 +31,7 @@ mod page_token;
 mod puts;
 mod rights;
 mod route;
+mod scrubs;
 mod status;
 
 use std::{sync::Arc, time::Duration};

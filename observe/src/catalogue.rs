@@ -234,6 +234,20 @@ catalogue! {
     STORE_DAMAGED = Counter "store_chunks_damaged" of Node;
     /// Bytes of live chunks that compaction has moved.
     STORE_MOVED_BYTES = Counter "store_compaction_moved" [Bytes] of Node;
+    /// Bytes of chunks that the scrub has read and checked since the start.
+    SCRUB_BYTES = Counter "scrub_checked" [Bytes] of Node;
+    /// Chunks that the scrub has checked since the start.
+    SCRUB_CHUNKS = Counter "scrub_chunks_checked" of Node;
+    /// Chunks that the scrub has found damaged since the start; they are out of service, and in the count of the store, too.
+    SCRUB_DAMAGED = Counter "scrub_chunks_damaged" of Node;
+    /// Damaged places where no chunk in service was, as often as a pass has met them since the start.
+    SCRUB_PLACES = Counter "scrub_places_damaged" of Node;
+    /// Reads of the scrub that the disk refused since the start.
+    SCRUB_READ_ERRORS = Counter "scrub_read_errors" of Node;
+    /// How far the pass that is under way is, from zero to one; zero without one.
+    SCRUB_PROGRESS = Gauge "scrub_pass_progress" of Node;
+    /// When the last pass ended, since the Unix epoch; missing until one has.
+    SCRUB_LAST_END = Gauge "scrub_last_pass_end" [Seconds] of Node;
 
     /// The last second, since the Unix epoch, in which the process's own certificate holds; missing without one.
     CERTIFICATE_EXPIRES = Gauge "certificate_expires" [Seconds] of Meta, Node, Edge;

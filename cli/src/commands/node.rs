@@ -3,6 +3,7 @@
 mod drain_plan;
 mod label;
 mod list;
+mod scrub;
 
 use clap::{Args, Subcommand};
 use xdpfs_client::ObjectClient;
@@ -21,7 +22,9 @@ Examples:
   xdpfs-cli node label 3 zone=a rack=r7         put it where it is, for placement
   xdpfs-cli node label 3 zone=b --overwrite     it was moved
   xdpfs-cli node label 3 rack-                  take a label back
-  xdpfs-cli node drain-plan 3 4                 what would have to move, and whether there is room")]
+  xdpfs-cli node drain-plan 3 4                 what would have to move, and whether there is room
+  xdpfs-cli node scrub                          what was checked and found
+  xdpfs-cli node scrub start 3                  begin it now")]
 pub(crate) struct NodeArguments {
     #[command(subcommand)]
     command: NodeCommand,
@@ -32,6 +35,7 @@ enum NodeCommand {
     DrainPlan(drain_plan::DrainPlanArguments),
     Label(label::LabelArguments),
     List(list::ListArguments),
+    Scrub(scrub::ScrubArguments),
     Show(list::ShowArguments),
 }
 
@@ -45,6 +49,7 @@ pub(crate) async fn run<C: ObjectClient>(
         NodeCommand::DrainPlan(arguments) => drain_plan::run(arguments, client, console).await,
         NodeCommand::Label(arguments) => label::run(arguments, client, console).await,
         NodeCommand::List(_) => list::run(client, console).await,
+        NodeCommand::Scrub(arguments) => scrub::run(arguments, client, console).await,
         NodeCommand::Show(arguments) => list::show(arguments, client, console).await,
     }
 }

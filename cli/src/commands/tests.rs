@@ -537,6 +537,21 @@ async fn nodes_are_labelled_listed_and_planned_for() {
 }
 
 #[tokio::test]
+async fn scrubs_are_shown_and_steered() {
+    let fixture = Fixture::new().await;
+    let paused = fixture.done("node scrub pause 3 --json").await;
+    assert_eq!(paused, "{\"node\":3,\"action\":\"pause\",\"alive\":true}\n");
+    assert!(fixture.done("node scrub 3").await.contains("\n3     paused"));
+    let all = fixture.done("node scrub status --json").await;
+    assert_eq!((all.lines().count(), all.matches("\"state\":\"paused\"").count()), (7, 1), "{all}");
+    assert!(fixture.done("node scrub start --all").await.contains("data node 7: the scrub is to start"));
+    assert!(!fixture.done("node scrub status").await.contains("paused"));
+    fixture.fails("node scrub start", Exit::Usage, "--all").await;
+    fixture.fails("node scrub pause 99", Exit::NotFound, "xdpfs-cli node list").await;
+    fixture.fails("node scrub 99", Exit::NotFound, "xdpfs-cli node list").await;
+}
+
+#[tokio::test]
 async fn placement_is_explained_for_what_is_there_and_for_what_is_not() {
     let fixture = Fixture::new().await;
     fixture.done("put @hello demo/x").await;

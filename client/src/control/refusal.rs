@@ -160,6 +160,7 @@ impl Verdict {
             "OBJECT_NOT_FOUND" => answer(Reason::ObjectNotFound),
             "PRECONDITION_FAILED" => answer(Reason::PreconditionFailed),
             "QUOTA_EXCEEDED" => answer(Reason::QuotaExceeded),
+            "SCRUB_UNSUPPORTED" => answer(Reason::Unsupported),
             "SECRET_LOST" => answer(Reason::SecretLost),
             "SOURCE_CHANGED" => answer(Reason::SourceChanged),
             "STALE_RECEIPTS" => answer(Reason::StaleReceipts),

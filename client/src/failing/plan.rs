@@ -41,6 +41,8 @@ pub enum Method {
     Placement,
     /// `put`, also by `put_bytes` and `writer`
     Put,
+    /// `scrub_node`
+    ScrubNode,
     /// `stat`, `stat_with`
     Stat,
     /// `update_bucket`

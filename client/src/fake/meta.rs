@@ -202,6 +202,10 @@ impl MetaService for FakeMeta {
             .await
     }
 
+    async fn scrub_node(&self, ask: Request<proto::ScrubNodeRequest>) -> Reply<proto::ScrubNodeResponse> {
+        self.serve(Operation::ScrubNode, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
     async fn explain_placement(
         &self,
         ask: Request<proto::ExplainPlacementRequest>,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::store::{NODES, Store};
 use crate::{
-    DrainPlan, DrainTarget, LabelChange, NodeLabel, PlacedChunk, PlacedNode, PlacementChoice, PlacementQuery,
-    PlacementReport, Spread,
+    DrainPlan, DrainTarget, LabelChange, NodeLabel, NodeScrub, PlacedChunk, PlacedNode, PlacementChoice,
+    PlacementQuery, PlacementReport, ScrubAction, ScrubAnswer, ScrubState, Spread,
     error::{Error, Result},
 };
 
@@ -28,6 +28,29 @@ impl Store {
             by_operator: true,
         };
         labels.map(label).collect()
+    }
+
+    /// No chunk of this cluster is ever damaged.
+    pub(super) fn scrub_of(&self, node: u32) -> NodeScrub {
+        let is_held = self.held_scrubs.contains(&node);
+        NodeScrub {
+            state: if is_held { ScrubState::Paused } else { ScrubState::Waiting },
+            pass: None,
+            percent: 0,
+            last_pass: None,
+            next_pass: None,
+            bytes_per_second: 8 << 20,
+        }
+    }
+
+    /// A pass takes no time.
+    pub(super) fn scrub(&mut self, node: u32, action: ScrubAction) -> Result<ScrubAnswer> {
+        let before = self.scrub_of(known(node)?);
+        match action {
+            ScrubAction::Pause => self.held_scrubs.insert(node),
+            ScrubAction::Resume | ScrubAction::Start => self.held_scrubs.remove(&node),
+        };
+        Ok(ScrubAnswer { scrub: Some(before), alive: true })
     }
 
     pub(super) fn label(&mut self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {

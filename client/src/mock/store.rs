@@ -26,6 +26,8 @@ pub(super) struct Store {
     last_number: u64,
     pub(super) keys: super::access::Keys,
     pub(super) labels: super::placement::Labels,
+    /// Nodes whose scrubs operators hold.
+    pub(super) held_scrubs: std::collections::BTreeSet<u32>,
 }
 
 #[derive(Debug)]

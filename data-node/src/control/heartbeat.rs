@@ -18,6 +18,7 @@ use crate::{
     link::OwnCertificate,
     node_failure::NodeFailure,
     node_state::NodeState,
+    scrub::ScrubHandle,
     store::{DeleteError, Store},
 };
 
@@ -49,6 +50,7 @@ pub(super) struct Vitals {
     /// Whose orders the node obeys.
     pub(super) cluster_id: String,
     pub(super) store: Store,
+    pub(super) scrub: ScrubHandle,
     pub(super) state: Arc<NodeState>,
     pub(super) certificate: OwnCertificate,
 }
@@ -130,6 +132,9 @@ impl Heartbeats {
             *wanted = message.exchange_fetches;
             is_new
         });
+        if let Some(order) = &message.scrub_order {
+            self.vitals.scrub.order(order.number, order.action());
+        }
         let ordered = message.delete_chunk_ids.iter().filter_map(|id| parse_chunk_id(id));
         let chunks = self.deletions.ordered(ordered);
         if !chunks.is_empty() {
@@ -193,6 +198,9 @@ impl Vitals {
             certificate_expiry_s: self.certificate.expiry_s().unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             takes_fetches: true,
+            scrub: Some(self.scrub.status()),
+            scrub_order_done: self.scrub.order_done(),
+            storage_doubts: Vec::new(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! CRC32C (CRC-32/ISCSI) of chunks and of their pages.
 
+use std::fmt;
+
 use crc_fast::{CrcAlgorithm, Digest, checksum};
 
 use super::format::PAGE_LEN;
@@ -7,6 +9,32 @@ use super::format::PAGE_LEN;
 /// CRC32C of `bytes`.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+/// CRC32C of bytes that come piece by piece.
+pub(super) struct RunningSum(Digest);
+
+impl Default for RunningSum {
+    fn default() -> Self {
+        Self(Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl fmt::Debug for RunningSum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunningSum(..)")
+    }
+}
+
+impl RunningSum {
+    pub(super) fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// Of all pieces so far.
+    pub(super) fn finish(&self) -> u32 {
+        self.0.finalize() as u32
+    }
 }
 
 /// The checksums of one chunk.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -133,6 +134,11 @@ impl Index {
         self.chunks.range(from..).filter(|(_, location)| !location.damaged).map(|(chunk, _)| *chunk)
     }
 
+    /// All live chunks, damaged ones too, ascending from `from`.
+    pub(super) fn locations(&self, from: ChunkId) -> impl Iterator<Item = (ChunkId, Location)> {
+        self.chunks.range(from..).map(|(chunk, location)| (*chunk, *location))
+    }
+
     /// How many chunks can be served.
     pub(super) fn chunk_count(&self) -> u64 {
         self.chunks.len() as u64 - self.damaged
@@ -149,6 +155,21 @@ impl Index {
 
     pub(super) fn space(&self, id: SegmentId) -> Option<&Space> {
         self.spaces.get(&id)
+    }
+
+    /// The first segment that is no older than this one.
+    pub(super) fn segment_from(&self, id: SegmentId) -> Option<&Space> {
+        self.spaces.range(id..).next().map(|(_, space)| space)
+    }
+
+    /// The youngest.
+    pub(super) fn last_segment(&self) -> Option<SegmentId> {
+        self.spaces.last_key_value().map(|(id, _)| *id)
+    }
+
+    /// Bytes of these segments.
+    pub(super) fn length_of(&self, ids: RangeInclusive<SegmentId>) -> u64 {
+        if ids.is_empty() { 0 } else { self.spaces.range(ids).map(|(_, space)| space.length).sum() }
     }
 
     pub(super) fn segment_count(&self) -> u64 {
@@ -231,15 +252,18 @@ impl Index {
         self.shadows.get(&chunk).is_some_and(|shadow| shadow.tombstone == Some(tombstone))
     }
 
-    /// Marks a chunk whose bytes at `location` failed their checksum.
-    pub(super) fn mark_damaged(&mut self, chunk: ChunkId, location: &Location) {
+    /// Marks a chunk whose bytes at `location` failed their checksum. Gives whether it was served until then.
+    pub(super) fn mark_damaged(&mut self, chunk: ChunkId, location: &Location) -> bool {
         if let Some(live) = self.chunks.get_mut(&chunk)
             && live.segment == location.segment
             && live.start_units == location.start_units
+            && !live.damaged
         {
-            self.damaged += u64::from(!live.damaged);
+            self.damaged += 1;
             live.damaged = true;
+            return true;
         }
+        false
     }
 
     pub(super) fn mark_stuck(&mut self, id: SegmentId) {

@@ -5,6 +5,8 @@
 use std::{
     fs::{self, File},
     io,
+    num::NonZeroU64,
+    ops::Range,
     os::unix::fs::FileExt as _,
 };
 
@@ -95,18 +97,18 @@ impl Segment {
         id: SegmentId,
     ) -> Result<Self, SegmentError> {
         let file = File::options().read(true).write(true).open(directory.path_of(id))?;
-        let mut block = [0; SUPERBLOCK_LEN as usize];
-        match file.read_exact_at(&mut block, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(SegmentError::Damaged),
-            other => other?,
-        }
-        match Superblock::parse(&block) {
-            Ok(superblock) if superblock.node_uuid != node_uuid => Err(SegmentError::Foreign),
-            Ok(superblock) if superblock.segment != id.0 => Err(SegmentError::Damaged),
-            Ok(superblock) => Ok(Self { id, nonce: superblock.nonce, file }),
-            Err(SuperblockError::Damaged) => Err(SegmentError::Damaged),
-            Err(SuperblockError::Version(version)) => Err(SegmentError::Version(version)),
-        }
+        Self::of_file(file, node_uuid, id)
+    }
+
+    fn of_file(file: File, node_uuid: [u8; 16], id: SegmentId) -> Result<Self, SegmentError> {
+        let nonce = read_superblock(&file, node_uuid, id)?.nonce;
+        Ok(Self { id, nonce, file })
+    }
+
+    /// Whether the segment could be opened again.
+    pub(super) fn check_superblock(&self, node_uuid: [u8; 16]) -> Result<(), SegmentError> {
+        let found = read_superblock(&self.file, node_uuid, self.id)?;
+        if found.nonce == self.nonce { Ok(()) } else { Err(SegmentError::Damaged) }
     }
 
     /// Bytes in the file.
@@ -121,6 +123,15 @@ impl Segment {
             // Advice that a file system doesn't take leaves things as they were.
             Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets go of what the kernel has cached of these bytes, so that the next read of them is one of the disk, and so that what
+    /// is read once doesn't push out what is read often.
+    pub(super) fn forget(&self, bytes: Range<u64>) -> io::Result<()> {
+        match NonZeroU64::new(bytes.end.saturating_sub(bytes.start)) {
+            Some(length) => Ok(rustix::fs::fadvise(&self.file, bytes.start, Some(length), Advice::DontNeed)?),
+            None => Ok(()),
         }
     }
 
@@ -183,6 +194,21 @@ impl Segment {
                 ReadError::Failed
             }
         })
+    }
+}
+
+fn read_superblock(file: &File, node_uuid: [u8; 16], id: SegmentId) -> Result<Superblock, SegmentError> {
+    let mut block = [0; SUPERBLOCK_LEN as usize];
+    match file.read_exact_at(&mut block, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(SegmentError::Damaged),
+        other => other?,
+    }
+    match Superblock::parse(&block) {
+        Ok(superblock) if superblock.node_uuid != node_uuid => Err(SegmentError::Foreign),
+        Ok(superblock) if superblock.segment != id.0 => Err(SegmentError::Damaged),
+        Ok(superblock) => Ok(superblock),
+        Err(SuperblockError::Damaged) => Err(SegmentError::Damaged),
+        Err(SuperblockError::Version(version)) => Err(SegmentError::Version(version)),
     }
 }
 

@@ -8,6 +8,7 @@ mod kill;
 mod model;
 mod power_loss;
 mod round_trips;
+mod scrub;
 
 use std::{
     fs,

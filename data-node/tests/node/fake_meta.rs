@@ -183,6 +183,7 @@ impl Heard {
         }
         self.heartbeats.push(request);
         HeartbeatResponse {
+            scrub_order: None,
             register_again: self.register_again || self.register_again_always,
             key_epochs: self.told_key_epochs(),
             leader_time_ms: now_ms(),

@@ -72,6 +72,7 @@ impl Gateway {
             Some(sight) if sight.alive => data_node_status::State::Alive,
             Some(_) => data_node_status::State::Silent,
         };
+        let scrub_ordered = sight.is_some() && self.scrubs().is_waiting(raft.term, node.id);
         let age = sight.as_ref().map(|sight| sight.age).unwrap_or_default();
         let usage = sight.and_then(|sight| sight.usage);
         let capacity_bytes = usage.as_ref().map_or(node.capacity_bytes, |usage| usage.capacity_bytes);
@@ -98,6 +99,9 @@ impl Gateway {
             version: usage.version,
             register_time_ms: node.register_time_ms,
             certificate_expiry_s: usage.certificate_expiry_s,
+            scrub: usage.scrub,
+            scrub_ordered,
+            storage_doubts: usage.storage_doubts,
         }
     }
 

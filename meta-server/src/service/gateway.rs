@@ -28,6 +28,7 @@ use crate::{
     edges::Edges,
     fetches::Fetches,
     liveness::Liveness,
+    scrubs::Scrubs,
     state_machine::{FeatureLevel, MetaMember, Need, Reason, need},
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Gateway {
     liveness: Liveness,
     edges: Edges,
     fetches: Fetches,
+    scrubs: Scrubs,
     copies: Copies,
     clock: LeaderClock,
     audit: Audit,
@@ -102,6 +104,7 @@ impl Gateway {
             liveness,
             edges,
             fetches: Fetches::default(),
+            scrubs: Scrubs::default(),
             copies: Copies::default(),
             clock,
             audit,
@@ -138,6 +141,11 @@ impl Gateway {
     /// What nodes are to fetch from each other.
     pub(super) const fn fetches(&self) -> &Fetches {
         &self.fetches
+    }
+
+    /// What nodes are to do about their scrubs.
+    pub(super) const fn scrubs(&self) -> &Scrubs {
+        &self.scrubs
     }
 
     /// Copies that this server drives.

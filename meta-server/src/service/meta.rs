@@ -46,6 +46,7 @@ methods! {
     list_object_versions: ListObjectVersionsRequest => ListObjectVersionsResponse,
     delete_object: DeleteObjectRequest => DeleteObjectResponse,
     label_node: LabelNodeRequest => LabelNodeResponse,
+    scrub_node: ScrubNodeRequest => ScrubNodeResponse,
     explain_placement: ExplainPlacementRequest => ExplainPlacementResponse,
     plan_drain: PlanDrainRequest => PlanDrainResponse,
     copy_object: CopyObjectRequest => CopyObjectResponse,

@@ -12,7 +12,7 @@ use xdpfs_proto::{
     node::v1::{
         ExchangeFetchesRequest, ExchangeFetchesResponse, HeartbeatRequest, HeartbeatResponse, KeyEpochSecret,
         RegisterNodeRequest, RegisterNodeResponse, ReportChunksRequest, ReportChunksResponse, RouteRequest,
-        RouteResponse, node_service_server::NodeService,
+        RouteResponse, ScrubOrder, node_service_server::NodeService,
     },
     state::v1::{self as pb, command, outcome},
 };
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::is_host_and_port,
     liveness::Usage,
+    scrubs::Wish,
     state_machine::{
         FeatureLevel, KEY_RULE, Node, Reason, State, VALUE_RULE, are_labels, chunk_id_bytes, parse_chunk_id,
     },
@@ -156,9 +157,12 @@ impl Gateway {
             read_bytes: request.read_bytes,
             certificate_expiry_s: request.certificate_expiry_s,
             version: request.version,
+            scrub: request.scrub,
+            storage_doubts: request.storage_doubts,
         };
         self.liveness().heartbeat(term, node, usage, Instant::now());
         let exchange_fetches = self.fetches().heard(term, node, request.takes_fetches, Instant::now());
+        let wish = self.scrubs().heard(term, node, request.scrub_order_done);
         self.forget(call.deadline, node, deleted).await?;
         let leader_time_ms = self.now_ms();
         let state = self.state();
@@ -169,6 +173,7 @@ impl Gateway {
             leader_time_ms,
             delete_chunk_ids: due.map(|chunk| chunk_id_bytes(chunk).to_vec()).collect(),
             exchange_fetches,
+            scrub_order: wish.map(|Wish { number, action }| ScrubOrder { number, action: action.into() }),
         })
     }
 

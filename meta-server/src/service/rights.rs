@@ -88,6 +88,7 @@ methods! {
     ReserveMember => Need::AdminOfAll,
     RevokeAccessKey => Need::AdminOfAll,
     RotateKeyEpoch => Need::AdminOfAll,
+    ScrubNode => Need::AdminOfAll,
     TransferLeadership => Need::AdminOfAll,
     UpdateBucket => Need::Right(Right::Admin),
     UpdateMember => Need::AdminOfAll,
@@ -215,6 +216,7 @@ asks! {
     proto::PlanDrainRequest: PlanDrain, |_request| Ok(Place::Cluster);
     access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::RotateKeyEpochRequest: RotateKeyEpoch, |_request| Ok(Place::Cluster), |request| "";
+    proto::ScrubNodeRequest: ScrubNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     proto::UpdateBucketRequest: UpdateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
 }
 

@@ -135,6 +135,7 @@ const fn code(reason: Reason) -> Code {
         | Reason::NodeUnknown
         | Reason::PreconditionFailed
         | Reason::QuotaExceeded
+        | Reason::ScrubUnsupported
         | Reason::WrongCluster
         | Reason::WrongListener => Code::FailedPrecondition,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,

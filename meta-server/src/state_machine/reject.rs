@@ -88,6 +88,8 @@ reasons! {
     PreconditionFailed = "PRECONDITION_FAILED",
     /// The bucket may not hold as much.
     QuotaExceeded = "QUOTA_EXCEEDED",
+    /// The data node has no scrub.
+    ScrubUnsupported = "SCRUB_UNSUPPORTED",
     /// An access key was made whose secret can't be shown any more.
     SecretLost = "SECRET_LOST",
     /// What was being copied is gone.

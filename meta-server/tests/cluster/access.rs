@@ -242,6 +242,12 @@ async fn all_methods(cluster: &Cluster, upload_id: u64, text: &str) -> BTreeMap<
     ask!(meta(), plan_drain, PlanDrainRequest::default());
     let label = LabelNodeRequest { request_id: request_id(), name: "nodes/99".into(), ..Default::default() };
     ask!(meta(), label_node, LabelNodeRequest { remove: vec!["zone".into()], ..label });
+    let scrub = ScrubNodeRequest {
+        request_id: request_id(),
+        name: "nodes/99".into(),
+        action: ScrubAction::Pause.into(),
+    };
+    ask!(meta(), scrub_node, scrub);
     ask!(access(), create_access_key, create_request(&[]));
     ask!(access(), list_access_keys, ListAccessKeysRequest::default());
     let revoke = RevokeAccessKeyRequest { request_id: request_id(), ..Default::default() };
@@ -284,7 +290,7 @@ async fn each_right_alone_opens_exactly_its_methods() {
     for right in RIGHTS {
         let holder = key(&cluster, &[grant("photos", &[right])]).await;
         let ends = all_methods(&cluster, upload_id, &holder.text).await;
-        assert_eq!(ends.len(), 26);
+        assert_eq!(ends.len(), 27);
         let mut expect: BTreeMap<_, _> = ends.keys().map(|method| (*method, "ACCESS_DENIED")).collect();
         expect.extend(anybody.into_iter().chain(opened(right)));
         let ends: BTreeMap<_, _> = ends.iter().map(|(method, end)| (*method, end.as_str())).collect();
@@ -319,6 +325,7 @@ async fn each_right_alone_opens_exactly_its_methods() {
         (ends["label_node"].as_str(), ends["plan_drain"].as_str()),
         ("NODE_UNKNOWN", "INVALID_ARGUMENT")
     );
+    assert_eq!(ends["scrub_node"], "NODE_UNKNOWN");
     assert_eq!((ends["list_access_keys"].as_str(), ends["rotate_key_epoch"].as_str()), ("", ""));
     for method in ["get_object", "head_object", "list_objects", "begin_put", "delete_object", "abort_put"] {
         assert_eq!(ends[method], "ACCESS_DENIED", "{method}");

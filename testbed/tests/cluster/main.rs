@@ -20,6 +20,7 @@ mod placement;
 mod reload;
 mod restart;
 mod round_trip;
+mod scrub;
 mod settings;
 mod support;
 mod traces;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn filled(home: &TempDir, lengths: &[usize]) {
+pub(super) fn filled(home: &TempDir, lengths: &[usize]) {
     let store = open(home);
     for (number, length) in (0..).zip(lengths) {
         put(&store, chunk(number), &bytes_of(chunk(number), *length)).unwrap();
@@ -11,14 +11,14 @@ fn filled(home: &TempDir, lengths: &[usize]) {
 }
 
 /// Turns over one bit.
-fn flip(file: &Path, at: usize, bit: u8) {
+pub(super) fn flip(file: &Path, at: usize, bit: u8) {
     let mut bytes = fs::read(file).unwrap();
     bytes[at] ^= 1 << bit;
     fs::write(file, bytes).unwrap();
 }
 
 /// Where the data of `chunk` lies.
-fn place(store: &Store, chunk: ChunkId) -> (PathBuf, usize) {
+pub(super) fn place(store: &Store, chunk: ChunkId) -> (PathBuf, usize) {
     let index = store.inner.shared.index();
     let location = index.chunk(chunk).unwrap();
     let file = store.inner.shared.directory.path_of(location.segment);
