@@ -1,4 +1,5 @@
-//! What the program is told to be: a data node, or, as `edge`, the host before some.
+//! What the program is told to be: a data node, or, as `edge`, the host before some, or, as `check`, one that looks at their
+//! directories.
 
 use std::{
     env,
@@ -6,11 +7,12 @@ use std::{
     process,
 };
 
-use clap::{ArgMatches, CommandFactory as _, Error, FromArgMatches as _, error::ErrorKind};
+use clap::{ArgMatches, Args as _, CommandFactory as _, Error, FromArgMatches as _, error::ErrorKind};
 use xdpfs_settings::{Reloader, Settings, mark_reloaded};
 
-use crate::{config::Arguments, edge::EdgeArguments};
+use crate::{check::CheckArguments, config::Arguments, edge::EdgeArguments};
 
+const CHECK: &str = "check";
 const EDGE: &str = "edge";
 /// The options of nodes and edges that are read again while they run. Certificates are followed all the time.
 const RELOADED: &[&str] = &["log", "scrub-rate", "scrub-interval"];
@@ -18,6 +20,8 @@ const RELOADED: &[&str] = &["log", "scrub-rate", "scrub-interval"];
 /// The parsed command line.
 #[derive(Clone, Debug)]
 pub enum CommandLine {
+    /// Look at directories that no node uses.
+    Check(CheckArguments),
     /// Stand before data nodes.
     Edge(EdgeArguments),
     /// Be one.
@@ -50,6 +54,7 @@ impl CommandLine {
     /// Whether somebody only wants to know what it comes to.
     const fn is_question(&self) -> bool {
         match self {
+            Self::Check(_) => false,
             Self::Edge(arguments) => arguments.show_config,
             Self::Node(arguments) => arguments.show_config,
         }
@@ -61,6 +66,7 @@ impl CommandLine {
     /// It is something else.
     pub fn from_matches(matches: &ArgMatches) -> Result<Self, Error> {
         match matches.subcommand() {
+            Some((CHECK, matches)) => CheckArguments::from_arg_matches(matches).map(Self::Check),
             Some((EDGE, matches)) => EdgeArguments::from_arg_matches(matches).map(Self::Edge),
             _ => Arguments::from_arg_matches(matches).map(Self::Node),
         }
@@ -72,6 +78,7 @@ impl CommandLine {
 fn command() -> clap::Command {
     mark_reloaded(Arguments::command(), RELOADED)
         .subcommand(mark_reloaded(EdgeArguments::command().name(EDGE), RELOADED))
+        .subcommand(CheckArguments::augment_args(clap::Command::new(CHECK)))
         .args_conflicts_with_subcommands(true)
         .subcommand_negates_reqs(true)
         .disable_help_subcommand(true)
@@ -91,6 +98,8 @@ mod tests {
         assert!(matches!(parsed("node --data-dir /d --meta a:1"), Ok(CommandLine::Node(_))));
         assert!(matches!(parsed("node edge --meta a:1"), Ok(CommandLine::Edge(_))));
         assert!(parsed("node --data-dir /d --meta a:1 edge --meta a:1").is_err());
+        assert!(matches!(parsed("node check /d /e --json"), Ok(CommandLine::Check(_))));
+        assert!(parsed("node check").is_err() && parsed("node check --data-dir /d").is_err());
         assert!(parsed("node edge --data-dir /d --meta a:1").is_err());
         assert!(parsed("node --meta a:1").is_err(), "a node needs its directory all the same");
     }

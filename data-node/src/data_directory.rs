@@ -135,6 +135,12 @@ impl DataDirectory {
     }
 }
 
+/// The uuid of a directory that is only looked at; `None` if it has none.
+pub(crate) fn read_node_uuid(directory: &Path) -> Result<Option<Uuid>, DirectoryError> {
+    let line = read_line(directory, NODE_UUID_FILE)?;
+    line.map(|line| parse_uuid(directory, &line)).transpose()
+}
+
 fn make_uuid(directory: &Path) -> Result<Uuid, DirectoryError> {
     let node_uuid = Uuid::new_v4();
     write_line(directory, NODE_UUID_FILE, &node_uuid.to_string())?;

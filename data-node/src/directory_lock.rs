@@ -17,6 +17,20 @@ impl DirectoryLock {
     pub(crate) fn try_acquire(directory: &Path) -> io::Result<Option<Self>> {
         let file =
             File::options().create(true).truncate(false).write(true).open(directory.join(LOCK_FILE))?;
+        Self::try_lock(file)
+    }
+
+    /// Locks `directory` without a change of it. `None` if it has never been locked, and `Some(None)` if somebody else holds
+    /// it.
+    pub(crate) fn try_acquire_existing(directory: &Path) -> io::Result<Option<Option<Self>>> {
+        match File::open(directory.join(LOCK_FILE)) {
+            Ok(file) => Self::try_lock(file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn try_lock(file: File) -> io::Result<Option<Self>> {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self(file))),
             Err(Errno::WOULDBLOCK) => Ok(None),

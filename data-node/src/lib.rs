@@ -4,6 +4,7 @@
 //! node may do, and for whom, it is told by the metadata leader; it decides nothing of that itself.
 
 mod admin;
+mod check;
 mod cluster_clock;
 mod command_line;
 mod config;
@@ -31,6 +32,7 @@ mod xdp;
 pub mod xdp_probe;
 
 pub use admin::AdminError;
+pub use check::{CheckArguments, CheckEnd, CheckRefusal, check_directory, run as run_check};
 pub use command_line::CommandLine;
 pub use config::{Arguments, Config, ConfigError, DataPlace, MetaEndpoint};
 pub use data_directory::DirectoryError;
@@ -44,5 +46,5 @@ pub use own_address::OwnAddress;
 pub use run_as::{RunAs, RunAsError};
 pub use scrub::ScrubConfig;
 pub use source_prefix::{SourcePrefix, SourcePrefixError};
-pub use store::{Store, StoreConfig};
+pub use store::{Store, StoreConfig, StoreReport};
 pub use xdp::{OnExit, PlaneThread, Prepare, Replies, SourceConfig, XdpConfig, XdpError, XdpMode};

@@ -5,7 +5,9 @@ use std::{io, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use xdpfs_data_node::{CommandLine, Config, DataNode, EdgeConfig, PlaneThread, PreparedEdge};
+use xdpfs_data_node::{
+    CheckArguments, CheckEnd, CommandLine, Config, DataNode, EdgeConfig, PlaneThread, PreparedEdge, run_check,
+};
 use xdpfs_observe::{Log, LogFilter};
 use xdpfs_settings::Reloader;
 
@@ -15,6 +17,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let (line, reloader) = CommandLine::of_process();
     match line {
+        CommandLine::Check(arguments) => check(&arguments),
         CommandLine::Edge(arguments) => {
             let log = (arguments.log.clone(), arguments.log_json);
             start(log, reloader, EdgeConfig::try_from(arguments), run_edge)
@@ -23,6 +26,15 @@ fn main() -> ExitCode {
             let log = (arguments.log.clone(), arguments.log_json);
             start(log, reloader, Config::try_from(arguments), run_node)
         }
+    }
+}
+
+fn check(arguments: &CheckArguments) -> ExitCode {
+    match run_check(arguments, &mut io::stdout()) {
+        Ok(CheckEnd::Whole) => ExitCode::SUCCESS,
+        Ok(CheckEnd::Damaged) => ExitCode::from(EXIT_FAILURE),
+        Ok(CheckEnd::Usage) => ExitCode::from(EXIT_USAGE),
+        Err(error) => end(EXIT_FAILURE, &error.into()),
     }
 }
 
@@ -139,6 +151,7 @@ impl Reloading {
     fn reload(&mut self) -> anyhow::Result<Option<Config>> {
         let reread = self.reloader.read()?;
         let (filter, config) = match CommandLine::from_matches(&reread.matches)? {
+            CommandLine::Check(_) => anyhow::bail!("a check has no configuration"),
             CommandLine::Edge(arguments) => {
                 let filter = arguments.log.clone();
                 EdgeConfig::try_from(arguments).map(|_| (filter, None))?

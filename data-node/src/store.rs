@@ -5,6 +5,7 @@
 
 mod activity;
 mod append;
+mod check;
 mod checksum;
 mod compaction;
 mod directory;
@@ -36,6 +37,8 @@ use uuid::Uuid;
 use xdpfs_wire::{CHUNK_LEN_MAX, ChunkId};
 
 pub(crate) use activity::Activity;
+pub(crate) use check::check;
+pub use check::{CheckError, FINDINGS_MAX, StoreReport};
 pub(crate) use scrub::{Scrub, ScrubStep};
 
 use crate::directory_lock::DirectoryLock;

@@ -28,6 +28,11 @@ impl Directory {
         Ok(Self { path: path.to_owned(), file: File::open(path)? })
     }
 
+    /// Opens one that is there.
+    pub(super) fn open_existing(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: File::open(path)? })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

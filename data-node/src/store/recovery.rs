@@ -155,7 +155,7 @@ impl Rebuild<'_> {
 }
 
 /// The records with the highest batch number of a segment.
-struct LastBatch {
+pub(super) struct LastBatch {
     /// Where the record before them ends.
     start: u64,
     records: Vec<Unchecked>,
@@ -170,7 +170,7 @@ struct Unchecked {
 }
 
 impl LastBatch {
-    fn find(segment: &Segment, length: u64) -> io::Result<Self> {
+    pub(super) fn find(segment: &Segment, length: u64) -> io::Result<Self> {
         let mut scanner = Scanner::new(segment, length);
         let mut last = Self { start: SUPERBLOCK_LEN, records: Vec::new() };
         let mut number = 0;
@@ -186,6 +186,17 @@ impl LastBatch {
             }
         }
         Ok(last)
+    }
+
+    /// Where the last sound record of it ends.
+    pub(super) fn sound_end(&self, segment: &Segment) -> io::Result<u64> {
+        let mut end = self.start;
+        for record in &self.records {
+            if record.check(segment)? {
+                end = record.extent.end;
+            }
+        }
+        Ok(end)
     }
 }
 

@@ -13,6 +13,7 @@ use xdpfs_wire::ChunkId;
 
 use super::{
     ReadError, Shared,
+    check::is_struck_out,
     checksum::RunningSum,
     format::{Extent, HEADER_LEN, Header, Kind, SUPERBLOCK_LEN},
     index::{Content, Location, SegmentId},
@@ -261,7 +262,10 @@ impl Pass<'_> {
 
     /// No record has a sound head there. Chunks whose records begin there would be lost at the next start.
     fn note_damaged_place(&mut self, segment: &Segment, place: std::ops::Range<u64>) {
-        tracing::warn!(segment = segment.id.0, position = place.start, "damaged record");
+        let is_struck_out = is_struck_out(segment, place.start).unwrap_or(false);
+        if !is_struck_out {
+            tracing::warn!(segment = segment.id.0, position = place.start, "damaged record");
+        }
         let before = self.step.damaged_chunks;
         let mut from = Some(ChunkId(0));
         // Rare, so the index has no order for it.
@@ -276,7 +280,7 @@ impl Pass<'_> {
                 from = page.last().and_then(|(chunk, _)| chunk.0.checked_add(1)).map(ChunkId);
             }
         }
-        if self.step.damaged_chunks == before {
+        if self.step.damaged_chunks == before && !is_struck_out {
             self.step.damaged_places += 1;
         }
     }

@@ -100,6 +100,15 @@ impl Segment {
         Self::of_file(file, node_uuid, id)
     }
 
+    /// Opens a segment that is only looked at.
+    pub(super) fn open_read_only(
+        directory: &Directory,
+        node_uuid: [u8; 16],
+        id: SegmentId,
+    ) -> Result<Self, SegmentError> {
+        Self::of_file(File::open(directory.path_of(id))?, node_uuid, id)
+    }
+
     fn of_file(file: File, node_uuid: [u8; 16], id: SegmentId) -> Result<Self, SegmentError> {
         let nonce = read_superblock(&file, node_uuid, id)?.nonce;
         Ok(Self { id, nonce, file })

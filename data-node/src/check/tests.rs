@@ -1,0 +1,156 @@
+//! Directories as nodes and crashes leave them, byte for byte the same after a look.
+
+use std::collections::BTreeMap;
+
+use tempfile::TempDir;
+use xdpfs_wire::{BucketId, ChunkId};
+
+use super::*;
+use crate::{
+    data_directory::DataDirectory,
+    store::{Store, StoreConfig},
+};
+
+fn chunk(number: u64) -> ChunkId {
+    ChunkId::new(BucketId(1), number)
+}
+
+/// A directory with chunks of these lengths.
+fn filled(lengths: &[usize]) -> TempDir {
+    let home = TempDir::new().unwrap();
+    let directory = DataDirectory::open(home.path()).unwrap();
+    let config = StoreConfig {
+        capacity_bytes: Some(64 << 20),
+        reserve_bytes: 0,
+        segment_bytes: 64 << 10,
+        ..StoreConfig::new(directory.segments(), directory.node_uuid())
+    };
+    let (store, _) = Store::open(&config).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for (number, length) in (0..).zip(lengths) {
+        let data = vec![number as u8 + 1; *length];
+        let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data) as u32;
+        runtime.block_on(store.put(chunk(number), crc, data.into())).unwrap();
+    }
+    store.close();
+    home
+}
+
+fn segments(home: &TempDir) -> Vec<PathBuf> {
+    let entries = fs::read_dir(home.path().join(SEGMENTS)).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect();
+    files.sort();
+    files
+}
+
+/// All files below it, with their bytes.
+fn image(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(image(&path));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            files.insert(path, bytes);
+        }
+    }
+    files
+}
+
+/// What is found; nothing has changed.
+fn check(home: &TempDir) -> StoreReport {
+    let before = image(home.path());
+    let report = check_directory(home.path()).unwrap();
+    assert!(image(home.path()) == before, "a look changes nothing");
+    report
+}
+
+fn output(home: &TempDir, json: bool) -> (CheckEnd, String) {
+    let mut out = Vec::new();
+    let directories = vec![home.path().to_owned()];
+    let end = run(&CheckArguments { directories, json }, &mut out).unwrap();
+    (end, String::from_utf8(out).unwrap())
+}
+
+fn edit(file: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(file).unwrap();
+    change(&mut bytes);
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn whole_directory_is_whole() {
+    let home = filled(&[100, 5000, 40_000, 60_000, 1]);
+    let report = check(&home);
+    assert!(report.is_whole(), "{report:?}");
+    assert_eq!((report.chunks, report.bytes, report.torn_bytes), (5, 105_101, 0));
+    assert_eq!(report.segments, segments(&home).len() as u64);
+    let sizes = segments(&home).iter().map(|file| fs::metadata(file).unwrap().len()).sum::<u64>();
+    assert_eq!(report.used_bytes, sizes);
+    let (end, text) = output(&home, false);
+    assert_eq!(end, CheckEnd::Whole);
+    assert!(text.contains(": whole\n") && text.contains("5 chunks of 105101 bytes"), "{text}");
+    let (_, json) = output(&home, true);
+    assert!(json.contains("\"whole\":true,\"segments\":"), "{json}");
+}
+
+#[test]
+fn torn_tail_is_told_and_neither_cut_nor_damage() {
+    let home = filled(&[100, 5000]);
+    let last = segments(&home).pop().unwrap();
+    edit(&last, |bytes| bytes.truncate(bytes.len() - 1000));
+    let report = check(&home);
+    assert!(report.is_whole() && report.torn_bytes > 3000, "{report:?}");
+    assert_eq!((report.chunks, report.bytes), (1, 100));
+    assert!(output(&home, false).1.contains("the next start cuts them off"));
+    // What was told is what the next start does.
+    let torn = report.torn_bytes;
+    let directory = DataDirectory::open(home.path()).unwrap();
+    let opened = Store::open(&StoreConfig::new(directory.segments(), directory.node_uuid())).unwrap();
+    assert_eq!(opened.1.torn_bytes, torn);
+}
+
+#[test]
+fn damage_is_named_by_chunk_and_place() {
+    let home = filled(&[1000, 50_000, 60_000, 70_000]);
+    let files = segments(&home);
+    // The first record's head and the second one's data.
+    edit(&files[0], |bytes| {
+        bytes[4096 + 20] ^= 1;
+        bytes[30_000] ^= 1;
+    });
+    let report = check(&home);
+    assert!(!report.is_whole());
+    assert_eq!((report.damaged_chunks, report.damaged.as_slice()), (1, &[chunk(1)][..]));
+    assert_eq!((report.damaged_places, report.places.as_slice()), (1, &[(1, 4096)][..]));
+    assert_eq!(report.chunks, 3);
+    let (end, text) = output(&home, false);
+    assert_eq!(end, CheckEnd::Damaged);
+    assert!(text.contains("DAMAGED") && text.contains(&chunk(1).to_string()), "{text}");
+    let (_, json) = output(&home, true);
+    assert!(json.contains("\"places\":[{\"segment\":1,\"position\":4096}]"), "{json}");
+
+    edit(&files[0], |bytes| (bytes[0], bytes[2048]) = (0, 0));
+    assert_eq!(check(&home).unreadable_segments, [1]);
+}
+
+#[test]
+fn directory_in_use_and_one_of_nobody_are_left_alone() {
+    let home = filled(&[100]);
+    let open = DataDirectory::open(home.path()).unwrap();
+    let (end, text) = output(&home, false);
+    assert_eq!(end, CheckEnd::Usage);
+    assert!(text.contains("is in use by a data node"), "{text}");
+    drop(open);
+    assert_eq!(output(&home, false).0, CheckEnd::Whole);
+
+    let nobody = TempDir::new().unwrap();
+    let (end, text) = output(&nobody, true);
+    assert_eq!(end, CheckEnd::Usage);
+    assert!(text.contains("\"error\":") && text.contains("no data directory"), "{text}");
+    assert_eq!(fs::read_dir(nobody.path()).unwrap().count(), 0, "not even a lock is made");
+    fs::write(nobody.path().join("node-uuid"), "nonsense").unwrap();
+    assert_eq!(output(&nobody, false).0, CheckEnd::Damaged);
+}
