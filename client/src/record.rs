@@ -128,6 +128,7 @@ pub struct DataNodeRecord<'a> {
     scrub: Option<ScrubRecord>,
     /// It has yet to hear what an operator wants of its scrub.
     scrub_ordered: bool,
+    storage_doubts: &'a [String],
 }
 
 /// A data node's scrub.
@@ -295,6 +296,7 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             certificate_expires: node.certificate_expires.map(timestamp),
             scrub: node.scrub.map(ScrubRecord::from),
             scrub_ordered: node.scrub_ordered,
+            storage_doubts: &node.storage_doubts,
         }
     }
 }

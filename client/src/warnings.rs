@@ -36,6 +36,7 @@ pub fn warnings(status: &ClusterStatus) -> Vec<Warning> {
     warnings.extend(unreachable_servers(status));
     warnings.extend(too_few_domains(status));
     warnings.extend(status.data_nodes.iter().filter_map(silent_node));
+    warnings.extend(status.data_nodes.iter().flat_map(doubtful_storage));
     warnings.extend(status.data_nodes.iter().filter_map(full_node));
     warnings.extend(status.data_nodes.iter().filter_map(damaged_chunks));
     warnings.extend(status.meta_servers.iter().filter_map(|server| lagging_server(status, server)));
@@ -91,6 +92,39 @@ fn silent_node(node: &DataNode) -> Option<Warning> {
             node.id, node.address
         ),
         action: "start it again from its data directory, or mend its network".to_owned(),
+    })
+}
+
+/// A receipt promises more than the node's directory keeps.
+fn doubtful_storage(node: &DataNode) -> impl Iterator<Item = Warning> + '_ {
+    node.storage_doubts.iter().map(move |doubt| {
+        let (why, action) = match doubt.as_str() {
+            "volatile" => (
+                "is in memory: what it acknowledges is gone with the next start of its host",
+                "name a directory on a disk",
+            ),
+            "network" => (
+                "is on another machine, or a program keeps it: two replicas may end on one disk, and what it acknowledges is only \
+                 as durable as what stands behind it",
+                "name a directory on a disk of its host",
+            ),
+            "overlay" => (
+                "is in the layers of a container: what it acknowledges goes with the container",
+                "give the container a volume",
+            ),
+            "fast_sync" => (
+                "makes writes durable sooner than any medium could: what it acknowledges seems to wait in memory that a power loss \
+                 empties",
+                "use a disk with power loss protection, or turn its volatile cache off (hdparm -W0)",
+            ),
+            // Of a later release.
+            _ => ("does not keep what receipts promise", "see its log"),
+        };
+        Warning {
+            code: "storage_not_durable",
+            what: format!("the data directory of data node {} ({}) {why}", node.id, node.address),
+            action: action.to_owned(),
+        }
     })
 }
 
@@ -275,6 +309,11 @@ mod tests {
             let (state, pass) = (ScrubState::Waiting, Some(ScrubPass::default()));
             Some(NodeScrub { state, pass, percent: 0, last_pass, next_pass: None, bytes_per_second: 1 })
         };
+        for doubt in ["volatile", "network", "overlay", "fast_sync", "later"] {
+            let doubted =
+                |status: &mut ClusterStatus| status.data_nodes[0].storage_doubts = vec![doubt.into()];
+            check(&doubted, &["storage_not_durable"]);
+        }
         check(&|status| status.data_nodes[0].scrub = scrub(0, 0), &[]);
         check(&|status| status.data_nodes[0].scrub = scrub(1, 0), &["chunks_damaged"]);
         check(&|status| status.data_nodes[0].scrub = scrub(0, 1), &["chunks_damaged"]);

@@ -74,6 +74,10 @@ pub struct Arguments {
     /// How much disk space chunks may take, such as 10GiB. By default all of the file system but a reserve.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CAPACITY")]
     capacity: Option<ByteSize>,
+    /// Don't start where chunks would not outlive a power loss, as far as the kernel knows: in memory, in the layers of a
+    /// container, on another machine or in the hands of a program (FUSE). Without this, that is a warning.
+    #[arg(long, env = "XDPFS_NODE_REQUIRE_DURABLE")]
+    require_durable: bool,
     /// How many bytes of chunks are read and checked in a second, in the background, to find damage before it is too late,
     /// such as 8MiB; 0 for none.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_SCRUB_RATE", default_value = "8MiB")]
@@ -234,6 +238,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
     pub capacity_bytes: Option<u64>,
+    /// Whether a place that keeps nothing is an error.
+    pub require_durable: bool,
     /// How hard damage is looked for.
     pub scrub: ScrubConfig,
     /// Whether and where the kernel judges datagrams first.
@@ -263,6 +269,7 @@ impl Config {
             failure_domain: String::new(),
             labels: BTreeMap::new(),
             capacity_bytes: None,
+            require_durable: false,
             scrub: ScrubConfig::default(),
             xdp: XdpConfig::default(),
             admin_socket: None,
@@ -321,6 +328,7 @@ impl TryFrom<Arguments> for Config {
             failure_domain: args.failure_domain.unwrap_or_default(),
             labels: by_key(args.labels)?,
             capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
+            require_durable: args.require_durable,
             scrub: ScrubConfig {
                 bytes_per_second: args.scrub_rate.as_u64(),
                 interval: args.scrub_interval.into(),

@@ -60,6 +60,7 @@ impl Control {
         scrub: ScrubHandle,
     ) -> Result<Self, NodeFailure> {
         let certificate = link.certificate();
+        let storage_doubts = identity.storage_doubts.clone();
         let leader = Arc::new(Leader::new(endpoints, link));
         let registrar = Registrar::new(Arc::clone(&leader), identity, Arc::clone(&directory));
         let registered = registrar.register().await?;
@@ -75,6 +76,7 @@ impl Control {
                 cluster_id: cluster_id.clone(),
                 store: store.clone(),
                 scrub,
+                storage_doubts,
                 state: Arc::clone(&state),
                 certificate,
             },

@@ -27,6 +27,7 @@ mod own_address;
 mod run_as;
 mod scrub;
 mod source_prefix;
+pub mod storage_probe;
 pub mod store;
 mod xdp;
 pub mod xdp_probe;

@@ -5,7 +5,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -30,6 +30,7 @@ use crate::{
     node_view::NodeView,
     own_address::{self, OwnAddress},
     scrub::{ScrubConfig, Scrubber},
+    storage_probe::{self, StorageDoubt},
     store::{OpenError, Recovery, Store, StoreConfig},
     xdp::{PlaneThread, Xdp, XdpError, XdpMode},
 };
@@ -70,6 +71,14 @@ pub enum StartError {
     /// The metadata service doesn't take the node.
     #[error(transparent)]
     Refused(#[from] NodeFailure),
+    /// What is acknowledged there would be lost with the power, and it was demanded that it isn't.
+    #[error("{directory} can't hold chunks: {doubt}; {}, or leave out --require-durable", .doubt.advice())]
+    Storage {
+        /// The directory.
+        directory: PathBuf,
+        /// What speaks against it.
+        doubt: StorageDoubt,
+    },
     /// The chunk store can't be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -123,7 +132,8 @@ impl DataNode {
         let mut health = start_health(config.health).await?;
         let link = config.link.open(&[Role::Node]).await?;
         let trust = link.trust();
-        let (directory, store) = open(config.data.clone(), config.capacity_bytes).await?;
+        let (directory, store, doubts) =
+            open(config.data.clone(), config.capacity_bytes, config.require_durable).await?;
         let scrubber =
             Scrubber::spawn(store.clone(), directory.path(), config.scrub).map_err(StartError::System)?;
         let scrub = scrubber.handle();
@@ -149,6 +159,7 @@ impl DataNode {
             failure_domain: config.failure_domain,
             labels: config.labels,
             capacity_bytes: store.usage().capacity_bytes,
+            storage_doubts: doubts,
         };
         let certificate = link.certificate();
         let control =
@@ -308,22 +319,33 @@ async fn start_health(config: Option<HealthConfig>) -> Result<Option<Health>, St
 async fn open(
     place: DataPlace,
     capacity_bytes: Option<u64>,
-) -> Result<(Arc<DataDirectory>, Store), StartError> {
+    require_durable: bool,
+) -> Result<(Arc<DataDirectory>, Store, Vec<StorageDoubt>), StartError> {
     let opened = tokio::task::spawn_blocking(move || {
+        let doubt = storage_probe::of_file_system(place.path());
+        if let Some(doubt) = doubt.filter(|doubt| require_durable && doubt.is_certain()) {
+            return Err(StartError::Storage { directory: place.path().to_owned(), doubt });
+        }
         let directory = match place {
             DataPlace::Directory(path) => DataDirectory::open(&path)?,
             DataPlace::Root(root) => directory_pool::take(&root)?,
         };
         tracing::info!(directory = %directory.path().display(), "data directory");
+        // Of what was doubted already nobody needs to know how fast it is.
+        let doubt = doubt.or_else(|| storage_probe::of_sync(directory.path()));
         let config =
             StoreConfig { capacity_bytes, ..StoreConfig::new(directory.segments(), directory.node_uuid()) };
         let (store, recovery) = Store::open(&config)?;
-        Ok::<_, StartError>((directory, store, recovery))
+        Ok((directory, store, recovery, doubt))
     });
     let ended = |error| StartError::System(io::Error::other(error));
-    let (directory, store, recovery) = opened.await.map_err(ended)??;
+    let (directory, store, recovery, doubt) = opened.await.map_err(ended)??;
     note_recovery(&recovery);
-    Ok((Arc::new(directory), store))
+    if let Some(doubt) = doubt {
+        let (directory, advice) = (directory.path().display(), doubt.advice());
+        tracing::warn!(%directory, %doubt, advice, "THE DATA DIRECTORY DOES NOT KEEP WHAT RECEIPTS PROMISE");
+    }
+    Ok((Arc::new(directory), store, doubt.into_iter().collect()))
 }
 
 fn note_recovery(recovery: &Recovery) {

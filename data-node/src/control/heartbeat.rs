@@ -19,6 +19,7 @@ use crate::{
     node_failure::NodeFailure,
     node_state::NodeState,
     scrub::ScrubHandle,
+    storage_probe::StorageDoubt,
     store::{DeleteError, Store},
 };
 
@@ -51,6 +52,7 @@ pub(super) struct Vitals {
     pub(super) cluster_id: String,
     pub(super) store: Store,
     pub(super) scrub: ScrubHandle,
+    pub(super) storage_doubts: Vec<StorageDoubt>,
     pub(super) state: Arc<NodeState>,
     pub(super) certificate: OwnCertificate,
 }
@@ -200,7 +202,7 @@ impl Vitals {
             takes_fetches: true,
             scrub: Some(self.scrub.status()),
             scrub_order_done: self.scrub.order_done(),
-            storage_doubts: Vec::new(),
+            storage_doubts: self.storage_doubts.iter().map(|doubt| doubt.label().to_owned()).collect(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     data_directory::DataDirectory,
     node_failure::NodeFailure,
     node_state::{LiveKeyEpochs, Registration},
+    storage_probe::StorageDoubt,
 };
 
 /// A registration is a command of the replicated log, so it takes longer than a heartbeat.
@@ -38,6 +39,8 @@ pub(crate) struct Identity {
     pub(crate) labels: BTreeMap<String, String>,
     /// Bytes that its chunks may take.
     pub(crate) capacity_bytes: u64,
+    /// What speaks against its directory; it is told with heartbeats.
+    pub(crate) storage_doubts: Vec<StorageDoubt>,
 }
 
 /// A registration, and all that came with it.

@@ -11,6 +11,7 @@ mod program;
 mod refusals;
 mod refused;
 mod registration;
+mod storage;
 mod transfers;
 mod writer;
 

@@ -2,12 +2,9 @@
 //!
 //! Invariant: nothing is left there, and a directory that isn't there isn't made.
 
-use std::{
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::{io, path::Path, time::Duration};
 
+use xdpfs_data_node::storage_probe::{self, TOO_FAST};
 use xdpfs_host::{FileSystem, Room};
 
 use super::finding::{Check, Finding};
@@ -17,10 +14,8 @@ use crate::units::human_bytes;
 const SYNCS: usize = 100;
 /// They end after this time, however few they were.
 const PATIENCE: Duration = Duration::from_secs(5);
-const WRITE_LEN: usize = 4096;
-/// Slower than any healthy disk of a server, and faster than any medium that keeps bytes without power.
+/// Slower than any healthy disk of a server.
 const SLOW: Duration = Duration::from_millis(10);
-const TOO_FAST: Duration = Duration::from_micros(10);
 /// Less than this, or than this part, is little.
 const ROOM_MIN: u64 = 1 << 30;
 const ROOM_MIN_PERCENT: u64 = 5;
@@ -28,10 +23,10 @@ const ROOM_MIN_PERCENT: u64 = 5;
 /// Looks at one directory. Blocks for as long as the disk takes.
 pub(super) fn look(directory: &Path) -> Vec<Finding> {
     let subject = directory.display().to_string();
-    let findings = match existing(directory) {
+    let findings = match storage_probe::existing(directory) {
         Some(directory) => vec![
             file_system(xdpfs_host::file_system(&directory)),
-            sync(measure(&directory)),
+            sync(storage_probe::measure(&directory, SYNCS, PATIENCE)),
             space(xdpfs_host::room(&directory)),
         ],
         None => vec![missing()],
@@ -43,26 +38,6 @@ fn missing() -> Finding {
     let why = "neither it nor a directory above can be seen";
     Finding::fail(Check::FileSystem, why, "a data node can't start there")
         .with_fix("name a directory that can be made")
-}
-
-/// The directory, or the one above in which it would be made.
-fn existing(directory: &Path) -> Option<PathBuf> {
-    let absolute = std::path::absolute(directory).ok()?;
-    absolute.ancestors().find(|path| path.is_dir()).map(Path::to_owned)
-}
-
-/// How long each of some small writes took to be durable.
-fn measure(directory: &Path) -> io::Result<Vec<Duration>> {
-    let mut file = tempfile::Builder::new().prefix(".xdpfs-doctor-").tempfile_in(directory)?;
-    let (began, bytes) = (Instant::now(), [0x5a; WRITE_LEN]);
-    let mut times = Vec::with_capacity(SYNCS);
-    while times.len() < SYNCS && began.elapsed() < PATIENCE {
-        let wrote = Instant::now();
-        file.write_all(&bytes)?;
-        file.as_file().sync_data()?;
-        times.push(wrote.elapsed());
-    }
-    Ok(times)
 }
 
 fn file_system(kind: io::Result<FileSystem>) -> Finding {
@@ -81,7 +56,7 @@ fn file_system(kind: io::Result<FileSystem>) -> Finding {
         .with_fix("name a directory on a disk"),
         Ok(FileSystem::Network) => Finding::warn(
             Check::FileSystem,
-            "on another machine",
+            "on another machine, or in the hands of a program (FUSE)",
             "two replicas may end on one disk without the cluster knowing, and each receipt waits for the network",
         )
         .with_fix("name a directory on a disk of this host"),
