@@ -14,16 +14,14 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, CertificateError, Error as TlsError, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower::Service;
 
 use crate::{
     greeting::{Answer, Greeted},
     identity::ALPN_HTTP2,
+    net::{Network, Tcp},
     tls::TlsTrust,
 };
 
@@ -32,6 +30,7 @@ use crate::{
 pub struct Dialer {
     tls: Option<TlsTrust>,
     timeout: Duration,
+    network: Network,
 }
 
 /// What the two ends do not agree on. Trying again gives the same, until somebody changes something.
@@ -96,15 +95,22 @@ pub struct Dialed(Stream);
 
 #[derive(Debug)]
 enum Stream {
-    Plain(Greeted<TcpStream>),
-    Tls(Box<Greeted<TlsStream<TcpStream>>>),
+    Plain(Greeted<Tcp>),
+    Tls(Box<Greeted<TlsStream<Tcp>>>),
 }
 
 impl Dialer {
     /// Speaks TLS if there is somebody to trust, and plaintext if not. Gives up after `timeout`.
     #[must_use]
     pub const fn new(tls: Option<TlsTrust>, timeout: Duration) -> Self {
-        Self { tls, timeout }
+        Self { tls, timeout, network: Network::Kernel }
+    }
+
+    /// The same over the network that is simulated around the caller.
+    #[cfg(feature = "simulated")]
+    #[must_use]
+    pub fn simulated(self) -> Self {
+        Self { network: Network::Simulated, ..self }
     }
 
     /// Whether what it sends is secret to everybody but the server.
@@ -128,8 +134,7 @@ impl Dialer {
     async fn connect(&self, uri: &Uri) -> Result<Dialed, DialError> {
         let host = uri.host().ok_or(DialError::Uri)?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let tcp = TcpStream::connect((host, uri.port_u16().ok_or(DialError::Uri)?)).await?;
-        tcp.set_nodelay(true)?;
+        let tcp = self.network.connect((host, uri.port_u16().ok_or(DialError::Uri)?)).await?;
         match &self.tls {
             None => Ok(Dialed(Stream::Plain(greet(tcp, &Mismatch::SpeaksTls).await?))),
             Some(tls) => {
@@ -143,11 +148,7 @@ impl Dialer {
     }
 }
 
-async fn shake_hands(
-    trust: &TlsTrust,
-    host: &str,
-    tcp: TcpStream,
-) -> Result<TlsStream<TcpStream>, DialError> {
+async fn shake_hands(trust: &TlsTrust, host: &str, tcp: Tcp) -> Result<TlsStream<Tcp>, DialError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Uri)?;
     let connector = TlsConnector::from(trust.config());
     let tls = connector.connect(name, tcp).await.map_err(|error| about(error.into(), host))?;

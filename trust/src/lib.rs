@@ -17,6 +17,7 @@ mod files;
 mod greeting;
 mod identity;
 mod listener;
+mod net;
 mod presence;
 mod principal;
 mod tls;
@@ -34,6 +35,7 @@ pub use files::{CA_FILE, CERTIFICATE_FILE, KEY_FILE, first_certificate};
 pub use listener::{
     Caller, Connection, HANDSHAKE_TIMEOUT, Security, listen, listen_to_browsers, listen_within,
 };
+pub use net::Listener;
 pub use presence::{Attended, PresenceLayer, Present};
 pub use principal::{ClusterName, NameError, Principal, Role};
 pub use tls::TlsTrust;

@@ -17,7 +17,6 @@ use std::{
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -29,6 +28,7 @@ use crate::{
     certificate::Certificate,
     doors::{Doors, Entry, GuestId, Limits},
     greeting::{ALERT, Greeted, NO_TLS, TLS_HANDSHAKE, TLS_ONLY},
+    net::{Listener, Tcp},
     principal::Principal,
     trust::Trust,
     verify::Audience,
@@ -82,8 +82,8 @@ pub struct Connection {
 }
 
 enum Stream {
-    Plain(Greeted<TcpStream>),
-    Tls(Box<Greeted<TlsStream<TcpStream>>>),
+    Plain(Greeted<Tcp>),
+    Tls(Box<Greeted<TlsStream<Tcp>>>),
 }
 
 /// A connection's place in its listener, which is free again once this is dropped.
@@ -116,7 +116,7 @@ struct Guest {
 
 /// Accepts on the current runtime for as long as the stream is wanted.
 pub fn listen(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     security: Security,
     limits: Limits,
 ) -> ReceiverStream<io::Result<Connection>> {
@@ -125,25 +125,25 @@ pub fn listen(
 
 /// The same with limits that may change.
 pub fn listen_within(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     security: Security,
     limits: watch::Receiver<Limits>,
 ) -> ReceiverStream<io::Result<Connection>> {
-    listen_on(listener, Terms::Grpc(security), limits)
+    listen_on(listener.into(), Terms::Grpc(security), limits)
 }
 
 /// The same for browsers: HTTP/1.1 is to be spoken, nobody is asked for a certificate, and TLS has that of `trust`.
 /// Without one it is plaintext.
 pub fn listen_to_browsers(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     trust: Option<Arc<Trust>>,
     limits: Limits,
 ) -> ReceiverStream<io::Result<Connection>> {
-    listen_on(listener, Terms::Browsers(trust), watch::Sender::new(limits).subscribe())
+    listen_on(listener.into(), Terms::Browsers(trust), watch::Sender::new(limits).subscribe())
 }
 
 fn listen_on(
-    listener: TcpListener,
+    listener: Listener,
     terms: Terms,
     limits: watch::Receiver<Limits>,
 ) -> ReceiverStream<io::Result<Connection>> {
@@ -162,7 +162,7 @@ fn listen_on(
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listener: &Listener,
     terms: &Terms,
     house: &Arc<House>,
     accepted: &mpsc::Sender<io::Result<Connection>>,
@@ -209,7 +209,7 @@ async fn review(terms: &Terms, house: &House) {
 }
 
 async fn receive(
-    tcp: TcpStream,
+    tcp: Tcp,
     address: SocketAddr,
     terms: Terms,
     visit: Visit,
@@ -241,8 +241,8 @@ async fn receive(
 type Greeting = (Stream, Vec<CertificateDer<'static>>);
 
 /// `None`: it speaks something else, and has been told so as far as it can understand.
-async fn greet(mut tcp: TcpStream, terms: &Terms) -> io::Result<Option<Greeting>> {
-    tcp.set_nodelay(true)?;
+async fn greet(mut tcp: Tcp, terms: &Terms) -> io::Result<Option<Greeting>> {
+    tcp.set_nodelay()?;
     let mut first = [0];
     if tcp.peek(&mut first).await? == 0 {
         return Ok(None);
@@ -275,7 +275,7 @@ async fn greet(mut tcp: TcpStream, terms: &Terms) -> io::Result<Option<Greeting>
 }
 
 /// A last word. What has come is read before: closing over it would reset the connection, and lose the word.
-async fn tell(tcp: &mut TcpStream, word: &[u8]) -> io::Result<()> {
+async fn tell(tcp: &mut Tcp, word: &[u8]) -> io::Result<()> {
     let mut unwanted = [0; DRAINED_BYTES_MAX];
     // However much it is, it was only to be taken off the socket.
     let _ = tcp.read(&mut unwanted).await?;
