@@ -47,7 +47,10 @@ pub use self::{
     state_guard::StateGuard,
 };
 pub(crate) use self::{fingerprints::Checkpoint, replay::replay};
-pub(crate) use self::{membership::configuration_of, raft_loop::load_snapshot};
+pub(crate) use self::{
+    membership::configuration_of,
+    raft_loop::{Workers, assemble, load_snapshot},
+};
 use crate::{
     state_machine::{Configuration, FeatureLevel, Members, State, Unsupported},
     storage::LogPosition,

@@ -18,12 +18,14 @@ use xdpfs_client::EndpointsError;
 use xdpfs_console::{Console, ConsoleError};
 use xdpfs_observe::{Observer, ObserverError};
 use xdpfs_proto::raft::v1::raft_service_server::RaftServiceServer;
-use xdpfs_trust::{Audience, Dialer, Limits, PresenceLayer, Security, Trust, TrustError};
+use xdpfs_trust::{Audience, Dialer, Limits, Listener, PresenceLayer, Security, Trust, TrustError};
 
 use crate::{
     audit::Audit,
     config::{Config, ConfigError, Member},
-    consensus::{self, Bootstrap, Consensus, Halt, RaftStatus, Role, StageLatencies, StartError, Threads},
+    consensus::{
+        self, Bootstrap, Consensus, Halt, RaftStatus, Role, StageLatencies, StartError, Threads, Workers,
+    },
     console,
     directory_lock::DirectoryLock,
     duties, identity,
@@ -35,7 +37,7 @@ use crate::{
     quarantine,
     service::{self, Gateway, Health, RequestMetrics},
     state_machine::Members,
-    storage::{Identity, LogStore as _, Recovered, SledStore, SnapshotSource, StoreError},
+    storage::{Identity, LogStore, Recovered, SledStore, SnapshotSource, StoreError},
 };
 
 /// The store, inside of the data directory.
@@ -564,7 +566,6 @@ fn start_engine(
     let identity = identity::establish(config, &mut store, recovered.identity.clone(), joined)?;
     config.become_server(identity.raft_id);
     let config = &*config;
-    let has_joined = !identity.voters.contains(&identity.raft_id);
     let bootstrap = Bootstrap { recovered, identity, config: config.consensus.clone() };
     let peer_runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(PEER_THREADS)
@@ -572,38 +573,64 @@ fn start_engine(
         .enable_all()
         .build()?;
     let in_runtime = peer_runtime.enter();
+    let peering = Peering {
+        listener: tokio::net::TcpListener::from_std(peer_listener)?.into(),
+        security: security(trust, Audience::MetaServers),
+        dialer: Dialer::new(trust.map(Trust::dialing), peers::CONNECT_TIMEOUT),
+    };
+    let (consensus, workers) = meet_peers(config, bootstrap, store, peering, latencies, stop)?;
+    let traffic = workers.outbox().traffic().clone();
+    let threads = workers.start()?;
+    drop(in_runtime);
+    Ok((Engine { threads, peer_runtime, lock }, consensus, traffic))
+}
+
+/// How a server reaches others, and is reached by them.
+pub(crate) struct Peering {
+    pub(crate) listener: Listener,
+    pub(crate) security: Security,
+    pub(crate) dialer: Dialer,
+}
+
+/// Puts consensus and the traffic with other servers together, the latter on the current runtime. Consensus begins with
+/// what is returned.
+pub(crate) fn meet_peers<S: LogStore>(
+    config: &Config,
+    bootstrap: Bootstrap,
+    store: S,
+    Peering { listener, security, dialer }: Peering,
+    latencies: StageLatencies,
+    stop: &CancellationToken,
+) -> Result<(Consensus, Workers<S, PeerOutbox<S::Snapshots>>), StartError> {
+    let has_joined = !bootstrap.identity.voters.contains(&bootstrap.identity.raft_id);
     let snapshots = store.snapshots();
     let known = config.members.iter().map(|member| (member.id, member.peer_address.clone()));
     let own_addresses = config
         .own_member()
         .map(|own| Addresses { peer: own.peer_address.clone(), client: own.client_address.clone() });
     let mut outbox = None;
-    let (consensus, threads) =
-        consensus::start(bootstrap, store, latencies, |inputs, cluster_id, programs, fingerprints| {
+    let (consensus, workers) =
+        consensus::assemble(bootstrap, store, latencies, |inputs, cluster_id, programs, fingerprints| {
             let wiring = Wiring {
                 own: config.id,
                 own_addresses: own_addresses.unwrap_or_default(),
                 configured: known.clone().collect(),
-                dialer: Dialer::new(trust.map(Trust::dialing), peers::CONNECT_TIMEOUT),
+                dialer,
                 inputs,
                 cluster_id,
                 programs,
                 fingerprints,
                 snapshots,
                 stop: stop.clone(),
-                runtime: peer_runtime.handle().clone(),
+                runtime: tokio::runtime::Handle::current(),
             };
             outbox.insert(PeerOutbox::start(known, wiring)).clone()
         })?;
     let outbox = outbox.expect("consensus makes it");
-    let traffic = outbox.traffic().clone();
     tokio::spawn(follow_members(config.members.clone(), consensus.clone(), outbox.clone(), stop.clone()));
-    let listener = tokio::net::TcpListener::from_std(peer_listener)?;
-    let security = security(trust, Audience::MetaServers);
     let receiver = RaftReceiver::service(consensus.clone(), outbox, config.id, has_joined);
     tokio::spawn(serve_peers(receiver, listener, security, stop.clone()));
-    drop(in_runtime);
-    Ok((Engine { threads, peer_runtime, lock }, consensus, traffic))
+    Ok((consensus, workers))
 }
 
 /// Speaks to those that are members now.
@@ -657,7 +684,7 @@ fn contradiction_in(configured: &[Member], members: &Members) -> Option<String> 
 
 async fn serve_peers<S: SnapshotSource>(
     receiver: RaftServiceServer<RaftReceiver<S>>,
-    listener: tokio::net::TcpListener,
+    listener: Listener,
     security: Security,
     stop: CancellationToken,
 ) {

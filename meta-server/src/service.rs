@@ -36,7 +36,6 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 use xdpfs_proto::{
@@ -45,7 +44,7 @@ use xdpfs_proto::{
     members::v1::members_service_server::MembersServiceServer,
     meta::v1::meta_service_server::MetaServiceServer, node::v1::node_service_server::NodeServiceServer,
 };
-use xdpfs_trust::{Limits, PresenceLayer, Security};
+use xdpfs_trust::{Limits, Listener, PresenceLayer, Security};
 
 use self::{
     access_keys::AccessFrontend,
@@ -102,7 +101,7 @@ pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     health: &Health,
     metrics: Arc<RequestMetrics>,
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     security: Security,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -132,7 +131,7 @@ pub(crate) async fn serve_administrators(
     gateway: Arc<Gateway>,
     health: &Health,
     metrics: Arc<RequestMetrics>,
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     security: Security,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {

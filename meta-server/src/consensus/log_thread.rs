@@ -85,7 +85,12 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
         } else {
             Some(self.jobs.recv().ok()?)
         };
-        Some(first.into_iter().chain(self.jobs.try_iter()).take(JOBS_PER_SYNC_MAX).collect())
+        Some(self.jobs_after(first))
+    }
+
+    /// With those that wait behind it, as many as become durable in one step.
+    pub(super) fn jobs_after(&self, first: Option<LogJob>) -> Vec<LogJob> {
+        first.into_iter().chain(self.jobs.try_iter()).take(JOBS_PER_SYNC_MAX).collect()
     }
 
     pub(super) fn process(&mut self, jobs: Vec<LogJob>) -> Result<(), StoreError> {

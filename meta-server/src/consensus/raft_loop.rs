@@ -69,6 +69,49 @@ pub fn start<S: LogStore, O: Outbox>(
     latencies: StageLatencies,
     outbox: impl FnOnce(InputSender, Arc<OnceLock<String>>, Programs, Fingerprints) -> O,
 ) -> Result<(Consensus, Threads), StartError> {
+    let (consensus, workers) = assemble(bootstrap, store, latencies, outbox)?;
+    Ok((consensus, workers.start()?))
+}
+
+/// What the three threads do; nothing of it is done before they start.
+pub(crate) struct Workers<S, O> {
+    pub(super) raft_loop: RaftLoop<O>,
+    pub(super) log_thread: LogThread<S, O>,
+    pub(super) apply_thread: ApplyThread,
+    inputs: InputSender,
+}
+
+impl<S: LogStore, O: Outbox> Workers<S, O> {
+    /// Where its messages go.
+    pub(crate) const fn outbox(&self) -> &O {
+        &self.raft_loop.outbox
+    }
+
+    /// # Errors
+    ///
+    /// The system gives no thread.
+    pub(crate) fn start(self) -> Result<Threads, StartError> {
+        let Self { raft_loop, log_thread, apply_thread, inputs } = self;
+        let handles = vec![
+            spawn("raft-log", move || log_thread.run())?,
+            spawn("raft-apply", move || apply_thread.run())?,
+            spawn("raft-loop", move || raft_loop.run())?,
+        ];
+        Ok(Threads { inputs, handles })
+    }
+}
+
+/// The same as [`start`], without the threads.
+///
+/// # Errors
+///
+/// See [`StartError`].
+pub(crate) fn assemble<S: LogStore, O: Outbox>(
+    bootstrap: Bootstrap,
+    store: S,
+    latencies: StageLatencies,
+    outbox: impl FnOnce(InputSender, Arc<OnceLock<String>>, Programs, Fingerprints) -> O,
+) -> Result<(Consensus, Workers<S, O>), StartError> {
     let snapshot = bootstrap.recovered.snapshot.clone();
     let state = match &snapshot {
         Some(meta) => load_snapshot(&store.snapshots(), meta)?,
@@ -134,11 +177,6 @@ pub fn start<S: LogStore, O: Outbox>(
         status,
         latency: latencies.replicate,
     };
-    let handles = vec![
-        spawn("raft-log", move || log_thread.run())?,
-        spawn("raft-apply", move || apply_thread.run())?,
-        spawn("raft-loop", move || raft_loop.run())?,
-    ];
     let consensus = Consensus {
         inputs: inputs.clone(),
         state,
@@ -150,7 +188,7 @@ pub fn start<S: LogStore, O: Outbox>(
         programs,
         fingerprints,
     };
-    Ok((consensus, Threads { inputs, handles }))
+    Ok((consensus, Workers { raft_loop, log_thread, apply_thread, inputs }))
 }
 
 pub(crate) fn load_snapshot(source: &impl SnapshotSource, meta: &SnapshotMeta) -> Result<State, StartError> {
@@ -201,10 +239,10 @@ fn refused(error: TrySendError<LogJob>) -> Option<LogJob> {
     }
 }
 
-struct RaftLoop<O> {
-    core: RaftCore,
+pub(super) struct RaftLoop<O> {
+    pub(super) core: RaftCore,
     tick: Duration,
-    inputs: Receiver<Input>,
+    pub(super) inputs: Receiver<Input>,
     outbox: O,
     log: SyncSender<LogJob>,
     /// What the log thread has no room for yet.
@@ -255,21 +293,40 @@ fn entry_count(job: &ApplyJob) -> usize {
 
 impl<O: Outbox> RaftLoop<O> {
     fn run(mut self) {
-        // After a restart of the whole cluster nobody has to wait for a timeout.
-        self.core.campaign();
-        let mut next_tick = Instant::now() + self.tick;
+        let mut next_tick = self.begin();
         loop {
-            if !self.take_inputs(next_tick) {
+            let first = match self.inputs.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if !self.turn(first, &mut next_tick) {
                 return;
             }
-            let now = Instant::now();
-            if now >= next_tick {
-                self.core.tick(now);
-                next_tick = self.after(next_tick, now);
-            }
-            self.work();
-            self.publish();
         }
+    }
+
+    /// Gives when the first tick is due.
+    pub(super) fn begin(&mut self) -> Instant {
+        // After a restart of the whole cluster nobody has to wait for a timeout.
+        self.core.campaign();
+        Instant::now() + self.tick
+    }
+
+    /// Takes what has come in, `first` before all else, and does what follows from it and from the time. False: the loop
+    /// shall end.
+    pub(super) fn turn(&mut self, first: Option<Input>, next_tick: &mut Instant) -> bool {
+        if first.is_some_and(|first| !self.take_inputs(first)) {
+            return false;
+        }
+        let now = Instant::now();
+        if now >= *next_tick {
+            self.core.tick(now);
+            *next_tick = self.after(*next_tick, now);
+        }
+        self.work();
+        self.publish();
+        true
     }
 
     /// Ticks that were missed are skipped: a burst of them would look like a silent leader.
@@ -282,12 +339,7 @@ impl<O: Outbox> RaftLoop<O> {
     }
 
     /// False: the loop shall end.
-    fn take_inputs(&mut self, until: Instant) -> bool {
-        let first = match self.inputs.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(input) => input,
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        };
+    fn take_inputs(&mut self, first: Input) -> bool {
         let now = Instant::now();
         let more: Vec<Input> = self.inputs.try_iter().take(INPUTS_PER_ROUND_MAX - 1).collect();
         for input in std::iter::once(first).chain(more) {
