@@ -18,6 +18,8 @@ mod raft_loop;
 mod reads;
 mod replay;
 mod state_guard;
+#[cfg(test)]
+mod stepped;
 
 #[cfg(test)]
 mod simulation;
@@ -38,6 +40,8 @@ use tokio::sync::{oneshot, watch};
 use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
+#[cfg(test)]
+pub(crate) use self::stepped::{Busy, Stepped};
 pub use self::{
     core::{Bootstrap, ReceivedSnapshot},
     fingerprints::{CHECKPOINT_ENTRIES, Fingerprints},

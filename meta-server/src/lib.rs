@@ -6,6 +6,7 @@
 
 mod audit;
 pub mod backup;
+mod blocking;
 mod check;
 mod clock;
 mod config;
@@ -30,6 +31,8 @@ mod restore;
 pub mod scrubs;
 mod server;
 mod service;
+#[cfg(test)]
+mod simulated_network;
 pub mod state_machine;
 pub mod storage;
 

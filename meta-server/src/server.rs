@@ -592,6 +592,9 @@ pub(crate) struct Peering {
     pub(crate) dialer: Dialer,
 }
 
+/// Consensus, and what has yet to be started for it.
+type Met<S> = (Consensus, Workers<S, PeerOutbox<<S as LogStore>::Snapshots>>);
+
 /// Puts consensus and the traffic with other servers together, the latter on the current runtime. Consensus begins with
 /// what is returned.
 pub(crate) fn meet_peers<S: LogStore>(
@@ -601,7 +604,7 @@ pub(crate) fn meet_peers<S: LogStore>(
     Peering { listener, security, dialer }: Peering,
     latencies: StageLatencies,
     stop: &CancellationToken,
-) -> Result<(Consensus, Workers<S, PeerOutbox<S::Snapshots>>), StartError> {
+) -> Result<Met<S>, StartError> {
     let has_joined = !bootstrap.identity.voters.contains(&bootstrap.identity.raft_id);
     let snapshots = store.snapshots();
     let known = config.members.iter().map(|member| (member.id, member.peer_address.clone()));

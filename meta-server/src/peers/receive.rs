@@ -25,6 +25,7 @@ use super::{
     snapshots::REQUEST_PART_BYTES_MAX,
 };
 use crate::{
+    blocking,
     config::is_host_and_port,
     consensus::{
         Checkpoint, Consensus, ConsensusError, ConversionError, Halt, Program, configuration_of,
@@ -159,7 +160,7 @@ impl<S: SnapshotSource> RaftReceiver<S> {
         };
         let bytes = incoming.bytes.freeze();
         let pieces = cut(&bytes);
-        let decoded = tokio::task::spawn_blocking(move || State::decode(bytes)).await;
+        let decoded = blocking::run(move || State::decode(bytes)).await;
         let state = decoded
             .map_err(|_| Status::cancelled("the server is shutting down"))?
             .map_err(|error| Refusal::new(Reason::InvalidArgument, error.to_string()))?;

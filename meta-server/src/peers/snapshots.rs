@@ -17,6 +17,7 @@ use xdpfs_proto::raft::v1::{self as pb, raft_service_client::RaftServiceClient};
 
 use super::{Lane, RETRY_FIRST};
 use crate::{
+    blocking,
     consensus::{Input, message_to_wire},
     storage::{PART_LEN_MAX, SnapshotMeta, SnapshotSource, StoreError, crc32c, crc32c_combine},
 };
@@ -158,7 +159,7 @@ impl<S: SnapshotSource> SnapshotLane<S> {
 
     async fn read(&self, generation: u64, parts: std::ops::Range<u32>) -> Result<Bytes, SendError> {
         let source = self.source.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking::run(move || {
             let mut bytes = BytesMut::new();
             for part in parts {
                 let stored = source.part(generation, part)?.ok_or(SendError::Gone)?;

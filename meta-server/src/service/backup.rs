@@ -14,6 +14,7 @@ use xdpfs_proto::backup::v1::{
 use super::{Gateway, Refusal, gateway::Call};
 use crate::{
     backup::{self, FORMAT, PART_BYTES_MAX},
+    blocking,
     state_machine::Reason,
 };
 
@@ -46,7 +47,7 @@ async fn create_backup(
     gateway.admit(call.deadline, &call.access).await?;
     let reading = Arc::clone(gateway);
     // It takes as long as a snapshot; readers of the state go on meanwhile, changes wait.
-    let taken = tokio::task::spawn_blocking(move || take(&reading)).await;
+    let taken = blocking::run(move || take(&reading)).await;
     let (header, pieces) = taken.map_err(|_| Refusal::new(Reason::Internal, "the backup was interrupted"))?;
     tracing::info!(objects = header.objects, applied_index = header.applied_index, "a backup is being sent");
     let (sender, receiver) = mpsc::channel(RECORDS_WAITING_MAX);
