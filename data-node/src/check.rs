@@ -13,12 +13,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::{
-    data_directory::{DirectoryError, read_node_uuid},
+    data_directory::{DirectoryError, SEGMENTS_DIRECTORY, read_node_uuid},
     directory_lock::DirectoryLock,
     store::{self, CheckError, StoreReport},
 };
-
-const SEGMENTS: &str = "segments";
 
 const AFTER_HELP: &str = "Reads every segment: heads of records, checksums of pages and of whole chunks. A tail that a crash \
     has left half written is told and is no damage: the next start cuts it off. Exit codes: 0 all whole, 1 something is damaged \
@@ -99,7 +97,7 @@ pub fn check_directory(path: &Path) -> Result<StoreReport, CheckRefusal> {
         return Err(CheckRefusal::NotOurs { path: path.to_owned() });
     };
     let _lock = lock(path, path)?;
-    let segments = path.join(SEGMENTS);
+    let segments = path.join(SEGMENTS_DIRECTORY);
     if !segments.try_exists().map_err(io_error)? {
         // A node that ended before it had a store.
         return Ok(StoreReport::default());

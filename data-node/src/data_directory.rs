@@ -16,7 +16,7 @@ use crate::directory_lock::DirectoryLock;
 
 const CLUSTER_ID_FILE: &str = "cluster-id";
 const NODE_UUID_FILE: &str = "node-uuid";
-const SEGMENTS_DIRECTORY: &str = "segments";
+pub(crate) const SEGMENTS_DIRECTORY: &str = "segments";
 
 /// Why a data directory can't be used.
 #[derive(Debug, Error)]

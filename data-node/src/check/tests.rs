@@ -37,7 +37,8 @@ fn filled(lengths: &[usize]) -> TempDir {
 }
 
 fn segments(home: &TempDir) -> Vec<PathBuf> {
-    let entries = fs::read_dir(home.path().join(SEGMENTS)).unwrap().map(|entry| entry.unwrap().path());
+    let entries =
+        fs::read_dir(home.path().join(SEGMENTS_DIRECTORY)).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> =
         entries.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect();
     files.sort();
