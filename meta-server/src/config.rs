@@ -473,10 +473,10 @@ pub struct Arguments {
     /// Listen here for clients and data nodes, if not at the member's own address.
     #[arg(long, env = "XDPFS_META_LISTEN_CLIENT", value_name = "ADDRESS")]
     listen_client: Option<SocketAddr>,
-    /// Listen here for administrators, who are then not served where clients are: for changes of the servers, of access keys
-    /// and of nodes' labels, for backups and drain plans, and for what administrators of buckets do. It has connections
-    /// and room for requests of its own, however many clients there are. Give it to all servers, and all these addresses
-    /// to xdpfs-cli --endpoint, and to --join.
+    /// Listen here for administrators. What takes the right admin on all buckets, such as changes of the servers, of access
+    /// keys and of data nodes, and backups, is then served here and no longer where clients are; buckets are
+    /// administered at both. It has connections and room for requests of its own, however many clients there are. Give it
+    /// to all servers, and all these addresses to xdpfs-cli --endpoint, and to --join.
     #[arg(long, env = "XDPFS_META_LISTEN_ADMIN", value_name = "ADDRESS")]
     listen_admin: Option<SocketAddr>,
     /// Seconds without a heartbeat after which a data node gets no new chunks.
