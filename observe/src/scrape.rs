@@ -26,13 +26,32 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
 /// Takes values. Each metric is given once per look.
 #[derive(Debug)]
 pub struct Scrape<'a> {
-    encoder: DescriptorEncoder<'a>,
+    out: Out<'a>,
     result: fmt::Result,
+}
+
+/// Where values go.
+#[derive(Debug)]
+enum Out<'a> {
+    /// To be told apart from those of other parts first.
+    Noted(Vec<(Metric, Value)>),
+    Text(DescriptorEncoder<'a>),
+}
+
+/// A value without labels.
+#[derive(Debug)]
+enum Value {
+    Count(u64),
+    Latency(Latency),
+    Number(f64),
 }
 
 impl Scrape<'_> {
     /// A number that rises.
     pub fn counter(&mut self, metric: &Metric, value: u64) {
+        if self.note(metric, || Value::Count(value)) {
+            return;
+        }
         self.write(metric, Kind::Counter, |mut out| count(&mut out, value));
     }
 
@@ -51,6 +70,9 @@ impl Scrape<'_> {
 
     /// A number.
     pub fn gauge(&mut self, metric: &Metric, value: f64) {
+        if self.note(metric, || Value::Number(value)) {
+            return;
+        }
         self.write(metric, Kind::Gauge, |mut out| out.encode_gauge(&value));
     }
 
@@ -74,6 +96,9 @@ impl Scrape<'_> {
 
     /// How long something takes.
     pub fn latency(&mut self, metric: &Metric, latency: &Latency) {
+        if self.note(metric, || Value::Latency(latency.clone())) {
+            return;
+        }
         self.write(metric, Kind::Histogram, |out| latency.0.encode(out));
     }
 
@@ -90,7 +115,55 @@ impl Scrape<'_> {
         });
     }
 
+    /// What several parts of one kind give, each as if it were the only one: the part's name becomes the one label of each
+    /// metric. Parts give values without labels.
+    pub fn parts<P>(&mut self, parts: impl IntoIterator<Item = (String, P)>)
+    where
+        P: FnOnce(&mut Scrape<'_>),
+    {
+        // What belongs to one metric has to be told in one place.
+        let mut families: Vec<(Metric, Vec<(String, Value)>)> = Vec::new();
+        for (name, part) in parts {
+            let mut noting = Scrape { out: Out::Noted(Vec::new()), result: Ok(()) };
+            part(&mut noting);
+            let Out::Noted(noted) = noting.out else { continue };
+            for (metric, value) in noted {
+                let value = (name.clone(), value);
+                match families.iter_mut().find(|(of, _)| *of == metric) {
+                    Some((_, values)) => values.push(value),
+                    None => families.push((metric, vec![value])),
+                }
+            }
+        }
+        for (metric, values) in &families {
+            self.write(metric, metric.kind, |mut out| {
+                values.iter().try_for_each(|(name, value)| {
+                    let labels = [name];
+                    let labels = with_names(metric, &labels);
+                    let mut out = out.encode_family(&labels)?;
+                    match value {
+                        Value::Count(value) => count(&mut out, *value),
+                        Value::Latency(latency) => latency.0.encode(out),
+                        Value::Number(value) => out.encode_gauge(value),
+                    }
+                })
+            });
+        }
+    }
+
+    /// Whether the value is to be told later.
+    fn note(&mut self, metric: &Metric, value: impl FnOnce() -> Value) -> bool {
+        match &mut self.out {
+            Out::Noted(noted) => noted.push((*metric, value())),
+            Out::Text(_) => return false,
+        }
+        true
+    }
+
     fn write(&mut self, metric: &Metric, kind: Kind, values: impl FnOnce(MetricEncoder<'_>) -> fmt::Result) {
+        let Out::Text(encoder) = &mut self.out else {
+            panic!("{} of a part has no labels of its own", metric.base);
+        };
         assert_eq!(metric.kind, kind, "{} is given as what it is", metric.base);
         if self.result.is_err() {
             return;
@@ -105,7 +178,7 @@ impl Scrape<'_> {
             Unit::Seconds => ExposedUnit::Seconds,
         });
         let (name, help) = (metric.prefixed(), metric.help());
-        self.result = self.encoder.encode_descriptor(&name, help, unit.as_ref(), kind).and_then(values);
+        self.result = encoder.encode_descriptor(&name, help, unit.as_ref(), kind).and_then(values);
     }
 }
 
@@ -155,7 +228,7 @@ impl Exposition {
 
 impl Collector for Both {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut scrape = Scrape { encoder, result: Ok(()) };
+        let mut scrape = Scrape { out: Out::Text(encoder), result: Ok(()) };
         self.process.collect(&*self.source, &mut scrape);
         self.source.collect(&mut scrape);
         scrape.result
