@@ -7,7 +7,7 @@ use std::{
 
 use xdpfs_proto::meta::v1::{self as proto, data_node_status::State, meta_server_status::Role};
 
-use crate::{NodeLabel, NodeScrub};
+use crate::{NodeDisk, NodeLabel, NodeScrub};
 
 /// The state of the whole cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -156,6 +156,8 @@ pub struct DataNode {
     pub scrub_ordered: bool,
     /// What speaks against its data directory keeping bytes without power: `volatile`, `network`, `overlay`, `fast_sync`.
     pub storage_doubts: Vec<String>,
+    /// Its disks; none if it has yet to say, or its release doesn't speak of them.
+    pub disks: Vec<NodeDisk>,
 }
 
 /// A host that stands before data nodes.
@@ -294,6 +296,7 @@ impl From<proto::DataNodeStatus> for DataNode {
             scrub: node.scrub.map(NodeScrub::from),
             scrub_ordered: node.scrub_ordered,
             storage_doubts: node.storage_doubts,
+            disks: node.disks.into_iter().map(NodeDisk::from).collect(),
         }
     }
 }

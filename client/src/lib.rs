@@ -47,6 +47,7 @@ mod list;
 mod membership;
 pub mod mock;
 mod name;
+mod node_disk;
 mod object;
 mod object_client;
 mod placement;
@@ -82,6 +83,7 @@ pub use health::{Health, HealthError, check_health};
 pub use list::{ListOptions, ListPage, objects, objects_at_once};
 pub use membership::{Membership, MetaMember, MetaMembers, Standing, WantedStanding};
 pub use name::check_key;
+pub use node_disk::NodeDisk;
 pub use object::{ChunkPlacement, CopyOptions, Object, ObjectMetadata, ParsePreconditionError, Precondition};
 pub use object_client::ObjectClient;
 pub use placement::{

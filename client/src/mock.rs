@@ -261,6 +261,7 @@ fn data_node(id: NodeId, store: &Store) -> DataNode {
         scrub: Some(store.scrub_of(id.0.into())),
         scrub_ordered: false,
         storage_doubts: Vec::new(),
+        disks: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         registered: None,
         certificate_expires: None,

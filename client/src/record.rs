@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Bucket, ClusterStatus, DataNode, Edge, MetaServer, NodeLabel, NodeScrub, Object, RequestCounts,
+    Bucket, ClusterStatus, DataNode, Edge, MetaServer, NodeDisk, NodeLabel, NodeScrub, Object, RequestCounts,
     ScrubPass, Warning, warnings,
 };
 
@@ -129,6 +129,21 @@ pub struct DataNodeRecord<'a> {
     /// It has yet to hear what an operator wants of its scrub.
     scrub_ordered: bool,
     storage_doubts: &'a [String],
+    disks: Vec<DiskRecord<'a>>,
+}
+
+/// One of a data node's disks.
+#[derive(Debug, Serialize)]
+struct DiskRecord<'a> {
+    disk: &'a str,
+    /// `healthy` or `failed`.
+    state: &'static str,
+    /// Null: it is healthy.
+    reason: Option<&'a str>,
+    capacity_bytes: u64,
+    used_bytes: u64,
+    free_bytes: u64,
+    chunks: u64,
 }
 
 /// A data node's scrub.
@@ -297,6 +312,21 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             scrub: node.scrub.map(ScrubRecord::from),
             scrub_ordered: node.scrub_ordered,
             storage_doubts: &node.storage_doubts,
+            disks: node.disks.iter().map(DiskRecord::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a NodeDisk> for DiskRecord<'a> {
+    fn from(disk: &'a NodeDisk) -> Self {
+        Self {
+            disk: &disk.disk,
+            state: if disk.failure.is_some() { "failed" } else { "healthy" },
+            reason: disk.failure.as_deref(),
+            capacity_bytes: disk.capacity_bytes,
+            used_bytes: disk.used_bytes,
+            free_bytes: disk.free_bytes,
+            chunks: disk.chunks,
         }
     }
 }

@@ -36,6 +36,7 @@ pub fn warnings(status: &ClusterStatus) -> Vec<Warning> {
     warnings.extend(unreachable_servers(status));
     warnings.extend(too_few_domains(status));
     warnings.extend(status.data_nodes.iter().filter_map(silent_node));
+    warnings.extend(status.data_nodes.iter().flat_map(failed_disks));
     warnings.extend(status.data_nodes.iter().flat_map(doubtful_storage));
     warnings.extend(status.data_nodes.iter().filter_map(full_node));
     warnings.extend(status.data_nodes.iter().filter_map(damaged_chunks));
@@ -92,6 +93,30 @@ fn silent_node(node: &DataNode) -> Option<Warning> {
             node.id, node.address
         ),
         action: "start it again from its data directory, or mend its network".to_owned(),
+    })
+}
+
+/// The others of the node go on, so nothing else tells of it.
+fn failed_disks(node: &DataNode) -> impl Iterator<Item = Warning> + '_ {
+    let failed = node.disks.iter().filter_map(|disk| disk.failure.as_deref().map(|failure| (disk, failure)));
+    failed.map(move |(disk, failure)| {
+        let action = if disk.disk == "data-dir" {
+            "look at the disk of its data directory (dmesg, smartctl), and start the node again, on a new one if need be"
+        } else {
+            "look at it (the file `disks` in the node's data directory says where it belongs; dmesg, smartctl), and start the node \
+             again once it is there; if it is lost for good, with --forget-disk and its UUID"
+        };
+        Warning {
+            code: "disk_failed",
+            what: format!(
+                "disk {} of data node {} ({}) has failed: {failure}; {} on it count as missing, and nothing more is written to it",
+                disk.disk,
+                node.id,
+                node.address,
+                count(disk.chunks, "chunk")
+            ),
+            action: action.to_owned(),
+        }
     })
 }
 
@@ -232,7 +257,7 @@ fn count(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Edge, NodeScrub, ScrubState};
+    use crate::{Edge, NodeDisk, NodeScrub, ScrubState};
 
     fn codes(status: &ClusterStatus) -> Vec<&'static str> {
         warnings(status).iter().map(|warning| warning.code).collect()
@@ -274,6 +299,7 @@ mod tests {
             scrub: None,
             scrub_ordered: false,
             storage_doubts: Vec::new(),
+            disks: Vec::new(),
         };
         ClusterStatus {
             cluster_id: "c".into(),
@@ -313,6 +339,10 @@ mod tests {
             let doubted =
                 |status: &mut ClusterStatus| status.data_nodes[0].storage_doubts = vec![doubt.into()];
             check(&doubted, &["storage_not_durable"]);
+        }
+        for (failure, expect) in [(None, &[][..]), (Some("it is gone".to_owned()), &["disk_failed"])] {
+            let disk = NodeDisk { disk: "data-dir".into(), failure, ..NodeDisk::default() };
+            check(&move |status| status.data_nodes[0].disks = vec![disk.clone()], expect);
         }
         check(&|status| status.data_nodes[0].scrub = scrub(0, 0), &[]);
         check(&|status| status.data_nodes[0].scrub = scrub(1, 0), &["chunks_damaged"]);

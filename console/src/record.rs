@@ -75,6 +75,7 @@ pub(crate) mod tests {
             scrub: None,
             scrub_ordered: false,
             storage_doubts: Vec::new(),
+            disks: Vec::new(),
         }
     }
 

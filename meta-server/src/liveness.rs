@@ -8,13 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xdpfs_proto::meta::v1::ScrubStatus;
+use xdpfs_proto::meta::v1::{DiskStatus, ScrubStatus};
 use xdpfs_wire::NodeId;
 
 use crate::hearsay::{bound_counters, bound_text};
 
 /// More than any release has.
 const STORAGE_DOUBTS_MAX: usize = 8;
+/// More than a host has.
+const DISKS_MAX: usize = 256;
 
 /// What a node last said about itself.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -47,6 +49,8 @@ pub struct Usage {
     pub scrub: Option<ScrubStatus>,
     /// What speaks against its data directory keeping bytes without power.
     pub storage_doubts: Vec<String>,
+    /// Its disks. None: its release doesn't speak of them.
+    pub disks: Vec<DiskStatus>,
 }
 
 /// A node as the leader sees it.
@@ -89,6 +93,8 @@ impl Liveness {
         [&mut usage.xdp_mode, &mut usage.xdp_reason, &mut usage.version].into_iter().for_each(bound_text);
         usage.storage_doubts.truncate(STORAGE_DOUBTS_MAX);
         usage.storage_doubts.iter_mut().for_each(bound_text);
+        usage.disks.truncate(DISKS_MAX);
+        usage.disks.iter_mut().flat_map(|disk| [&mut disk.disk, &mut disk.reason]).for_each(bound_text);
         self.at_term(term, now, |heard| heard.nodes.insert(node, (now, Some(usage))));
     }
 

@@ -260,6 +260,7 @@ pub(crate) mod tests {
             scrub: None,
             scrub_ordered: false,
             storage_doubts: Vec::new(),
+            disks: Vec::new(),
         };
         let edge = Edge {
             address: "n7:1".into(),
@@ -363,7 +364,7 @@ n7:1  7,8         wrong_node=2  native  kernel   123ms ago
             r#""last_heartbeat_age_ms":4321,"xdp_mode":"generic","xdp_reason":"native: the driver can't","#,
             r#""xdp_packets":{"local":9},"direct_address":"10.0.0.7:1","written_bytes":11,"read_bytes":12,"#,
             r#""labels":{"rack":"1","tier":"ssd","zone":"a"},"version":"1.2.3","registered":"1970-01-02T00:00:00.000Z","#,
-            r#""certificate_expires":"2001-09-09T01:46:40.000Z","scrub":null,"scrub_ordered":false,"storage_doubts":[]}],"#,
+            r#""certificate_expires":"2001-09-09T01:46:40.000Z","scrub":null,"scrub_ordered":false,"storage_doubts":[],"disks":[]}],"#,
             r#""edges":[{"address":"n7:1","node_ids":[7,8],"#,
             r#""xdp_mode":"native","xdp_reason":"the driver can","replies":"kernel","packets":{"routed":9},"#,
             r#""rejects":{"wrong_node":2},"last_heard_age_ms":123,"certificate_expires":null}],"warnings":[{"code":"meta_server_unreachable","#,

@@ -203,6 +203,7 @@ impl Vitals {
             scrub: Some(self.scrub.status()),
             scrub_order_done: self.scrub.order_done(),
             storage_doubts: self.storage_doubts.iter().map(|doubt| doubt.label().to_owned()).collect(),
+            disks: Vec::new(),
         }
     }
 }

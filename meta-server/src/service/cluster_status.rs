@@ -102,6 +102,7 @@ impl Gateway {
             scrub: usage.scrub,
             scrub_ordered,
             storage_doubts: usage.storage_doubts,
+            disks: usage.disks,
         }
     }
 

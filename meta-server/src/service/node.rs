@@ -159,6 +159,7 @@ impl Gateway {
             version: request.version,
             scrub: request.scrub,
             storage_doubts: request.storage_doubts,
+            disks: request.disks,
         };
         self.liveness().heartbeat(term, node, usage, Instant::now());
         let exchange_fetches = self.fetches().heard(term, node, request.takes_fetches, Instant::now());
