@@ -1,4 +1,4 @@
-//! `xdpfs-data-node check`: data directories that are not in use, read to the last byte.
+//! `xdpfs-data-node check`: data directories that are not in use, and their disks, read to the last byte.
 //!
 //! Invariant: not a byte of them is changed, and one that a node uses is left alone.
 
@@ -11,10 +11,12 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 use thiserror::Error;
+use uuid::Uuid;
 
 use crate::{
     data_directory::{DirectoryError, SEGMENTS_DIRECTORY, read_node_uuid},
     directory_lock::DirectoryLock,
+    disks::{Identity, known},
     store::{self, CheckError, StoreReport},
 };
 
@@ -22,14 +24,17 @@ const AFTER_HELP: &str = "Reads every segment: heads of records, checksums of pa
     has left half written is told and is no damage: the next start cuts it off. Exit codes: 0 all whole, 1 something is damaged \
     or can't be read, 2 wrong usage, or a directory that is in use or none of a data node.";
 
-/// Read data directories that no node uses to the last byte, and change nothing.
+/// Read data directories that no node uses, and their disks, to the last byte, and change nothing.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct CheckArguments {
     /// Data directories, as of --data-dir.
     #[arg(value_name = "DIR", required = true)]
     directories: Vec<PathBuf>,
-    /// Print one JSON object for each.
+    /// Directories of disks of their nodes, as of the node's --disk. By default each disk is looked for where it was last.
+    #[arg(long = "disk", value_name = "DIR", value_delimiter = ',')]
+    disks: Vec<PathBuf>,
+    /// Print one JSON object for each, and for each disk.
     #[arg(long)]
     json: bool,
 }
@@ -51,6 +56,20 @@ pub enum CheckRefusal {
     /// A file of it makes no sense.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// A disk is not where it was.
+    #[error("{path} is not disk {uuid}: is it mounted? Or name its directory (--disk)")]
+    DiskElsewhere {
+        /// Where it was.
+        path: PathBuf,
+        /// The disk.
+        uuid: Uuid,
+    },
+    /// It is no disk of a node that is looked at.
+    #[error("{path} is no disk of any of these data nodes")]
+    DiskOfOthers {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A node runs on it.
     #[error("{path} is in use by a data node: stop it first, or use xdpfs-cli node scrub")]
     InUse {
@@ -81,23 +100,63 @@ impl CheckRefusal {
     const fn end(&self) -> CheckEnd {
         match self {
             Self::Directory(_) | Self::Store(_) => CheckEnd::Damaged,
-            Self::InUse { .. } | Self::Io { .. } | Self::NotOurs { .. } => CheckEnd::Usage,
+            Self::DiskElsewhere { .. }
+            | Self::DiskOfOthers { .. }
+            | Self::InUse { .. }
+            | Self::Io { .. }
+            | Self::NotOurs { .. } => CheckEnd::Usage,
         }
     }
 }
 
-/// Reads one directory. Blocks.
+/// What was found on one disk.
+#[derive(Debug)]
+pub struct DiskCheck {
+    /// The directory: the data directory itself, or that of a disk.
+    pub directory: PathBuf,
+    /// What is there.
+    pub found: Result<StoreReport, CheckRefusal>,
+}
+
+/// Reads a data directory and the node's disks: those of these, and the others where they were last. Blocks.
 ///
 /// # Errors
 /// See [`CheckRefusal`].
-pub fn check_directory(path: &Path) -> Result<StoreReport, CheckRefusal> {
+pub fn check_directory(path: &Path, disks: &[PathBuf]) -> Result<Vec<DiskCheck>, CheckRefusal> {
     let io_error = |source| CheckRefusal::Io { path: path.to_owned(), source };
     fs::read_dir(path).map_err(io_error)?;
     let Some(node_uuid) = read_node_uuid(path)? else {
         return Err(CheckRefusal::NotOurs { path: path.to_owned() });
     };
     let _lock = lock(path, path)?;
+    let mut checks = Vec::new();
+    let check = |directory: PathBuf| DiskCheck { found: check_segments(&directory, node_uuid), directory };
+    let mut known = known::read(path)?;
+    for directory in disks {
+        if let Some(identity) = Identity::read(directory)?.filter(|identity| identity.node == node_uuid) {
+            known.retain(|disk| disk.uuid != identity.disk);
+            checks.push(check(directory.clone()));
+        }
+    }
+    for disk in known {
+        let (uuid, path) = (disk.uuid, disk.directory);
+        checks.push(match Identity::read(&path) {
+            Ok(Some(identity)) if identity.disk == uuid => check(path),
+            Ok(_) => {
+                DiskCheck { directory: path.clone(), found: Err(CheckRefusal::DiskElsewhere { path, uuid }) }
+            }
+            Err(error) => DiskCheck { directory: path, found: Err(error.into()) },
+        });
+    }
+    if checks.is_empty() || path.join(SEGMENTS_DIRECTORY).try_exists().map_err(io_error)? {
+        checks.insert(0, check(path.to_owned()));
+    }
+    Ok(checks)
+}
+
+fn check_segments(path: &Path, node_uuid: Uuid) -> Result<StoreReport, CheckRefusal> {
     let segments = path.join(SEGMENTS_DIRECTORY);
+    let io_error = |source| CheckRefusal::Io { path: path.to_owned(), source };
     if !segments.try_exists().map_err(io_error)? {
         // A node that ended before it had a store.
         return Ok(StoreReport::default());
@@ -122,25 +181,39 @@ fn lock(path: &Path, locked: &Path) -> Result<Option<DirectoryLock>, CheckRefusa
 /// Nobody reads the output.
 pub fn run(arguments: &CheckArguments, out: &mut impl io::Write) -> io::Result<CheckEnd> {
     let mut end = CheckEnd::Whole;
+    let mut others = arguments.disks.clone();
     for path in &arguments.directories {
-        let checked = check_directory(path);
-        end = end.max(match &checked {
-            Ok(report) if report.is_whole() => CheckEnd::Whole,
-            Ok(_) => CheckEnd::Damaged,
-            Err(refusal) => refusal.end(),
-        });
-        let said = match (&checked, arguments.json) {
-            (Ok(report), false) => text(path, report),
-            (Ok(report), true) => line(&Record::new(path, report))?,
-            (Err(refusal), false) => format!("{}: NOT CHECKED\n  {}\n", path.display(), words(refusal)),
-            (Err(refusal), true) => {
-                line(&RefusalRecord { directory: path.display().to_string(), error: words(refusal) })?
-            }
-        };
-        out.write_all(said.as_bytes())?;
-        out.flush()?;
+        let checks = check_directory(path, &arguments.disks)
+            .unwrap_or_else(|refusal| vec![DiskCheck { directory: path.clone(), found: Err(refusal) }]);
+        for check in checks {
+            others.retain(|other| *other != check.directory);
+            end = end.max(say(&check, arguments.json, out)?);
+        }
+    }
+    for path in others {
+        let found = Err(CheckRefusal::DiskOfOthers { path: path.clone() });
+        end = end.max(say(&DiskCheck { directory: path, found }, arguments.json, out)?);
     }
     Ok(end)
+}
+
+fn say(check: &DiskCheck, json: bool, out: &mut impl io::Write) -> io::Result<CheckEnd> {
+    let DiskCheck { directory: path, found } = check;
+    let said = match (found, json) {
+        (Ok(report), false) => text(path, report),
+        (Ok(report), true) => line(&Record::new(path, report))?,
+        (Err(refusal), false) => format!("{}: NOT CHECKED\n  {}\n", path.display(), words(refusal)),
+        (Err(refusal), true) => {
+            line(&RefusalRecord { directory: path.display().to_string(), error: words(refusal) })?
+        }
+    };
+    out.write_all(said.as_bytes())?;
+    out.flush()?;
+    Ok(match found {
+        Ok(report) if report.is_whole() => CheckEnd::Whole,
+        Ok(_) => CheckEnd::Damaged,
+        Err(refusal) => refusal.end(),
+    })
 }
 
 /// An error with its causes.

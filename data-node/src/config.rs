@@ -11,6 +11,7 @@ use std::{
 use bytesize::ByteSize;
 use clap::Parser;
 use thiserror::Error;
+use uuid::Uuid;
 use xdpfs_observe::LogFilter;
 
 use crate::{
@@ -42,6 +43,30 @@ pub struct Arguments {
     /// For the replicas of one service, which are all started alike and share a volume.
     #[arg(long, value_name = "DIR", env = "XDPFS_NODE_DATA_ROOT", conflicts_with = "data_dir")]
     data_root: Option<PathBuf>,
+    /// A directory for chunks on a disk of its own, for each disk of the node; several times, or separated by commas. The last
+    /// part of its name is made if it isn't there; otherwise it is empty, or a disk of this node. A disk that fails, or that is
+    /// not mounted, fails alone: the node goes on with the others and says so.
+    ///
+    /// The data directory then holds no chunks, but goes on to be one of the disks if it held some before. By default it is the
+    /// only disk.
+    #[arg(
+        long = "disk",
+        value_name = "DIR",
+        env = "XDPFS_NODE_DISKS",
+        value_delimiter = ',',
+        conflicts_with = "data_root"
+    )]
+    disks: Vec<PathBuf>,
+    /// A disk that the node shall miss no more, as its log and `xdpfs-cli status` name it; several times, or separated by
+    /// commas. What was on it is lost to the node, and an empty directory in its place is a new disk.
+    #[arg(
+        long = "forget-disk",
+        value_name = "UUID",
+        env = "XDPFS_NODE_FORGET_DISKS",
+        value_delimiter = ',',
+        conflicts_with = "data_root"
+    )]
+    forget_disks: Vec<Uuid>,
     /// The metadata servers, separated by commas. Any of them will do: the leader is found from there.
     #[arg(long, value_name = "HOST:PORT", env = "XDPFS_NODE_META", value_delimiter = ',', required = true)]
     meta: Vec<MetaEndpoint>,
@@ -71,14 +96,14 @@ pub struct Arguments {
     /// you want. What an operator sets by `xdpfs-cli node label` wins.
     #[arg(long = "label", value_name = "KEY=VALUE", env = "XDPFS_NODE_LABELS", value_delimiter = ',')]
     labels: Vec<NodeLabel>,
-    /// How much disk space chunks may take, such as 10GiB. By default all of the file system but a reserve.
+    /// How much space chunks may take on each disk, such as 10GiB. By default all of its file system but a reserve.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CAPACITY")]
     capacity: Option<ByteSize>,
     /// Don't start where chunks would not outlive a power loss, as far as the kernel knows: in memory, in the layers of a
     /// container, on another machine or in the hands of a program (FUSE). Without this, that is a warning.
     #[arg(long, env = "XDPFS_NODE_REQUIRE_DURABLE")]
     require_durable: bool,
-    /// How many bytes of chunks are read and checked in a second, in the background, to find damage before it is too late,
+    /// How many bytes of chunks are read from each disk and checked in a second, in the background, to find damage before it is too late,
     /// such as 8MiB; 0 for none.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_SCRUB_RATE", default_value = "8MiB")]
     scrub_rate: ByteSize,
@@ -100,7 +125,7 @@ pub struct Arguments {
     #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_HTTP_LISTEN")]
     http_listen: Option<SocketAddr>,
     /// Where the node says whether it serves, by grpc.health.v1, as `xdpfs.DataNode`: it does while it is registered, has
-    /// heard from a leader within ten seconds, and its store is sound. By default nowhere.
+    /// heard from a leader within ten seconds, and one of its disks at least is sound. By default nowhere.
     #[arg(long, value_name = "IP:PORT", env = "XDPFS_NODE_HEALTH_LISTEN")]
     health_listen: Option<SocketAddr>,
     /// The user to become once what takes root is done: NAME, NAME:GROUP or UID:GID. One thread stays what it is if it
@@ -131,6 +156,9 @@ pub enum ConfigError {
     /// There is no place for chunks.
     #[error("a node needs a place for its chunks: --data-dir or --data-root")]
     DataPlace,
+    /// Disks are named for several nodes at once.
+    #[error("disks (--disk) belong to one node: they need its --data-dir")]
+    Disks,
     /// The address that an edge should use isn't `HOST:PORT`.
     #[error("the direct address {0:?} is not HOST:PORT")]
     Direct(String),
@@ -220,8 +248,12 @@ impl DataPlace {
 /// A checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the chunks are.
+    /// Where the node keeps who it is, and its chunks if no disks are named.
     pub data: DataPlace,
+    /// A directory for each disk. None: the data directory is the only one.
+    pub disks: Vec<PathBuf>,
+    /// Disks that the node shall miss no more.
+    pub forget_disks: Vec<Uuid>,
     /// Metadata servers to ask for the leader.
     pub meta: Vec<MetaEndpoint>,
     /// How they are spoken to.
@@ -236,7 +268,7 @@ pub struct Config {
     pub failure_domain: String,
     /// What the node says of itself, by key.
     pub labels: BTreeMap<String, String>,
-    /// Bytes that chunks may take on the disk; all of the file system but a reserve if not given.
+    /// Bytes that chunks may take on each disk; all of its file system but a reserve if not given.
     pub capacity_bytes: Option<u64>,
     /// Whether a place that keeps nothing is an error.
     pub require_durable: bool,
@@ -261,6 +293,8 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>, meta: Vec<MetaEndpoint>) -> Self {
         Self {
             data: DataPlace::Directory(data_dir.into()),
+            disks: Vec::new(),
+            forget_disks: Vec::new(),
             meta,
             link: Link::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -288,6 +322,10 @@ impl Config {
             return Err(ConfigError::NoEndpoint);
         }
         self.link.check(&self.meta)?;
+        let speaks_of_disks = !self.disks.is_empty() || !self.forget_disks.is_empty();
+        if speaks_of_disks && matches!(self.data, DataPlace::Root(_)) {
+            return Err(ConfigError::Disks);
+        }
         if self.xdp.mode != XdpMode::Off && self.xdp.interfaces.is_empty() {
             return Err(ConfigError::XdpInterface(self.xdp.mode));
         }
@@ -320,6 +358,8 @@ impl TryFrom<Arguments> for Config {
         };
         let config = Self {
             data,
+            disks: args.disks,
+            forget_disks: args.forget_disks,
             meta: args.meta,
             link: Link { tls: args.tls, insecure: args.insecure },
             listen: args.listen,
@@ -385,6 +425,7 @@ mod tests {
         assert_eq!(config.scrub, ScrubConfig::default(), "the defaults are said twice");
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
         assert_eq!((config.data, config.health), (DataPlace::Directory("/d".into()), None));
+        assert_eq!((config.disks, config.forget_disks), (Vec::new(), Vec::new()));
 
         let line = "node --data-dir /d --meta localhost:1 --label zone=a,rack=r1 --label disk=sda --scrub-rate 0 --scrub-interval 1h";
         let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
@@ -406,9 +447,24 @@ mod tests {
 
     #[test]
     fn there_is_one_place_for_chunks() {
-        for line in ["node --meta a:1", "node --meta a:1 --data-dir /d --data-root /r"] {
+        for line in [
+            "node --meta a:1",
+            "node --meta a:1 --data-dir /d --data-root /r",
+            "node --meta a:1 --data-root /r --disk /a",
+            "node --meta a:1 --data-dir /d --forget-disk sda",
+        ] {
             Arguments::try_parse_from(line.split(' ')).expect_err(line);
         }
+    }
+
+    #[test]
+    fn disks_are_named_one_by_one_or_together() {
+        let uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8";
+        let line =
+            format!("node --data-dir /d --meta localhost:1 --disk /a,/b --disk /c --forget-disk {uuid}");
+        let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
+        assert_eq!(config.disks, ["/a", "/b", "/c"].map(PathBuf::from));
+        assert_eq!(config.forget_disks, [uuid.parse::<Uuid>().unwrap()]);
     }
 
     #[test]
@@ -437,6 +493,9 @@ mod tests {
         let check = |config: Config, expect| assert_eq!(config.check(), expect, "{config:?}");
         check(good.clone(), Ok(()));
         check(Config { meta: Vec::new(), ..good.clone() }, Err(ConfigError::NoEndpoint));
+        let (data, disks) = (DataPlace::Root("/r".into()), vec!["/a".into()]);
+        check(Config { disks: disks.clone(), ..good.clone() }, Ok(()));
+        check(Config { data, disks, ..good.clone() }, Err(ConfigError::Disks));
         let elsewhere: MetaEndpoint = "a:1".parse().unwrap();
         let insecure = Err(ConfigError::Link(LinkError::Insecure(elsewhere.clone())));
         check(Config { meta: vec![elsewhere], ..good.clone() }, insecure);

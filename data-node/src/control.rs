@@ -34,8 +34,8 @@ pub(crate) use self::{
     registration::{Identity, parse_key_epochs},
 };
 use crate::{
-    cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory, link::OpenLink,
-    node_failure::NodeFailure, node_state::NodeState, scrub::ScrubHandle, store::Store,
+    cluster_clock::ClusterClock, config::MetaEndpoint, data_directory::DataDirectory, disks::Disks,
+    link::OpenLink, node_failure::NodeFailure, node_state::NodeState, scrub::ScrubHandles,
 };
 
 /// The connection to the metadata service.
@@ -56,8 +56,8 @@ impl Control {
         link: OpenLink,
         identity: Identity,
         directory: Arc<DataDirectory>,
-        store: Store,
-        scrub: ScrubHandle,
+        disks: Disks,
+        scrub: ScrubHandles,
     ) -> Result<Self, NodeFailure> {
         let certificate = link.certificate();
         let storage_doubts = identity.storage_doubts.clone();
@@ -74,7 +74,7 @@ impl Control {
             registrar,
             Vitals {
                 cluster_id: cluster_id.clone(),
-                store: store.clone(),
+                disks: disks.clone(),
                 scrub,
                 storage_doubts,
                 state: Arc::clone(&state),
@@ -84,8 +84,8 @@ impl Control {
             fetches_wanted,
         );
         let fetching =
-            Fetching::new(Arc::clone(&leader), cluster_id.clone(), store.clone(), Arc::clone(&state), wanted);
-        let reports = ChunkReports::new(leader, cluster_id, store, Arc::clone(&state));
+            Fetching::new(Arc::clone(&leader), cluster_id.clone(), disks.clone(), Arc::clone(&state), wanted);
+        let reports = ChunkReports::new(leader, cluster_id, disks, Arc::clone(&state));
         Ok(Self { state, heartbeats, reports, fetching })
     }
 

@@ -81,11 +81,11 @@ impl DataDirectory {
         let lock = DirectoryLock::try_acquire(path)
             .map_err(io_error)?
             .ok_or_else(|| DirectoryError::Locked { path: path.to_owned() })?;
-        let node_uuid = match read_line(path, NODE_UUID_FILE)? {
+        let node_uuid = match read_text(path, NODE_UUID_FILE)? {
             Some(line) => parse_uuid(path, &line)?,
             None => make_uuid(path)?,
         };
-        let cluster_id = Mutex::new(read_line(path, CLUSTER_ID_FILE)?);
+        let cluster_id = Mutex::new(read_text(path, CLUSTER_ID_FILE)?);
         Ok(Self { path: path.to_owned(), node_uuid, cluster_id, lock })
     }
 
@@ -127,7 +127,7 @@ impl DataDirectory {
                 theirs: theirs.to_owned(),
             }),
             None => {
-                write_line(&self.path, CLUSTER_ID_FILE, theirs)?;
+                write_text(&self.path, CLUSTER_ID_FILE, theirs)?;
                 *cluster_id = Some(theirs.to_owned());
                 Ok(())
             }
@@ -137,13 +137,13 @@ impl DataDirectory {
 
 /// The uuid of a directory that is only looked at; `None` if it has none.
 pub(crate) fn read_node_uuid(directory: &Path) -> Result<Option<Uuid>, DirectoryError> {
-    let line = read_line(directory, NODE_UUID_FILE)?;
+    let line = read_text(directory, NODE_UUID_FILE)?;
     line.map(|line| parse_uuid(directory, &line)).transpose()
 }
 
 fn make_uuid(directory: &Path) -> Result<Uuid, DirectoryError> {
     let node_uuid = Uuid::new_v4();
-    write_line(directory, NODE_UUID_FILE, &node_uuid.to_string())?;
+    write_text(directory, NODE_UUID_FILE, &node_uuid.to_string())?;
     Ok(node_uuid)
 }
 
@@ -151,7 +151,8 @@ fn parse_uuid(directory: &Path, line: &str) -> Result<Uuid, DirectoryError> {
     Uuid::parse_str(line).map_err(|_| DirectoryError::Damaged { path: directory.join(NODE_UUID_FILE) })
 }
 
-fn read_line(directory: &Path, name: &str) -> Result<Option<String>, DirectoryError> {
+/// What the file holds, without the space around it; `None` if it isn't there.
+pub(crate) fn read_text(directory: &Path, name: &str) -> Result<Option<String>, DirectoryError> {
     let path = directory.join(name);
     match fs::read_to_string(&path) {
         // A file comes into being by a rename, so an empty one is not the trace of a crash.
@@ -164,12 +165,12 @@ fn read_line(directory: &Path, name: &str) -> Result<Option<String>, DirectoryEr
 }
 
 /// Writes the file so that after a crash it is either whole or not there.
-fn write_line(directory: &Path, name: &str, line: &str) -> Result<(), DirectoryError> {
+pub(crate) fn write_text(directory: &Path, name: &str, text: &str) -> Result<(), DirectoryError> {
     let path = directory.join(name);
     let draft = directory.join(format!("{name}.draft"));
     let write = || {
         let mut file = File::create(&draft)?;
-        writeln!(file, "{line}")?;
+        writeln!(file, "{text}")?;
         file.sync_all()?;
         fs::rename(&draft, &path)?;
         File::open(directory)?.sync_all()

@@ -1,4 +1,4 @@
-//! Datagrams in, datagrams out: the chunk protocol's endpoint between a socket and the store.
+//! Datagrams in, datagrams out: the chunk protocol's endpoint between a socket and the disks.
 //!
 //! Invariant: one task owns the endpoint and never waits for the disk. Reads wait in the reader pool's bounded queue,
 //! stores in the memory that the endpoint reserved for their uploads; there is no other queue.
@@ -25,11 +25,7 @@ use self::{
     reader_pool::{PoolFull, ReaderPool},
     view::View,
 };
-use crate::{
-    node_failure::NodeFailure,
-    node_state::NodeState,
-    store::{PutError, Store},
-};
+use crate::{disks::Disks, node_failure::NodeFailure, node_state::NodeState, store::PutError};
 
 /// The kernel charges a datagram with its buffer's overhead, so only a part of the receive buffer holds payload.
 const RECEIVE_BUFFER_SHARE: usize = 3;
@@ -49,7 +45,7 @@ type Storing = BoxFuture<'static, (StoreTicket, Result<(), PutError>)>;
 pub(crate) struct DataPath {
     socket: Arc<Socket>,
     endpoint: NodeEndpoint,
-    store: Store,
+    disks: Disks,
     state: Arc<NodeState>,
     readers: ReaderPool,
     /// As many as the endpoint lets in, each with its upload's memory.
@@ -64,16 +60,16 @@ impl DataPath {
     ///
     /// # Errors
     /// No thread or no randomness is to be had.
-    pub(crate) fn new(socket: Socket, store: Store, state: Arc<NodeState>) -> io::Result<Self> {
+    pub(crate) fn new(socket: Socket, disks: Disks, state: Arc<NodeState>) -> io::Result<Self> {
         let socket = Arc::new(socket);
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)?;
         let endpoint = NodeEndpoint::new(endpoint_config(&socket), CookieSecret(SipKey::from_bytes(secret)));
-        let readers = ReaderPool::spawn(&store, &socket)?;
+        let readers = ReaderPool::spawn(&disks, &socket)?;
         Ok(Self {
             socket,
             endpoint,
-            store,
+            disks,
             state,
             readers,
             storing: FuturesUnordered::new(),
@@ -124,7 +120,7 @@ impl DataPath {
     }
 
     async fn handle_batch(&mut self, buffers: &ReceiveBuffers) {
-        let view = View::of(&self.state, &self.store);
+        let view = View::of(&self.state, &self.disks);
         let now = Instant::now();
         for (from, datagram) in buffers.datagrams() {
             match self.endpoint.handle_datagram(now, from, datagram, &view, &mut self.reply) {
@@ -147,14 +143,14 @@ impl DataPath {
 
     fn start_store(&mut self, job: StoreJob) {
         let ticket = job.ticket();
-        let put = self.store.put(job.chunk, job.crc, job.data);
+        let put = self.disks.put(job.chunk, job.crc, job.data);
         self.storing.push(Box::pin(async move { (ticket, put.await) }));
     }
 
     /// The receipt is signed in the registration of this moment, not in that of the request: it says that the chunk
     /// is durable now, which is true, and one view gives its epoch and its key.
     async fn finish_store(&mut self, ticket: &StoreTicket, result: Result<(), PutError>) {
-        let view = View::of(&self.state, &self.store);
+        let view = View::of(&self.state, &self.disks);
         let result = result.map_err(status_of);
         self.endpoint.handle_stored(ticket, result, &view, &mut self.reply);
         self.send_reply(ticket.from).await;

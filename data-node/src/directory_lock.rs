@@ -5,7 +5,7 @@ use std::{fs::File, io, path::Path};
 use rustix::{fs::FlockOperation, io::Errno};
 
 /// The file that is locked.
-const LOCK_FILE: &str = "LOCK";
+pub(crate) const LOCK_FILE: &str = "LOCK";
 
 /// Held as long as the directory is in use. `flock` belongs to the open file, so the kernel lets go of it even after
 /// kill -9, and a second holder inside the same process is refused as well.

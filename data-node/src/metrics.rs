@@ -6,10 +6,10 @@ use xdpfs_observe::{Scrape, Source, catalogue as names};
 use xdpfs_wire::Reject;
 
 use crate::{
+    disks::Disks,
     link::OwnCertificate,
     node_state::NodeState,
-    scrub::ScrubHandle,
-    store::{Store, Usage},
+    scrub::ScrubHandles,
     xdp::{PlaneCounts, XdpMode},
 };
 
@@ -17,8 +17,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct NodeMetrics {
     pub(crate) state: Arc<NodeState>,
-    pub(crate) store: Store,
-    pub(crate) scrub: ScrubHandle,
+    pub(crate) disks: Disks,
+    pub(crate) scrub: ScrubHandles,
     /// A node that has not heard from a leader for this long does not serve.
     pub(crate) leader_silent_max: Duration,
     pub(crate) certificate: OwnCertificate,
@@ -27,7 +27,7 @@ pub(crate) struct NodeMetrics {
 impl NodeMetrics {
     /// Whether the node, which has registered, can do what it is there for.
     pub(crate) fn is_serving(&self) -> bool {
-        !self.store.is_fenced() && self.state.silence() <= self.leader_silent_max
+        !self.disks.is_fenced() && self.state.silence() <= self.leader_silent_max
     }
 }
 
@@ -40,7 +40,7 @@ impl Source for NodeMetrics {
         scrape.counters(&names::NODE_REJECTS, rejects.iter().map(|(label, count)| ([label], *count)));
         scrape.counter(&names::NODE_DUPLICATES, counters.duplicates());
         scrape.counter(&names::NODE_UPLOADS_EXPIRED, counters.uploads_expired());
-        collect_store(&self.store, scrape);
+        self.disks.collect(scrape);
         self.scrub.collect(scrape);
         self.certificate.collect(scrape);
         let plane = self.state.plane();
@@ -50,16 +50,6 @@ impl Source for NodeMetrics {
     fn is_ready(&self) -> bool {
         self.is_serving()
     }
-}
-
-fn collect_store(store: &Store, scrape: &mut Scrape<'_>) {
-    let Usage { capacity_bytes, used_bytes, free_bytes, chunks } = store.usage();
-    scrape.gauge(&names::STORE_CAPACITY, capacity_bytes as f64);
-    scrape.gauge(&names::STORE_USED, used_bytes as f64);
-    scrape.gauge(&names::STORE_FREE, free_bytes as f64);
-    scrape.gauge(&names::STORE_CHUNKS, chunks as f64);
-    scrape.gauge(&names::STORE_FENCED, f64::from(u8::from(store.is_fenced())));
-    store.activity().collect(scrape);
 }
 
 /// What the kernel program has counted, and where it runs.

@@ -1,8 +1,9 @@
 //! A running data node: its parts, in the order in which they start and stop.
 //!
-//! Invariant: nothing is served before the directory is locked, the store is repaired and the node is registered.
+//! Invariant: nothing is served before the directory is locked, the stores of its disks are repaired and the node is registered.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -24,14 +25,15 @@ use crate::{
     data_directory::{DataDirectory, DirectoryError},
     data_path::DataPath,
     directory_pool,
+    disks::{DiskError, Disks, Told, muster},
     health::{self, Health, HealthConfig},
     metrics::NodeMetrics,
     node_failure::NodeFailure,
     node_view::NodeView,
     own_address::{self, OwnAddress},
-    scrub::{ScrubConfig, Scrubber},
+    scrub::{ScrubConfig, Scrubbers},
     storage_probe::{self, StorageDoubt},
-    store::{OpenError, Recovery, Store, StoreConfig},
+    store::OpenError,
     xdp::{PlaneThread, Xdp, XdpError, XdpMode},
 };
 
@@ -56,6 +58,9 @@ pub enum StartError {
     /// The data directory can't be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The disks can't be used as they are named.
+    #[error(transparent)]
+    Disks(DiskError),
     /// The address where the node should say whether it serves can't be had.
     #[error("can't answer questions about health on {address}")]
     Health {
@@ -93,14 +98,25 @@ pub enum StartError {
     Xdp(#[from] XdpError),
 }
 
+impl From<DiskError> for StartError {
+    /// A node with one disk, or with several: a reason is the same one.
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Directory(error) => Self::Directory(error),
+            DiskError::Store(error) => Self::Store(error),
+            error => Self::Disks(error),
+        }
+    }
+}
+
 /// A data node that serves. Dropping it ends it without waiting for what is under way; [`DataNode::shutdown`] waits.
 #[derive(Debug)]
 pub struct DataNode {
     node_id: NodeId,
     address: SocketAddr,
     http_address: Option<SocketAddr>,
-    store: Store,
-    scrubber: Scrubber,
+    disks: Disks,
+    scrubbers: Scrubbers,
     failure: watch::Receiver<Option<NodeFailure>>,
     data_path: JoinHandle<()>,
     control: JoinHandle<()>,
@@ -132,11 +148,9 @@ impl DataNode {
         let mut health = start_health(config.health).await?;
         let link = config.link.open(&[Role::Node]).await?;
         let trust = link.trust();
-        let (directory, store, doubts) =
-            open(config.data.clone(), config.capacity_bytes, config.require_durable).await?;
-        let scrubber =
-            Scrubber::spawn(store.clone(), directory.path(), config.scrub).map_err(StartError::System)?;
-        let scrub = scrubber.handle();
+        let (directory, disks, doubts) = open(config.clone()).await?;
+        let scrubbers = Scrubbers::spawn(&disks, config.scrub).map_err(StartError::System)?;
+        let scrub = scrubbers.handle();
         // Privileges bring large buffers and low ports.
         let (socket, address) = thread.run(move || bind(config.listen)).await??;
         let observer = config.listen_http.map(Observer::bind).transpose()?;
@@ -158,12 +172,12 @@ impl DataNode {
             address: clients_address,
             failure_domain: config.failure_domain,
             labels: config.labels,
-            capacity_bytes: store.usage().capacity_bytes,
+            capacity_bytes: disks.usage().capacity_bytes,
             storage_doubts: doubts,
         };
         let certificate = link.certificate();
         let control =
-            Control::register(&config.meta, link, identity, directory, store.clone(), scrub.clone()).await?;
+            Control::register(&config.meta, link, identity, directory, disks.clone(), scrub.clone()).await?;
         let state = Arc::clone(control.state());
         let node_id = state.registration().target.node;
         // After the node has registered: until then the program would refuse what belongs to it.
@@ -172,13 +186,13 @@ impl DataNode {
         let view = NodeView::new(Arc::clone(&state), address, interfaces, filter.events());
         let admin = place.map_or(Ok(None), |place| AdminSocket::offered(&place))?;
         let data_path =
-            DataPath::new(socket, store.clone(), Arc::clone(&state)).map_err(StartError::System)?;
+            DataPath::new(socket, disks.clone(), Arc::clone(&state)).map_err(StartError::System)?;
         tracing::info!(node = %node_id, %address, "serving chunks");
         let leader_silent_max =
             config.health.map_or(health::LEADER_SILENT_MAX, |health| health.leader_silent_max);
         let metrics = NodeMetrics {
             state: Arc::clone(&state),
-            store: store.clone(),
+            disks: disks.clone(),
             scrub,
             leader_silent_max,
             certificate,
@@ -203,8 +217,8 @@ impl DataNode {
             node_id,
             address,
             http_address,
-            store,
-            scrubber,
+            disks,
+            scrubbers,
             failure,
             data_path,
             control,
@@ -237,7 +251,7 @@ impl DataNode {
 
     /// From here on damage is looked for so hard.
     pub fn configure_scrub(&self, config: ScrubConfig) {
-        self.scrubber.handle().configure(config);
+        self.scrubbers.handle().configure(config);
     }
 
     /// Looks for new certificates at once.
@@ -257,12 +271,12 @@ impl DataNode {
         }
     }
 
-    /// Takes no more requests, finishes the stores that are under way, closes the store and lets go of the directory.
+    /// Takes no more requests, finishes the stores that are under way, closes the disks and lets go of the directory.
     pub async fn shutdown(self) {
         let Self {
             node_id,
-            store,
-            scrubber,
+            disks,
+            scrubbers,
             data_path,
             control,
             filter,
@@ -284,11 +298,11 @@ impl DataNode {
             }
         }
         let close = move || {
-            drop(scrubber);
-            store.close();
+            drop(scrubbers);
+            disks.close();
         };
         if tokio::task::spawn_blocking(close).await.is_err() {
-            tracing::error!("the store could not be closed");
+            tracing::error!("the disks could not be closed");
         }
         if let Some(health) = health {
             health.end().await;
@@ -316,41 +330,51 @@ async fn start_health(config: Option<HealthConfig>) -> Result<Option<Health>, St
     Health::start(listener, health::Role::DataNode).await.map(Some).map_err(error)
 }
 
-async fn open(
-    place: DataPlace,
-    capacity_bytes: Option<u64>,
-    require_durable: bool,
-) -> Result<(Arc<DataDirectory>, Store, Vec<StorageDoubt>), StartError> {
-    let opened = tokio::task::spawn_blocking(move || {
-        let doubt = storage_probe::of_file_system(place.path());
-        if let Some(doubt) = doubt.filter(|doubt| require_durable && doubt.is_certain()) {
-            return Err(StartError::Storage { directory: place.path().to_owned(), doubt });
-        }
-        let directory = match place {
-            DataPlace::Directory(path) => DataDirectory::open(&path)?,
-            DataPlace::Root(root) => directory_pool::take(&root)?,
-        };
-        tracing::info!(directory = %directory.path().display(), "data directory");
-        // Of what was doubted already nobody needs to know how fast it is.
-        let doubt = doubt.or_else(|| storage_probe::of_sync(directory.path()));
-        let config =
-            StoreConfig { capacity_bytes, ..StoreConfig::new(directory.segments(), directory.node_uuid()) };
-        let (store, recovery) = Store::open(&config)?;
-        Ok((directory, store, recovery, doubt))
-    });
+/// What speaks against each directory.
+type Doubts = BTreeMap<PathBuf, Option<StorageDoubt>>;
+
+async fn open(config: Config) -> Result<(Arc<DataDirectory>, Disks, Vec<StorageDoubt>), StartError> {
+    let opened = tokio::task::spawn_blocking(move || open_here(config));
     let ended = |error| StartError::System(io::Error::other(error));
-    let (directory, store, recovery, doubt) = opened.await.map_err(ended)??;
-    note_recovery(&recovery);
-    if let Some(doubt) = doubt {
-        let (directory, advice) = (directory.path().display(), doubt.advice());
-        tracing::warn!(%directory, %doubt, advice, "THE DATA DIRECTORY DOES NOT KEEP WHAT RECEIPTS PROMISE");
+    let (directory, disks, doubts) = opened.await.map_err(ended)??;
+    let mut told = BTreeSet::new();
+    for (directory, doubt) in doubts {
+        let Some(doubt) = doubt else { continue };
+        let (directory, advice) = (directory.display(), doubt.advice());
+        tracing::warn!(%directory, %doubt, advice, "THE DIRECTORY DOES NOT KEEP WHAT RECEIPTS PROMISE");
+        told.insert(doubt);
     }
-    Ok((Arc::new(directory), store, doubt.into_iter().collect()))
+    Ok((Arc::new(directory), disks, told.into_iter().collect()))
 }
 
-fn note_recovery(recovery: &Recovery) {
-    let Recovery { chunks, segments, torn_bytes, quarantined, unreadable_segments } = *recovery;
-    tracing::info!(chunks, segments, torn_bytes, quarantined, unreadable_segments, "store open");
+/// Blocks.
+fn open_here(config: Config) -> Result<(DataDirectory, Disks, Doubts), StartError> {
+    let Config { data: place, disks: directories, forget_disks: forget, capacity_bytes, .. } = config;
+    // Before anything is made there.
+    let look = |directory: &Path| match storage_probe::of_file_system(directory) {
+        Some(doubt) if config.require_durable && doubt.is_certain() => {
+            Err(StartError::Storage { directory: directory.to_owned(), doubt })
+        }
+        doubt => Ok(doubt),
+    };
+    let doubt = look(place.path())?;
+    let directory = match place {
+        DataPlace::Directory(path) => DataDirectory::open(&path)?,
+        DataPlace::Root(root) => directory_pool::take(&root)?,
+    };
+    let mut doubts = Doubts::from([(directory.path().to_owned(), doubt)]);
+    tracing::info!(directory = %directory.path().display(), "data directory");
+    let mustered = muster(&directory, Told { directories: &directories, forget: &forget })?;
+    for disk in mustered.iter().filter(|disk| disk.is_usable()) {
+        doubts.insert(disk.directory().to_owned(), look(disk.directory())?);
+    }
+    let disks = Disks::open(&directory, mustered, capacity_bytes)?;
+    for (_, directory, _) in disks.opened() {
+        let doubt = doubts.entry(directory.to_owned()).or_default();
+        // Of what was doubted already nobody needs to know how fast it is.
+        *doubt = doubt.or_else(|| storage_probe::of_sync(directory));
+    }
+    Ok((directory, disks, doubts))
 }
 
 /// Where operators may ask: somewhere, if there is a kernel program to ask about.

@@ -4,6 +4,7 @@
 //! Invariant: when to read is decided by `schedule`, which is pure; what, by the store. A thread of its own does both, so that
 //! nobody waits for it. It may be killed at any time: what it keeps on the disk only says where to go on.
 
+mod each_disk;
 mod pass;
 mod record;
 mod schedule;
@@ -19,13 +20,14 @@ use std::{
 use xdpfs_observe::{Scrape, catalogue as names};
 use xdpfs_proto::meta::v1::{ScrubAction, ScrubStatus, scrub_status::State};
 
+pub(crate) use self::each_disk::{ScrubHandles, Scrubbers};
 use self::{
     record::Record,
     schedule::{Act, Now, Schedule},
 };
 use crate::store::{Scrub, ScrubStep, Store};
 
-/// The file that says where to go on, in the data directory.
+/// The file that says where to go on, in the directory of the disk.
 const FILE: &str = "scrub";
 /// Between two such notes while a pass is under way.
 const NOTE_INTERVAL: Duration = Duration::from_secs(30);
@@ -33,7 +35,7 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(30);
 /// How hard the scrub works.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ScrubConfig {
-    /// Bytes of chunks that are read in a second, at most. Zero: there is no scrub.
+    /// Bytes of chunks that are read from each disk in a second, at most. Zero: there is no scrub.
     pub bytes_per_second: u64,
     /// From the end of a pass to the next one.
     pub interval: Duration,

@@ -146,7 +146,7 @@ catalogue! {
     /// Descriptors that the process has open.
     DESCRIPTORS = Gauge "process_open_descriptors" of Meta, Node, Edge;
     /// One if the process can serve: a meta server that knows a leader, a node or an edge that has heard from one within
-    /// ten seconds, a node whose disk has not failed.
+    /// ten seconds, a node of whose disks one at least has not failed.
     READY = Gauge "ready" of Meta, Node, Edge;
     /// Spans of traces (`--otlp-endpoint`), by what became of them: the collector has taken them (`sent`), or they are gone
     /// because it is slow or down (`lost`).
@@ -210,44 +210,45 @@ catalogue! {
     NODE_DUPLICATES = Counter "node_duplicate_pieces" of Node;
     /// Uploads that were forgotten because nothing came any more.
     NODE_UPLOADS_EXPIRED = Counter "node_uploads_expired" of Node;
-    /// Bytes that chunks may take.
-    STORE_CAPACITY = Gauge "store_capacity" [Bytes] of Node;
+    /// Bytes that chunks may take on the disk. Disks are told apart by their UUIDs; `data-dir` is the one of the data directory.
+    STORE_CAPACITY = Gauge "store_capacity" [Bytes] {"disk"} of Node;
     /// Bytes that chunks take, garbage included.
-    STORE_USED = Gauge "store_used" [Bytes] of Node;
+    STORE_USED = Gauge "store_used" [Bytes] {"disk"} of Node;
     /// Bytes that can be written before room has to be made.
-    STORE_FREE = Gauge "store_free" [Bytes] of Node;
+    STORE_FREE = Gauge "store_free" [Bytes] {"disk"} of Node;
     /// Chunks that can be read.
-    STORE_CHUNKS = Gauge "store_chunks" of Node;
-    /// One once the disk has failed: nothing is written any more.
-    STORE_FENCED = Gauge "store_fenced" of Node;
+    STORE_CHUNKS = Gauge "store_chunks" {"disk"} of Node;
+    /// One once the disk has failed: nothing is written to it any more. A disk that could not be used from the start has no other
+    /// metric.
+    STORE_FENCED = Gauge "store_fenced" {"disk"} of Node;
     /// How long making a batch of chunks durable takes (`fdatasync`).
-    STORE_SYNC = Histogram "store_sync" [Seconds] of Node;
+    STORE_SYNC = Histogram "store_sync" [Seconds] {"disk"} of Node;
     /// Chunks that were made durable.
-    STORE_PUTS = Counter "store_chunks_written" of Node;
+    STORE_PUTS = Counter "store_chunks_written" {"disk"} of Node;
     /// Bytes of chunks that were made durable.
-    STORE_PUT_BYTES = Counter "store_written" [Bytes] of Node;
+    STORE_PUT_BYTES = Counter "store_written" [Bytes] {"disk"} of Node;
     /// Ranges of chunks that were read.
-    STORE_READS = Counter "store_reads" of Node;
+    STORE_READS = Counter "store_reads" {"disk"} of Node;
     /// Bytes that were read.
-    STORE_READ_BYTES = Counter "store_read" [Bytes] of Node;
+    STORE_READ_BYTES = Counter "store_read" [Bytes] {"disk"} of Node;
     /// Chunks that failed their checksum on the disk since the start; they are out of service.
-    STORE_DAMAGED = Counter "store_chunks_damaged" of Node;
+    STORE_DAMAGED = Counter "store_chunks_damaged" {"disk"} of Node;
     /// Bytes of live chunks that compaction has moved.
-    STORE_MOVED_BYTES = Counter "store_compaction_moved" [Bytes] of Node;
+    STORE_MOVED_BYTES = Counter "store_compaction_moved" [Bytes] {"disk"} of Node;
     /// Bytes of chunks that the scrub has read and checked since the start.
-    SCRUB_BYTES = Counter "scrub_checked" [Bytes] of Node;
+    SCRUB_BYTES = Counter "scrub_checked" [Bytes] {"disk"} of Node;
     /// Chunks that the scrub has checked since the start.
-    SCRUB_CHUNKS = Counter "scrub_chunks_checked" of Node;
+    SCRUB_CHUNKS = Counter "scrub_chunks_checked" {"disk"} of Node;
     /// Chunks that the scrub has found damaged since the start; they are out of service, and in the count of the store, too.
-    SCRUB_DAMAGED = Counter "scrub_chunks_damaged" of Node;
+    SCRUB_DAMAGED = Counter "scrub_chunks_damaged" {"disk"} of Node;
     /// Damaged places where no chunk in service was, as often as a pass has met them since the start.
-    SCRUB_PLACES = Counter "scrub_places_damaged" of Node;
+    SCRUB_PLACES = Counter "scrub_places_damaged" {"disk"} of Node;
     /// Reads of the scrub that the disk refused since the start.
-    SCRUB_READ_ERRORS = Counter "scrub_read_errors" of Node;
+    SCRUB_READ_ERRORS = Counter "scrub_read_errors" {"disk"} of Node;
     /// How far the pass that is under way is, from zero to one; zero without one.
-    SCRUB_PROGRESS = Gauge "scrub_pass_progress" of Node;
+    SCRUB_PROGRESS = Gauge "scrub_pass_progress" {"disk"} of Node;
     /// When the last pass ended, since the Unix epoch; missing until one has.
-    SCRUB_LAST_END = Gauge "scrub_last_pass_end" [Seconds] of Node;
+    SCRUB_LAST_END = Gauge "scrub_last_pass_end" [Seconds] {"disk"} of Node;
 
     /// The last second, since the Unix epoch, in which the process's own certificate holds; missing without one.
     CERTIFICATE_EXPIRES = Gauge "certificate_expires" [Seconds] of Meta, Node, Edge;

@@ -7,8 +7,8 @@ use xdpfs_wire::ChunkId;
 
 use super::leader::{Call, Leader};
 use crate::{
+    disks::Disks,
     node_state::{NodeState, Registration},
-    store::Store,
 };
 
 const REPORT: Call = Call { name: "report chunks", patience: Duration::from_secs(5) };
@@ -23,7 +23,7 @@ const FIRST_ROUND_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) struct ChunkReports {
     leader: Arc<Leader>,
     cluster_id: String,
-    store: Store,
+    disks: Disks,
     state: Arc<NodeState>,
     round: Round,
 }
@@ -66,9 +66,9 @@ impl Round {
 }
 
 impl ChunkReports {
-    pub(super) fn new(leader: Arc<Leader>, cluster_id: String, store: Store, state: Arc<NodeState>) -> Self {
+    pub(super) fn new(leader: Arc<Leader>, cluster_id: String, disks: Disks, state: Arc<NodeState>) -> Self {
         let round = Round::of(state.registration().number);
-        Self { leader, cluster_id, store, state, round }
+        Self { leader, cluster_id, disks, state, round }
     }
 
     /// Sends them for ever.
@@ -85,7 +85,7 @@ impl ChunkReports {
         if self.round.registration != registration.number {
             self.round = Round::of(registration.number);
         }
-        let chunks = self.store.chunk_ids(self.round.next, PAGE_CHUNKS_MAX);
+        let chunks = self.disks.chunk_ids(self.round.next, PAGE_CHUNKS_MAX);
         let page = self.round.page(chunks, PAGE_CHUNKS_MAX);
         let sent = self.leader.call(
             REPORT,

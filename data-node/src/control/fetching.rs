@@ -27,8 +27,8 @@ use self::{
 };
 use super::leader::{Call, Leader};
 use crate::{
+    disks::Disks,
     node_state::{NodeState, Registration},
-    store::Store,
 };
 
 /// The leader answers within a second, with or without news.
@@ -67,14 +67,14 @@ impl Fetching {
     pub(super) fn new(
         leader: Arc<Leader>,
         cluster_id: String,
-        store: Store,
+        disks: Disks,
         state: Arc<NodeState>,
         wanted: watch::Receiver<bool>,
     ) -> Self {
         Self {
             leader,
             cluster_id,
-            fetcher: Arc::new(Fetcher::new(store, Arc::clone(&state))),
+            fetcher: Arc::new(Fetcher::new(disks, Arc::clone(&state))),
             state,
             wanted,
             queue: Queue::default(),

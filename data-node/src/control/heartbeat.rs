@@ -14,13 +14,8 @@ use super::{
     registration::{Registrar, parse_key_epochs},
 };
 use crate::{
-    cluster_clock::UnixMs,
-    link::OwnCertificate,
-    node_failure::NodeFailure,
-    node_state::NodeState,
-    scrub::ScrubHandle,
-    storage_probe::StorageDoubt,
-    store::{DeleteError, Store},
+    cluster_clock::UnixMs, disks::Disks, link::OwnCertificate, node_failure::NodeFailure,
+    node_state::NodeState, scrub::ScrubHandles, storage_probe::StorageDoubt, store::DeleteError,
 };
 
 /// Short enough that a node finds a new leader before the cluster takes it for dead.
@@ -50,8 +45,8 @@ pub(super) struct Heartbeats {
 pub(super) struct Vitals {
     /// Whose orders the node obeys.
     pub(super) cluster_id: String,
-    pub(super) store: Store,
-    pub(super) scrub: ScrubHandle,
+    pub(super) disks: Disks,
+    pub(super) scrub: ScrubHandles,
     pub(super) storage_doubts: Vec<StorageDoubt>,
     pub(super) state: Arc<NodeState>,
     pub(super) certificate: OwnCertificate,
@@ -141,7 +136,7 @@ impl Heartbeats {
         let chunks = self.deletions.ordered(ordered);
         if !chunks.is_empty() {
             tracing::debug!(chunks = chunks.len(), "deleting");
-            let deleted = self.vitals.store.delete(chunks.clone());
+            let deleted = self.vitals.disks.delete(chunks.clone());
             self.deletion = Some(async move { (chunks, deleted.await) }.boxed());
         }
         Ok(())
@@ -177,20 +172,18 @@ impl Heartbeats {
 impl Vitals {
     fn heartbeat(&self, deleted: &[ChunkId]) -> HeartbeatRequest {
         let registration = self.state.registration();
-        let usage = self.store.usage();
+        let usage = self.disks.usage();
         let plane = self.state.plane();
         let packets = plane.counts.fates.into_iter().map(|(fate, packets)| (fate.to_owned(), packets));
-        // A store that takes no more chunks has no room for any.
-        let free_bytes = if self.store.is_fenced() { 0 } else { usage.free_bytes };
         HeartbeatRequest {
             node_id: registration.target.node.0.into(),
             node_epoch: registration.number,
             capacity_bytes: usage.capacity_bytes,
             used_bytes: usage.used_bytes,
-            free_bytes,
+            free_bytes: usage.free_bytes,
             chunks: usage.chunks,
-            written_bytes: self.store.activity().written_bytes(),
-            read_bytes: self.store.activity().read_bytes(),
+            written_bytes: self.disks.written_bytes(),
+            read_bytes: self.disks.read_bytes(),
             rejects: self.state.refusals().into_iter().collect(),
             xdp_mode: plane.mode.to_string(),
             xdp_reason: plane.why,
@@ -203,7 +196,7 @@ impl Vitals {
             scrub: Some(self.scrub.status()),
             scrub_order_done: self.scrub.order_done(),
             storage_doubts: self.storage_doubts.iter().map(|doubt| doubt.label().to_owned()).collect(),
-            disks: Vec::new(),
+            disks: self.disks.statuses(),
         }
     }
 }

@@ -17,7 +17,7 @@ use xdpfs_transport::{Transmit, node::ReadJob, shell::Socket};
 use xdpfs_wire::Status;
 
 use super::send;
-use crate::store::{ReadError, Store};
+use crate::{disks::Disks, store::ReadError};
 
 /// Enough for a disk to have several reads to order.
 const READERS: usize = 4;
@@ -37,14 +37,14 @@ pub(super) struct PoolFull;
 
 impl ReaderPool {
     /// Starts the threads. Call inside a tokio runtime, which sends what they have read.
-    pub(super) fn spawn(store: &Store, socket: &Arc<Socket>) -> io::Result<Self> {
+    pub(super) fn spawn(disks: &Disks, socket: &Arc<Socket>) -> io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let jobs = Arc::new(Mutex::new(jobs));
         let runtime = Handle::current();
         let spawn = |_| {
             let jobs = Arc::clone(&jobs);
             let reader =
-                Reader { store: store.clone(), socket: Arc::clone(socket), runtime: runtime.clone() };
+                Reader { disks: disks.clone(), socket: Arc::clone(socket), runtime: runtime.clone() };
             thread::Builder::new().name("chunk-reader".into()).spawn(move || reader.run(&jobs))
         };
         let threads = (0..READERS).map(spawn).collect::<io::Result<_>>()?;
@@ -68,7 +68,7 @@ impl ReaderPool {
 }
 
 struct Reader {
-    store: Store,
+    disks: Disks,
     socket: Arc<Socket>,
     runtime: Handle,
 }
@@ -82,7 +82,7 @@ impl Reader {
     }
 
     fn answer(&self, job: &ReadJob, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
-        let read = |offset, bytes: &mut [u8]| self.store.read(job.chunk(), offset, bytes).map_err(status_of);
+        let read = |offset, bytes: &mut [u8]| self.disks.read(job.chunk(), offset, bytes).map_err(status_of);
         let answer = job.answer(Instant::now, read, scratch, out);
         let (batch, rest) = out.split_at(answer.batch_len);
         let segment_size = (answer.segment_size < batch.len()).then_some(answer.segment_size);

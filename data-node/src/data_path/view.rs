@@ -6,8 +6,8 @@ use xdpfs_transport::node::{ChunkInfo, Node};
 use xdpfs_wire::{ChunkId, EpochSecret, Expiry, KeyEpoch, KeyEpochs as _, ReceiptKey, TargetNode};
 
 use crate::{
+    disks::Disks,
     node_state::{LiveKeyEpochs, NodeState, Registration},
-    store::Store,
 };
 
 /// One registration, whole: whatever is signed through a view has the epoch and the key of the same one, even if the
@@ -16,16 +16,16 @@ pub(super) struct View {
     registration: Arc<Registration>,
     key_epochs: Arc<LiveKeyEpochs>,
     state: Arc<NodeState>,
-    store: Store,
+    disks: Disks,
 }
 
 impl View {
-    pub(super) fn of(state: &Arc<NodeState>, store: &Store) -> Self {
+    pub(super) fn of(state: &Arc<NodeState>, disks: &Disks) -> Self {
         Self {
             registration: state.registration(),
             key_epochs: state.key_epochs(),
             state: Arc::clone(state),
-            store: store.clone(),
+            disks: disks.clone(),
         }
     }
 }
@@ -48,7 +48,7 @@ impl Node for View {
     }
 
     fn chunk(&self, chunk: ChunkId) -> Option<ChunkInfo> {
-        let found = self.store.stat(chunk)?;
+        let found = self.disks.stat(chunk)?;
         Some(ChunkInfo { length: found.length, crc: found.crc })
     }
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster_clock::{ClusterClock, UnixMs},
-        store::StoreConfig,
+        store::{Store, StoreConfig},
     };
 
     fn registration(number: u32) -> Registration {
@@ -75,13 +75,14 @@ mod tests {
         let home = TempDir::new().unwrap();
         let (store, _) =
             Store::open(&StoreConfig::new(home.path().join("segments"), Uuid::new_v4())).unwrap();
+        let disks = Disks::from(store);
         let clock = ClusterClock::starting_at(UnixMs(0));
         let state = Arc::new(NodeState::new(registration(1), LiveKeyEpochs::default(), clock));
-        let view = View::of(&state, &store);
+        let view = View::of(&state, &disks);
         let before = view.target();
         state.replace_registration(registration(2));
         assert_eq!((before, view.receipt_key()), (registration(1).target, registration(1).receipt_key));
-        let next = View::of(&state, &store);
+        let next = View::of(&state, &disks);
         assert_eq!(
             (next.target(), next.receipt_key()),
             (registration(2).target, registration(2).receipt_key)

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod disks;
 mod fake_meta;
 mod fetches;
 mod health;

@@ -1,4 +1,4 @@
-//! One fetch: reads the parts, from this node's own store or from others by the chunk protocol, and makes the chunk durable.
+//! One fetch: reads the parts, from this node's own disks or from others by the chunk protocol, and makes the chunk durable.
 //!
 //! Invariant: only nodes are asked that the leader has named, at addresses that it has named. A chunk is in memory once;
 //! of one that is made of several parts, one part more.
@@ -20,8 +20,9 @@ use super::{
     queue::End,
 };
 use crate::{
+    disks::Disks,
     node_state::NodeState,
-    store::{ChunkInfo, PutError, Store},
+    store::{ChunkInfo, PutError},
 };
 
 /// How long a store that is busy is asked again, and how often.
@@ -31,7 +32,7 @@ const BUSY_TRIES_MAX: u32 = 100;
 /// Makes chunks of what other nodes hold.
 #[derive(Debug)]
 pub(super) struct Fetcher {
-    store: Store,
+    disks: Disks,
     state: Arc<NodeState>,
     introduction: RwLock<Arc<Introduction>>,
     /// Bound when it is first needed: most nodes of a small cluster hold what they are to copy.
@@ -39,8 +40,8 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(super) fn new(store: Store, state: Arc<NodeState>) -> Self {
-        Self { store, state, introduction: RwLock::default(), client: OnceLock::new() }
+    pub(super) fn new(disks: Disks, state: Arc<NodeState>) -> Self {
+        Self { disks, state, introduction: RwLock::default(), client: OnceLock::new() }
     }
 
     /// Goes by this from now on.
@@ -50,7 +51,7 @@ impl Fetcher {
 
     /// What is at hand of the order once this returns.
     pub(super) async fn fetch(&self, order: &Order) -> End {
-        if let Some(held) = self.store.stat(order.chunk) {
+        if let Some(held) = self.disks.stat_safe(order.chunk) {
             let is_it = held.length == order.length && order.crc.is_none_or(|crc| crc == held.crc);
             return if is_it { Ok(held) } else { Err(FetchFailure::Conflict) };
         }
@@ -73,7 +74,7 @@ impl Fetcher {
 
     async fn keep(&self, order: &Order, crc: u32, data: Bytes) -> End {
         for _ in 0..BUSY_TRIES_MAX {
-            match self.store.put(order.chunk, crc, data.clone()).await {
+            match self.disks.put(order.chunk, crc, data.clone()).await {
                 Ok(()) => return Ok(ChunkInfo { length: order.length, crc }),
                 Err(PutError::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
                 Err(PutError::Conflict) => return Err(FetchFailure::Conflict),
@@ -120,11 +121,11 @@ impl Fetcher {
 
     /// What this node holds needs no network.
     async fn read_here(&self, part: &Part) -> Option<Bytes> {
-        let store = self.store.clone();
+        let disks = self.disks.clone();
         let (chunk, offset, length) = (part.chunk, part.offset, part.length);
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; length as usize];
-            store.read(chunk, offset, &mut bytes).map(|()| Bytes::from(bytes))
+            disks.read(chunk, offset, &mut bytes).map(|()| Bytes::from(bytes))
         });
         read.await.ok()?.ok()
     }
