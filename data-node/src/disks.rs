@@ -136,7 +136,13 @@ impl Disks {
         capacity_bytes: Option<u64>,
     ) -> Result<Self, DiskError> {
         let mustered = with_identities(mustered, home.node_uuid())?;
-        remember(home.path(), mustered.iter().map(|disk| known_of(disk, disk.chunks)))?;
+        let seen = mustered.iter().filter(|disk| disk.standing != Standing::DataDirectory);
+        let known = |disk: &Mustered| KnownDisk {
+            uuid: disk.uuid,
+            chunks: disk.chunks,
+            directory: disk.directory.clone(),
+        };
+        remember(home.path(), seen.map(known).collect())?;
         let mut disks = Vec::with_capacity(mustered.len());
         for disk in mustered {
             let name = match disk.standing {
@@ -386,7 +392,7 @@ impl Disks {
             chunks: disk.store.as_ref().map_or(disk.chunks, |store| store.usage().chunks),
             directory: disk.directory.clone(),
         });
-        if let Err(error) = remember(&self.0.home, known) {
+        if let Err(error) = remember(&self.0.home, known.collect()) {
             tracing::warn!(%error, "how many chunks are on the disks can't be noted");
         }
     }
@@ -509,20 +515,8 @@ fn with_identities(mustered: Vec<Mustered>, node: Uuid) -> Result<Vec<Mustered>,
     mustered.into_iter().map(identified).collect()
 }
 
-/// The data directory's needs nobody to remember it.
-fn known_of(disk: &Mustered, chunks: u64) -> Option<KnownDisk> {
-    (disk.standing != Standing::DataDirectory).then(|| KnownDisk {
-        uuid: disk.uuid,
-        chunks,
-        directory: disk.directory.clone(),
-    })
-}
-
-fn remember(
-    home: &Path,
-    known: impl Iterator<Item = impl Into<Option<KnownDisk>>>,
-) -> Result<(), DirectoryError> {
-    let known: Vec<_> = known.filter_map(Into::into).collect();
+/// Those of the data directory itself need nobody to remember them.
+fn remember(home: &Path, known: Vec<KnownDisk>) -> Result<(), DirectoryError> {
     if known == known::read(home)? { Ok(()) } else { known::write(home, &known) }
 }
 

@@ -8,6 +8,7 @@ use xdpfs_wire::{BucketId, ChunkId};
 use super::*;
 use crate::{
     data_directory::DataDirectory,
+    disks::{Disks, Told, muster},
     store::{Store, StoreConfig},
 };
 
@@ -136,6 +137,46 @@ fn damage_is_named_by_chunk_and_place() {
 
     edit(&files[0], |bytes| (bytes[0], bytes[2048]) = (0, 0));
     assert_eq!(check(&home).unreadable_segments, [1]);
+}
+
+#[test]
+fn disks_are_looked_at_where_they_are() {
+    let home = TempDir::new().unwrap();
+    let place = |name: &str| home.path().join(name);
+    let named = ["a", "b"].map(place);
+    {
+        let directory = DataDirectory::open(&place("data")).unwrap();
+        let told = Told { directories: &named, forget: &[] };
+        let disks = Disks::open(&directory, muster(&directory, told).unwrap(), Some(4 << 20)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for number in 0..20 {
+            let data = vec![1; 1000];
+            let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &data) as u32;
+            runtime.block_on(disks.put(chunk(number), crc, data.into())).unwrap();
+        }
+        disks.close();
+    }
+    let before = image(home.path());
+    let run = |disks: &[PathBuf]| {
+        let mut out = Vec::new();
+        let directories = vec![place("data")];
+        let end = run(&CheckArguments { directories, disks: disks.into(), json: false }, &mut out).unwrap();
+        (end, String::from_utf8(out).unwrap())
+    };
+    let chunks = |checks: Vec<DiskCheck>| checks.into_iter().map(|check| check.found.unwrap().chunks);
+    let found: Vec<_> = chunks(check_directory(&place("data"), &[]).unwrap()).collect();
+    assert!(found.len() == 2 && found.iter().sum::<u64>() == 20, "{found:?}");
+    assert!(image(home.path()) == before, "a look changes nothing");
+
+    fs::rename(place("b"), place("c")).unwrap();
+    let (end, text) = run(&[]);
+    assert_eq!(end, CheckEnd::Usage);
+    assert!(text.contains("is it mounted?") && text.contains(": whole"), "{text}");
+    let (end, text) = run(&[place("c")]);
+    assert_eq!((end, text.matches(": whole").count()), (CheckEnd::Whole, 2), "{text}");
+    let (end, text) = run(&[place("c"), home.path().to_owned()]);
+    assert_eq!(end, CheckEnd::Usage);
+    assert!(text.contains("no disk of any of these data nodes"), "{text}");
 }
 
 #[test]
