@@ -240,7 +240,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::catalogue::{META_COMMIT, META_REQUESTS, STORE_PUT_BYTES, STORE_USED};
+    use crate::catalogue::{META_COMMIT, META_REQUESTS, STORE_PUT_BYTES, STORE_SYNC, STORE_USED};
 
     #[derive(Debug)]
     pub(crate) struct Sample;
@@ -258,6 +258,45 @@ pub(crate) mod tests {
         fn is_ready(&self) -> bool {
             true
         }
+    }
+
+    #[derive(Debug)]
+    struct Parts;
+
+    impl Source for Parts {
+        fn collect(&self, scrape: &mut Scrape<'_>) {
+            let latency = Latency::default();
+            scrape.parts(["a", "b"].map(|name| {
+                let latency = latency.clone();
+                let collect = move |scrape: &mut Scrape<'_>| {
+                    scrape.gauge(&STORE_USED, 1.0);
+                    if name == "b" {
+                        scrape.counter(&STORE_PUT_BYTES, 7);
+                    }
+                    scrape.latency(&STORE_SYNC, &latency);
+                };
+                (name.to_owned(), collect)
+            }));
+        }
+
+        fn is_ready(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn parts_are_told_apart_in_one_place_for_each_metric() {
+        let text = Exposition::new(ProcessMetrics::new("1.2.3", "node"), Arc::new(Parts)).text().unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("store_")).collect();
+        let at = |line: &str| {
+            let place = lines.iter().position(|found| *found == line);
+            place.unwrap_or_else(|| panic!("{line} is missing in\n{text}"))
+        };
+        let used = at(r#"xdpfs_store_used_bytes{disk="a"} 1.0"#);
+        assert_eq!(at(r#"xdpfs_store_used_bytes{disk="b"} 1.0"#), used + 1);
+        at(r#"xdpfs_store_written_bytes_total{disk="b"} 7"#);
+        at(r#"xdpfs_store_sync_seconds_count{disk="a"} 0"#);
+        assert_eq!(lines.iter().filter(|line| line.starts_with("# TYPE")).count(), 3, "{text}");
     }
 
     #[test]
