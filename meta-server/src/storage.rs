@@ -3,6 +3,7 @@
 //! Invariant: everything staged before one `sync` becomes durable together or not at all. Knows neither what entries
 //! mean nor how consensus works. Any failed write is final: the caller ends the process.
 
+mod journal;
 #[cfg(test)]
 pub(crate) mod memory_store;
 mod record;
@@ -184,7 +185,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// The CRC32C of all parts, one behind the other. To combine the checksums of two takes microseconds.
-fn crc32c_of<const PARTS: usize>(parts: [&[u8]; PARTS]) -> u32 {
+pub(crate) fn crc32c_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
     parts.into_iter().for_each(|part| digest.update(part));
     digest.finalize() as u32

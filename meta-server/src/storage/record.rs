@@ -4,15 +4,21 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
-use super::{Identity, LogPosition, PART_LEN_MAX, SnapshotMeta, StoreError};
+#[cfg(test)]
+use super::PART_LEN_MAX;
+use super::{Identity, LogPosition, SnapshotMeta, StoreError};
 
-const VERSION: u8 = 1;
+/// Records are as in version 1; programs that know no journal are to refuse what has one.
+const VERSION: u8 = 2;
 const HEADER_LEN: usize = 5;
 
 pub(super) const HARD_STATE: &[u8] = b"H";
 pub(super) const IDENTITY: &[u8] = b"I";
 pub(super) const COMPACTED: &[u8] = b"C";
 pub(super) const SNAPSHOT: &[u8] = b"S";
+/// There is a journal, so that one that is missing is missed.
+pub(super) const HAS_JOURNAL: &[u8] = b"J";
+/// The log, as programs kept it that knew no journal.
 pub(super) const LOG_PREFIX: &[u8] = b"L";
 pub(super) const PART_PREFIX: &[u8] = b"P";
 
@@ -20,6 +26,7 @@ pub(super) fn damaged(what: impl Into<String>) -> StoreError {
     StoreError::Damaged { what: what.into() }
 }
 
+#[cfg(test)]
 pub(super) fn log_key(index: u64, part: u16) -> Vec<u8> {
     [LOG_PREFIX, &index.to_be_bytes(), &part.to_be_bytes()].concat()
 }
@@ -58,7 +65,7 @@ pub(super) fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreErr
     let (mut header, payload) =
         value.split_at_checked(HEADER_LEN).ok_or_else(|| damaged(format!("a short record {}", name())))?;
     let version = header.get_u8();
-    if version != VERSION {
+    if version == 0 || version > VERSION {
         return Err(StoreError::Version { version, known: VERSION });
     }
     if header.get_u32_le() != checksum(key, payload) {
@@ -72,6 +79,7 @@ fn checksum(key: &[u8], payload: &[u8]) -> u32 {
 }
 
 /// The parts of one log entry. Each repeats the fixed fields, so that parts of two entries never join.
+#[cfg(test)]
 pub(super) fn entry_parts(entry: &Entry) -> Vec<Vec<u8>> {
     let count = entry.data.len().div_ceil(PART_LEN_MAX).max(1);
     (0..count)
@@ -150,7 +158,7 @@ impl EntryJoiner {
     }
 }
 
-fn entry_type_of(byte: u8, index: u64) -> Result<EntryType, StoreError> {
+pub(super) fn entry_type_of(byte: u8, index: u64) -> Result<EntryType, StoreError> {
     [EntryType::EntryNormal, EntryType::EntryConfChange, EntryType::EntryConfChangeV2]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -312,7 +320,7 @@ mod tests {
         let mut value = seal(HARD_STATE, &[1, 2, 3]);
         value[0] = VERSION + 1;
         let error = open(HARD_STATE, &value).unwrap_err();
-        assert!(matches!(error, StoreError::Version { version: 2, known: 1 }), "{error}");
+        assert!(matches!(error, StoreError::Version { version: 3, known: 2 }), "{error}");
         assert!(error.to_string().contains("start the later release"), "{error}");
     }
 

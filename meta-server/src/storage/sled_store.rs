@@ -1,7 +1,8 @@
-//! The store on sled 0.34: one tree, one batch per sync.
+//! The store of a server: what is written all the time in a journal, snapshots and what the journal began with in sled.
 //!
-//! Invariant: nothing counts as durable before `flush` *and* `sync_data` on the file itself, because sled's flush does
-//! not reach the medium. `flush_async` is never called: it can deadlock.
+//! Invariant: what the journal refers to is in sled before it, and what it has forgotten is in sled as well. Nothing in sled
+//! counts as durable before `flush` *and* `sync_data` on the file itself, because sled's flush does not reach the medium.
+//! `flush_async` is never called: it can deadlock.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -15,7 +16,8 @@ use bytes::Bytes;
 use raft::eraftpb::Entry;
 
 use super::{
-    Change, LogPosition, LogStore, Recovered, SnapshotMeta, SnapshotSource, StoreError,
+    Change, LogPosition, LogStore, Recovered, SnapshotSource, StoreError,
+    journal::{self, Journal},
     record::{self, EntryJoiner, damaged},
 };
 
@@ -32,22 +34,41 @@ const BACKGROUND_FLUSH_MS: u64 = 500;
 pub struct SledStore {
     snapshots: SledSnapshots,
     file: File,
-    batch: sled::Batch,
     directory: PathBuf,
-    /// How many keys each entry of the log has, from the first one on.
-    keys: KeyCounts,
+    journal: Journal,
+    /// What the journal says, but for the log.
+    kept: Recovered,
+    /// Parts of snapshots, which become durable before the journal's next frame.
+    parts: Staged,
+    /// Parts that are of no use once that frame is durable.
+    dropped: Staged,
+    /// Sled is to learn what the journal says.
+    is_news: bool,
+}
+
+/// Changes of sled that wait.
+#[derive(Debug, Default)]
+struct Staged {
+    batch: sled::Batch,
+    is_used: bool,
+}
+
+impl Staged {
+    fn insert(&mut self, key: &[u8], payload: &[u8]) {
+        self.batch.insert(key, record::seal(key, payload));
+        self.is_used = true;
+    }
+
+    fn remove(&mut self, key: impl Into<sled::IVec>) {
+        self.batch.remove(key);
+        self.is_used = true;
+    }
 }
 
 /// Reads the snapshots of a [`SledStore`].
 #[derive(Clone, Debug)]
 pub struct SledSnapshots {
     db: sled::Db,
-}
-
-#[derive(Debug, Default)]
-struct KeyCounts {
-    first: u64,
-    counts: std::collections::VecDeque<u16>,
 }
 
 impl SledStore {
@@ -64,6 +85,10 @@ impl SledStore {
         wait_until_closed(&directory.join("db"))?;
         remove_half_written_checkpoints(directory)?;
         forget_what_is_not_durable(directory)?;
+        let files = journal::directory(directory);
+        if files.exists() {
+            forget_what_is_not_durable(&files)?;
+        }
         let db = sled::Config::default()
             .path(directory)
             .segment_size(SEGMENT_LEN)
@@ -81,16 +106,20 @@ impl SledStore {
         for parent in made.iter().filter_map(|made| made.parent()) {
             sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
         }
-        let recovered = recover(&db)?;
-        let mut store = Self {
+        let (journal, recovered) = open_journal(&db, &file, directory)?;
+        check(&recovered)?;
+        let kept = Recovered { entries: Vec::new(), ..recovered.clone() };
+        let store = Self {
             snapshots: SledSnapshots { db },
             file,
-            batch: sled::Batch::default(),
             directory: directory.to_owned(),
-            keys: KeyCounts { first: recovered.compacted.index + 1, ..KeyCounts::default() },
+            journal,
+            kept,
+            parts: Staged::default(),
+            dropped: Staged::default(),
+            is_news: false,
         };
-        store.keys.counts.extend(recovered.entries.iter().map(key_count));
-        store.drop_unfinished_snapshots(&recovered)?;
+        store.drop_unfinished_snapshots()?;
         Ok((store, recovered))
     }
 
@@ -108,64 +137,49 @@ impl SledStore {
     }
 
     /// Parts whose snapshot never became the newest one are left over from a crash.
-    fn drop_unfinished_snapshots(&mut self, recovered: &Recovered) -> Result<(), StoreError> {
-        let kept = recovered.snapshot.as_ref().map(|meta| meta.generation);
+    fn drop_unfinished_snapshots(&self) -> Result<(), StoreError> {
+        let kept = self.kept.snapshot.as_ref().map(|meta| meta.generation);
+        let mut dropped = Staged::default();
         for item in self.snapshots.db.scan_prefix(record::PART_PREFIX) {
             let (key, _) = item?;
             if record::parse_part_key(&key) != kept {
-                self.batch.remove(key);
+                dropped.remove(key);
             }
         }
-        self.sync()
+        write(&self.snapshots.db, &self.file, dropped)
     }
 
-    fn put(&mut self, key: &[u8], payload: &[u8]) {
-        self.batch.insert(key, record::seal(key, payload));
+    /// Has sled know what the journal says, so that the journal may forget what is older.
+    fn note(&mut self) -> Result<(), StoreError> {
+        let mut noted = std::mem::take(&mut self.dropped);
+        let Recovered { identity, hard_state, compacted, snapshot, entries: _ } = &self.kept;
+        noted.insert(record::HARD_STATE, &record::encode_hard_state(hard_state));
+        noted.insert(record::COMPACTED, &record::encode_position(*compacted));
+        if let Some(identity) = identity {
+            noted.insert(record::IDENTITY, &record::encode_identity(identity));
+        }
+        if let Some(meta) = snapshot {
+            noted.insert(record::SNAPSHOT, &record::encode_snapshot(meta));
+        }
+        write(&self.snapshots.db, &self.file, noted)?;
+        self.journal.forget(self.kept.compacted.index)
     }
 
-    fn append(&mut self, entries: &[Entry]) {
-        let Some(first) = entries.first() else { return };
-        self.truncate(first.index);
-        for entry in entries {
-            let parts = record::entry_parts(entry);
-            for (part, payload) in parts.iter().enumerate() {
-                self.put(&record::log_key(entry.index, part as u16), payload);
+    /// The log itself is the journal's alone.
+    fn keep(&mut self, change: &Change) {
+        match change {
+            Change::Append(_) | Change::SnapshotPart { .. } => return,
+            Change::Compact(position) => self.kept.compacted = *position,
+            Change::DropSnapshot { .. } => {}
+            // The journal has it, and sled learns of it with what else is new.
+            Change::HardState(state) => return self.kept.hard_state.clone_from(state),
+            Change::Identity(identity) => self.kept.identity = Some(identity.clone()),
+            Change::Install(meta) => {
+                (self.kept.compacted, self.kept.snapshot) = (meta.position, Some(meta.clone()));
             }
-            self.keys.counts.push_back(parts.len() as u16);
+            Change::Snapshot(meta) => self.kept.snapshot = Some(meta.clone()),
         }
-    }
-
-    /// Removes the entry at `index` and all behind it.
-    fn truncate(&mut self, index: u64) {
-        let kept = index.saturating_sub(self.keys.first) as usize;
-        let removed = self.keys.counts.split_off(kept.min(self.keys.counts.len()));
-        self.remove_keys(self.keys.first + kept as u64, removed);
-    }
-
-    /// Removes the entry at `index` and all before it.
-    fn remove_front(&mut self, index: u64) {
-        let count = (index + 1).saturating_sub(self.keys.first).min(self.keys.counts.len() as u64);
-        let removed: Vec<u16> = self.keys.counts.drain(..count as usize).collect();
-        self.remove_keys(self.keys.first, removed);
-        self.keys.first = self.keys.first.max(index + 1);
-    }
-
-    fn remove_keys(&mut self, first: u64, counts: impl IntoIterator<Item = u16>) {
-        for (index, count) in (first..).zip(counts) {
-            (0..count).for_each(|part| self.batch.remove(record::log_key(index, part)));
-        }
-    }
-
-    fn compact(&mut self, position: LogPosition) {
-        self.remove_front(position.index);
-        self.put(record::COMPACTED, &record::encode_position(position));
-    }
-
-    fn install(&mut self, meta: &SnapshotMeta) {
-        self.truncate(0);
-        self.keys = KeyCounts { first: meta.position.index + 1, ..KeyCounts::default() };
-        self.put(record::COMPACTED, &record::encode_position(meta.position));
-        self.put(record::SNAPSHOT, &record::encode_snapshot(meta));
+        self.is_news = true;
     }
 }
 
@@ -173,28 +187,28 @@ impl LogStore for SledStore {
     type Snapshots = SledSnapshots;
 
     fn stage(&mut self, change: Change) {
+        self.keep(&change);
+        self.journal.stage(&change);
         match change {
-            Change::Append(entries) => self.append(&entries),
-            Change::Compact(position) => self.compact(position),
             Change::DropSnapshot { generation, parts } => {
-                (0..parts).for_each(|part| self.batch.remove(record::part_key(generation, part)));
+                (0..parts).for_each(|part| self.dropped.remove(record::part_key(generation, part)));
             }
-            Change::HardState(state) => self.put(record::HARD_STATE, &record::encode_hard_state(&state)),
-            Change::Identity(identity) => self.put(record::IDENTITY, &record::encode_identity(&identity)),
-            Change::Install(meta) => self.install(&meta),
-            Change::Snapshot(meta) => self.put(record::SNAPSHOT, &record::encode_snapshot(&meta)),
             Change::SnapshotPart { generation, part, data } => {
-                self.put(&record::part_key(generation, part), &data);
+                self.parts.insert(&record::part_key(generation, part), &data);
             }
+            Change::Append(_)
+            | Change::Compact(_)
+            | Change::HardState(_)
+            | Change::Identity(_)
+            | Change::Install(_)
+            | Change::Snapshot(_) => {}
         }
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        let db = &self.snapshots.db;
-        db.apply_batch(std::mem::take(&mut self.batch))?;
-        db.flush()?;
-        self.file.sync_data()?;
-        Ok(())
+        write(&self.snapshots.db, &self.file, std::mem::take(&mut self.parts))?;
+        self.journal.sync()?;
+        if std::mem::take(&mut self.is_news) { self.note() } else { Ok(()) }
     }
 
     fn snapshots(&self) -> SledSnapshots {
@@ -257,24 +271,51 @@ fn forget_what_is_not_durable(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(File::open(directory)?.sync_all()?)
 }
 
-fn key_count(entry: &Entry) -> u16 {
-    entry.data.len().div_ceil(super::PART_LEN_MAX).max(1) as u16
+/// Makes changes of sled durable, if there are any.
+fn write(db: &sled::Db, file: &File, staged: Staged) -> Result<(), StoreError> {
+    if staged.is_used {
+        db.apply_batch(staged.batch)?;
+        db.flush()?;
+        file.sync_data()?;
+    }
+    Ok(())
 }
 
-fn recover(db: &sled::Db) -> Result<Recovered, StoreError> {
-    let recovered = Recovered {
+/// The journal, and what it and sled say together. What an earlier program has left becomes a journal's beginning.
+fn open_journal(db: &sled::Db, file: &File, directory: &Path) -> Result<(Journal, Recovered), StoreError> {
+    let mut recovered = Recovered {
         identity: read(db, record::IDENTITY, record::decode_identity)?,
         hard_state: read(db, record::HARD_STATE, record::decode_hard_state)?.unwrap_or_default(),
         compacted: read(db, record::COMPACTED, record::decode_position)?.unwrap_or_default(),
-        entries: read_log(db)?,
+        entries: Vec::new(),
         snapshot: read(db, record::SNAPSHOT, record::decode_snapshot)?,
     };
-    check(&recovered)?;
-    Ok(recovered)
+    if !journal::is_in(directory)? {
+        if db.contains_key(record::HAS_JOURNAL)? {
+            return Err(damaged("the journal is gone"));
+        }
+        let begins = Recovered { entries: read_log(db)?, ..recovered.clone() };
+        check(&begins)?;
+        // From here on, an earlier program would go on from what is old.
+        let mut marked = Staged::default();
+        marked.insert(record::HARD_STATE, &record::encode_hard_state(&recovered.hard_state));
+        write(db, file, marked)?;
+        journal::create(directory, &begins)?;
+    }
+    let journal = Journal::open(directory, &mut recovered)?;
+    let mut moved = Staged::default();
+    for key in db.scan_prefix(record::LOG_PREFIX).keys() {
+        moved.remove(key?);
+    }
+    if moved.is_used || !db.contains_key(record::HAS_JOURNAL)? {
+        moved.insert(record::HAS_JOURNAL, &[]);
+        write(db, file, moved)?;
+    }
+    Ok((journal, recovered))
 }
 
 fn read<T>(
@@ -347,10 +388,14 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::storage::{Identity, PART_LEN_MAX};
+    use crate::storage::{Identity, PART_LEN_MAX, SnapshotMeta};
 
     fn entry(index: u64, term: u64, len: usize) -> Entry {
         Entry { index, term, data: Bytes::from(vec![index as u8; len]), ..Default::default() }
+    }
+
+    fn entries() -> Vec<Entry> {
+        vec![entry(1, 1, 10), entry(2, 1, 3 * PART_LEN_MAX), entry(3, 2, 0)]
     }
 
     fn identity() -> Identity {
@@ -377,7 +422,7 @@ mod tests {
             &mut store,
             vec![
                 Change::Identity(identity()),
-                Change::Append(vec![entry(1, 1, 10), entry(2, 1, 3 * PART_LEN_MAX), entry(3, 2, 0)]),
+                Change::Append(entries()),
                 Change::HardState(hard_state(2, 2)),
             ],
         );
@@ -391,7 +436,7 @@ mod tests {
         let (store, recovered) = open(&directory);
         assert_eq!(recovered.identity, Some(identity()));
         assert_eq!(recovered.hard_state, hard_state(2, 2));
-        assert_eq!(recovered.entries, vec![entry(1, 1, 10), entry(2, 1, 3 * PART_LEN_MAX), entry(3, 2, 0)]);
+        assert_eq!(recovered.entries, entries());
         assert_eq!(store.separate_files().unwrap(), 0);
     }
 
@@ -479,8 +524,53 @@ mod tests {
         assert_eq!(recovered.entries, vec![entry(91, 2, 1)]);
     }
 
+    /// What a program that knew no journal has left.
+    fn filled_by_an_earlier_program(directory: &TempDir, damage: impl FnOnce(&sled::Db)) {
+        let db = sled::Config::default().path(directory.path()).segment_size(SEGMENT_LEN).open().unwrap();
+        let put = |key: &[u8], payload: &[u8]| {
+            let mut value = record::seal(key, payload);
+            value[0] = 1;
+            db.insert(key, value).unwrap();
+        };
+        put(record::IDENTITY, &record::encode_identity(&identity()));
+        put(record::HARD_STATE, &record::encode_hard_state(&hard_state(2, 2)));
+        for entry in entries() {
+            for (part, payload) in record::entry_parts(&entry).iter().enumerate() {
+                put(&record::log_key(entry.index, part as u16), payload);
+            }
+        }
+        damage(&db);
+        db.flush().unwrap();
+    }
+
     #[test]
-    fn damaged_store_is_refused() {
+    fn log_of_an_earlier_program_becomes_a_journal() {
+        let directory = TempDir::new().unwrap();
+        filled_by_an_earlier_program(&directory, |_| {});
+        for _ in 0..2 {
+            let (store, recovered) = open(&directory);
+            assert_eq!(recovered.identity, Some(identity()));
+            assert_eq!(recovered.hard_state, hard_state(2, 2));
+            assert_eq!(recovered.entries, entries());
+            let db = &store.snapshots.db;
+            assert_eq!(db.scan_prefix(record::LOG_PREFIX).count(), 0);
+            let value = db.get(record::HARD_STATE).unwrap().unwrap();
+            assert_eq!(value[0], 2, "the earlier program would refuse it");
+        }
+    }
+
+    #[test]
+    fn log_that_was_taken_over_counts_once_all_of_it_was() {
+        let directory = TempDir::new().unwrap();
+        filled_by_an_earlier_program(&directory, |_| {});
+        let log = journal::directory(directory.path());
+        fs::create_dir(&log).unwrap();
+        fs::write(log.join("new"), b"xdpfslog").unwrap();
+        assert_eq!(open(&directory).1.entries, entries());
+    }
+
+    #[test]
+    fn damaged_log_of_an_earlier_program_is_refused() {
         type Damage = fn(&sled::Db);
         let cases: [(&str, Damage); 6] = [
             ("a flipped bit", |db| {
@@ -500,28 +590,124 @@ mod tests {
         ];
         for (name, damage) in cases {
             let directory = TempDir::new().unwrap();
-            let store = filled(&directory);
-            damage(&store.snapshots.db);
-            store.snapshots.db.flush().unwrap();
+            filled_by_an_earlier_program(&directory, damage);
+            let error = SledStore::open(directory.path()).expect_err(name);
+            assert!(matches!(error, StoreError::Damaged { .. }), "{name}: {error}");
+        }
+    }
+
+    /// Files of the journal, the oldest first.
+    fn files(directory: &TempDir) -> Vec<PathBuf> {
+        let listed = fs::read_dir(journal::directory(directory.path())).unwrap();
+        let mut files: Vec<PathBuf> = listed.map(|item| item.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    /// Changes a file of the journal as `damage` says.
+    fn spoil(file: &Path, damage: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(file).unwrap();
+        damage(&mut bytes);
+        fs::write(file, bytes).unwrap();
+    }
+
+    /// Has opened its store three times, and written each time.
+    fn written_thrice() -> TempDir {
+        let directory = TempDir::new().unwrap();
+        let mut store = filled(&directory);
+        for index in 4..6 {
+            write(&mut store, vec![Change::Append(vec![entry(index, 2, 10)])]);
             drop(store);
+            store = open(&directory).0;
+        }
+        write(&mut store, vec![Change::Append(vec![entry(6, 2, 10)])]);
+        write(&mut store, vec![Change::HardState(hard_state(2, 6))]);
+        directory
+    }
+
+    #[test]
+    fn damaged_journal_is_refused() {
+        type Damage = fn(&TempDir);
+        let cases: [(&str, Damage); 6] = [
+            ("a flipped bit", |directory| spoil(&files(directory)[0], |bytes| bytes[100] ^= 1)),
+            ("one before the last frame", |directory| spoil(&files(directory)[2], |bytes| bytes[60] ^= 1)),
+            ("a lost head", |directory| spoil(&files(directory)[1], Vec::clear)),
+            ("a lost file", |directory| fs::remove_file(&files(directory)[1]).unwrap()),
+            ("a lost beginning", |directory| fs::remove_file(&files(directory)[0]).unwrap()),
+            ("a lost journal", |directory| {
+                fs::remove_dir_all(journal::directory(directory.path())).unwrap();
+            }),
+        ];
+        for (name, damage) in cases {
+            let directory = written_thrice();
+            assert_eq!(files(&directory).len(), 3, "{name}");
+            damage(&directory);
             let error = SledStore::open(directory.path()).expect_err(name);
             assert!(matches!(error, StoreError::Damaged { .. }), "{name}: {error}");
         }
     }
 
     #[test]
+    fn frame_that_was_being_written_is_as_if_it_had_never_been() {
+        let directory = written_thrice();
+        let last = files(&directory)[2].clone();
+        let whole = fs::read(&last).unwrap();
+        let end = whole.iter().rposition(|byte| *byte != 0).unwrap();
+        for cut in [end, end - 10, end - 20] {
+            spoil(&last, |bytes| {
+                bytes.clone_from(&whole);
+                bytes[cut] ^= 0x55;
+            });
+            let (store, recovered) = open(&directory);
+            assert_eq!((recovered.entries.len(), recovered.hard_state.commit), (6, 2), "{cut}");
+            drop(store);
+            // And what is written then comes behind it.
+            let (mut store, _) = open(&directory);
+            write(&mut store, vec![Change::HardState(hard_state(3, 6))]);
+            drop(store);
+            assert_eq!(open(&directory).1.hard_state, hard_state(3, 6));
+            files(&directory)[3..].iter().for_each(|file| fs::remove_file(file).unwrap());
+        }
+    }
+
+    #[test]
+    fn journal_goes_on_in_another_file_and_forgets_what_is_compacted() {
+        let directory = TempDir::new().unwrap();
+        let mut store = filled(&directory);
+        let large = |index| Change::Append(vec![entry(index, 2, 8 << 20)]);
+        (4..12).for_each(|index| write(&mut store, vec![large(index)]));
+        let before = files(&directory).len();
+        assert!(before >= 4, "{before}");
+        let position = LogPosition { index: 10, term: 2 };
+        let meta = SnapshotMeta { generation: 1, position, ..SnapshotMeta::default() };
+        write(&mut store, vec![Change::Snapshot(meta), Change::Compact(position)]);
+        assert_eq!(files(&directory).len(), 2, "the one with entry 11, and the one that is written to");
+        write(&mut store, vec![Change::HardState(hard_state(2, 11))]);
+        drop(store);
+        let (_, recovered) = open(&directory);
+        assert_eq!(recovered.identity, Some(identity()), "sled has it");
+        assert_eq!((recovered.compacted, recovered.hard_state), (position, hard_state(2, 11)));
+        assert_eq!(recovered.entries, [entry(11, 2, 8 << 20)]);
+    }
+
+    #[test]
     fn store_of_a_later_release_is_refused_as_such() {
-        for key in [record::HARD_STATE.to_vec(), record::IDENTITY.to_vec(), record::log_key(2, 1)] {
+        for key in [record::HARD_STATE, record::IDENTITY] {
             let directory = TempDir::new().unwrap();
             let store = filled(&directory);
-            let mut value = store.snapshots.db.get(&key).unwrap().unwrap().to_vec();
+            let mut value = store.snapshots.db.get(key).unwrap().unwrap().to_vec();
             value[0] += 1;
-            store.snapshots.db.insert(&key, value).unwrap();
+            store.snapshots.db.insert(key, value).unwrap();
             store.snapshots.db.flush().unwrap();
             drop(store);
-            let error = SledStore::open(directory.path()).expect_err("it knows one version only");
+            let error = SledStore::open(directory.path()).expect_err("it knows its own versions only");
             assert!(matches!(error, StoreError::Version { .. }), "{key:?}: {error}");
         }
+        let directory = TempDir::new().unwrap();
+        drop(filled(&directory));
+        spoil(&files(&directory)[0], |bytes| bytes[8] += 1);
+        let error = SledStore::open(directory.path()).expect_err("it knows its own version only");
+        assert!(matches!(error, StoreError::Version { .. }), "{error}");
     }
 
     #[test]

@@ -12,6 +12,10 @@ use crate::disks::{Field, setting};
 
 const SEED: u64 = 1;
 const ROUNDS: u64 = 4;
+/// How often a disk is filled up, which takes longer than a failure.
+const FILLINGS: u64 = 2;
+/// Of an object's metadata; about as much as it may have.
+const WORDS_BYTES: usize = 2000;
 const ONLY: Member = Member::MetaServer(0);
 /// How long a failure may take to happen, while buckets are made all the time.
 const FAILS_WITHIN: Duration = Duration::from_secs(30);
@@ -32,8 +36,8 @@ fn server_whose_sync_fails_ends_and_loses_nothing() {
 
 #[test]
 fn server_whose_disk_is_full_ends_and_goes_on_when_there_is_space() {
-    // A store that has been opened once more has its first segment at full length, and would grow much later.
-    for number in 0..ROUNDS {
+    // A store that has been opened once more has all of the space that it needs at first.
+    for number in 0..FILLINGS {
         let fill = |disk: &FaultyFs, rng: &mut Rng| disk.limit_growth(Some(rng.below(10_000)));
         check("space", 1, number, fill, "No space left on device");
     }
@@ -83,6 +87,10 @@ fn make_buckets(
         let bucket = format!("bucket-{next}");
         *next += 1;
         if field.cluster.cli().invoke(["mb", &bucket]).within(PATIENCE).run().code == Some(0) {
+            // So that a journal soon has to grow: it does so in large steps.
+            let words = format!("words={}", "x".repeat(WORDS_BYTES));
+            let object = format!("{bucket}/empty");
+            field.cluster.cli().invoke(["put", "--metadata", &words, "-", &object]).within(PATIENCE).run();
             made.insert(bucket);
             count += 1;
         }
