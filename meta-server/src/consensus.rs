@@ -224,6 +224,29 @@ pub struct RaftStatus {
     pub halt: Option<Halt>,
 }
 
+/// What of a server's status changes only with leadership, and with the server's end: whoever waits for that need not be
+/// woken by every entry of the log.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Standing {
+    /// What this server is.
+    pub(crate) role: Role,
+    /// The present term.
+    pub(crate) term: u64,
+    /// Zero: none is known.
+    pub(crate) leader_id: u64,
+    /// This server was removed from the cluster.
+    pub(crate) removed: bool,
+    /// This server must not go on.
+    pub(crate) halt: Option<Halt>,
+}
+
+impl Standing {
+    const fn of(status: &RaftStatus) -> Self {
+        let RaftStatus { role, term, leader_id, removed, halt, .. } = *status;
+        Self { role, term, leader_id, removed, halt }
+    }
+}
+
 /// What a leader knows about a server that takes part.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct VoterStatus {
@@ -260,6 +283,7 @@ pub struct Consensus {
     inputs: InputSender,
     state: Arc<RwLock<State>>,
     status: watch::Receiver<RaftStatus>,
+    standing: watch::Receiver<Standing>,
     members: watch::Receiver<Arc<Members>>,
     cluster_id: Arc<OnceLock<String>>,
     first_voters: Arc<[u64]>,
@@ -390,10 +414,15 @@ impl Consensus {
         self.status.borrow().clone()
     }
 
-    /// Tells of every change of the status.
+    /// Tells of every change of the status: of each entry, several times.
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<RaftStatus> {
         self.status.clone()
+    }
+
+    /// Tells of what changes now and then.
+    pub(crate) fn watch_standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
     }
 
     /// The voters that the cluster began with, which the log's changes of them build on.

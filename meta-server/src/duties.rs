@@ -28,23 +28,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Does what a leader has to do, whenever this server leads. Ends with consensus.
 pub(crate) async fn run(gateway: Arc<Gateway>) {
-    let mut status = gateway.consensus().watch_status();
+    let mut standing = gateway.consensus().watch_standing();
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut led_term = None;
     loop {
-        // A new leader begins at once; the status changes far too often to look at every time.
+        // A new leader begins at once.
         tokio::select! {
             _ = interval.tick() => {}
-            ended = status.wait_for(|status| leads(status.role, status.term) != led_term) => {
+            ended = standing.wait_for(|standing| leads(standing.role, standing.term) != led_term) => {
                 if ended.is_err() {
                     return;
                 }
             }
         }
         led_term = {
-            let status = status.borrow_and_update();
-            leads(status.role, status.term)
+            let standing = standing.borrow_and_update();
+            leads(standing.role, standing.term)
         };
         if led_term.is_some() {
             perform(&gateway).await;

@@ -42,8 +42,9 @@ use crate::{
 
 /// The store, inside of the data directory.
 pub(crate) const STORE: &str = "store";
-/// Threads for the traffic with other servers: few, and nothing else runs on them.
-const PEER_THREADS: usize = 2;
+/// Threads for the traffic with other servers: nothing else runs on them, and with a second one they would wake each other
+/// for every message.
+const PEER_THREADS: usize = 1;
 /// Threads for administrators, where they have a listener of their own.
 const ADMIN_THREADS: usize = 1;
 /// Connections of other servers at once: each has two, and a few more while it finds out that one is dead.
@@ -269,7 +270,7 @@ impl Server {
 
         let gateway = Arc::new(Gateway::new(config, consensus, audit, trust.clone()));
         let health = Health::new();
-        let follower = health.clone().follow(gateway.consensus().watch_status());
+        let follower = health.clone().follow(gateway.consensus().watch_standing());
         let stop_clients = CancellationToken::new();
         let show = |console| {
             let (config, trust) = (gateway.config(), trust.as_ref());
@@ -385,8 +386,8 @@ impl Server {
 
     /// Resolves once this server was removed from the cluster: it does nothing any more, and must not come back.
     pub async fn removed(&self) {
-        let mut status = self.gateway.consensus().watch_status();
-        if status.wait_for(|status| status.removed).await.is_err() {
+        let mut standing = self.gateway.consensus().watch_standing();
+        if standing.wait_for(|standing| standing.removed).await.is_err() {
             // Consensus has ended by itself.
             std::future::pending::<()>().await;
         }
@@ -394,9 +395,9 @@ impl Server {
 
     /// Resolves once this server must not go on, and why: what is in its directory is left as it is.
     pub async fn halted(&self) -> Halt {
-        let mut status = self.gateway.consensus().watch_status();
-        let halted =
-            status.wait_for(|status| status.halt.is_some()).await.ok().and_then(|status| status.halt);
+        let mut standing = self.gateway.consensus().watch_standing();
+        let halted = standing.wait_for(|standing| standing.halt.is_some()).await;
+        let halted = halted.ok().and_then(|standing| standing.halt);
         match halted {
             Some(halt) => halt,
             // Consensus has ended by itself.

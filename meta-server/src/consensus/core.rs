@@ -27,7 +27,7 @@ use crate::{
     config::ConsensusConfig,
     mistake::{Mistake, is_planted},
     state_machine::{Configuration, Members, State},
-    storage::{Change, Identity, LogPosition, PART_LEN_MAX, Recovered, SnapshotMeta, crc32c, crc32c_combine},
+    storage::{Change, Identity, LogPosition, PART_LEN_MAX, Recovered, SnapshotMeta, crc32c_of},
 };
 
 /// Proposals that wait to be applied at once; more are refused.
@@ -701,7 +701,6 @@ impl RaftCore {
     ) -> SnapshotMeta {
         let generation = self.next_generation;
         self.next_generation += 1;
-        let crc = |crc, piece: &Bytes| crc32c_combine(crc, crc32c(piece), piece.len() as u64);
         debug_assert!(pieces.iter().all(|piece| piece.len() <= PART_LEN_MAX));
         SnapshotMeta {
             generation,
@@ -709,7 +708,7 @@ impl RaftCore {
             conf_state,
             parts: pieces.len() as u32,
             total_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
-            crc32c: pieces.iter().fold(0, crc),
+            crc32c: crc32c_of(pieces.iter().map(AsRef::as_ref)),
         }
     }
 

@@ -20,7 +20,7 @@ use xdpfs_observe::Latency;
 
 use super::{
     Bootstrap, Consensus, Fingerprints, Halt, INPUTS_MAX, Input, InputSender, Outbox, Program, Programs,
-    RaftStatus, StageLatencies, Threads,
+    RaftStatus, StageLatencies, Standing, Threads,
     apply::ApplyThread,
     core::{ApplyJob, LogJob, Output, RaftCore},
     log_thread::{LogThread, StoredSnapshots},
@@ -140,6 +140,7 @@ pub(crate) fn assemble<S: LogStore, O: Outbox>(
     let (log_jobs, log_queue) = sync_channel(JOBS_MAX);
     let (apply_jobs, apply_queue) = sync_channel(JOBS_MAX);
     let (status, watched) = watch::channel(core.status());
+    let (standing, watched_standing) = watch::channel(Standing::of(&core.status()));
     let inputs = InputSender(inputs);
     let outbox = outbox(inputs.clone(), Arc::clone(&cluster_id), programs.clone(), fingerprints.clone());
     let (members, watched_members) = watch::channel(Arc::clone(state.members()));
@@ -175,12 +176,14 @@ pub(crate) fn assemble<S: LogStore, O: Outbox>(
         apply: apply_jobs,
         backlog: Backlog::default(),
         status,
+        standing,
         latency: latencies.replicate,
     };
     let consensus = Consensus {
         inputs: inputs.clone(),
         state,
         status: watched,
+        standing: watched_standing,
         members: watched_members,
         cluster_id,
         first_voters,
@@ -250,6 +253,7 @@ pub(super) struct RaftLoop<O> {
     apply: SyncSender<ApplyJob>,
     backlog: Backlog,
     status: watch::Sender<RaftStatus>,
+    standing: watch::Sender<Standing>,
     /// How long proposals wait until they are agreed on.
     latency: Latency,
 }
@@ -383,6 +387,8 @@ impl<O: Outbox> RaftLoop<O> {
 
     fn publish(&self) {
         let status = self.core.status();
+        let standing = Standing::of(&status);
+        self.standing.send_if_modified(|old| std::mem::replace(old, standing) != standing);
         self.status.send_if_modified(|old| {
             let changed = *old != status;
             if changed {
@@ -443,6 +449,7 @@ mod tests {
             apply,
             backlog: Backlog::default(),
             status: watch::channel(RaftStatus::default()).0,
+            standing: watch::channel(Standing::default()).0,
             latency: Latency::default(),
         };
         raft_loop.core.campaign();

@@ -13,7 +13,7 @@ use xdpfs_proto::{
 };
 
 use super::{meta::MetaFrontend, node::NodeFrontend};
-use crate::consensus::RaftStatus;
+use crate::consensus::Standing;
 
 /// The health of this server.
 #[derive(Clone, Debug)]
@@ -29,11 +29,11 @@ impl Health {
     }
 
     /// Follows consensus for as long as it runs.
-    pub(crate) async fn follow(self, mut status: watch::Receiver<RaftStatus>) {
+    pub(crate) async fn follow(self, mut standing: watch::Receiver<Standing>) {
         loop {
-            let knows_leader = status.borrow_and_update().leader_id != 0;
+            let knows_leader = standing.borrow_and_update().leader_id != 0;
             self.set(if knows_leader { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
-            if status.changed().await.is_err() {
+            if standing.changed().await.is_err() {
                 return;
             }
         }

@@ -77,7 +77,7 @@ pub(super) async fn run(id: u64, seed: u64, medium: Medium, gateways: Gateways) 
     let gateway = Arc::new(Gateway::new(config, consensus, Audit::open(None)?, None));
     gateways.borrow_mut().insert(id, Arc::clone(&gateway));
     let health = Health::new();
-    tokio::spawn(health.clone().follow(gateway.consensus().watch_status()));
+    tokio::spawn(health.clone().follow(gateway.consensus().watch_standing()));
     tokio::spawn(duties::run(Arc::clone(&gateway)));
     let requests = Arc::clone(gateway.requests());
     Ok(service::serve(gateway, &health, requests, clients, Security::Plaintext, stop).await?)
