@@ -414,6 +414,12 @@ impl Consensus {
         self.status.borrow().clone()
     }
 
+    /// The term in which this server leads, as far as it knows.
+    pub(crate) fn led_term(&self) -> Option<u64> {
+        let Standing { role, term, .. } = *self.standing.borrow();
+        (role == Role::Leader).then_some(term)
+    }
+
     /// Tells of every change of the status: of each entry, several times.
     #[must_use]
     pub fn watch_status(&self) -> watch::Receiver<RaftStatus> {

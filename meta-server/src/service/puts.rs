@@ -33,9 +33,14 @@ impl Gateway {
         let ObjectName { bucket, key } = ObjectName::parse(&request.name)?;
         let precondition = parse_precondition(request.precondition)?;
         let asked = Asked::parse(request.chunks, request.avoid_node_ids)?;
-        let term = self.admit(call.deadline, &call.access).await?;
-        // Without a bucket nothing is placed, and apply says what is wrong, or gives the answer of the first time.
-        let placements = self.place(term, &asked, |state| state.bucket(&bucket))?;
+        let placements = match self.place_at_once(&asked, |state| state.bucket(&bucket)) {
+            Some(placements) => placements,
+            None => {
+                let term = self.admit(call.deadline, &call.access).await?;
+                // Without a bucket nothing is placed, and apply says what is wrong, or gives the answer of the first time.
+                self.place(term, &asked, |state| state.bucket(&bucket))?
+            }
+        };
         let lease_ms = duration_ms(self.config().times.upload_lease);
         let for_batch = request.for_batch;
         let source_bucket = String::new();
@@ -105,6 +110,17 @@ impl Gateway {
             outcome::Kind::Done(_) => Ok(proto::AbortPutResponse {}),
             _ => Err(reused_request_id()),
         }
+    }
+
+    /// The same by what this server knows just now, if it leads and that is enough: where all chunks are placed, a server that
+    /// is behind, or leads no more, does no harm, since apply has the last word, and only a leader gets that far.
+    fn place_at_once<'a>(
+        &'a self,
+        asked: &Asked,
+        bucket_of: impl for<'s> Fn(&'s State) -> Option<&'s Bucket>,
+    ) -> Option<Vec<pb::Placement>> {
+        let placements = self.place(self.consensus().led_term()?, asked, bucket_of).ok()?;
+        (placements.len() == asked.chunks as usize).then_some(placements)
     }
 
     /// Chooses the nodes for every chunk that is asked for.
