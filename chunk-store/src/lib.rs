@@ -4,3 +4,4 @@
 
 pub mod medium;
 pub mod page_buffer;
+pub mod page_cache;
