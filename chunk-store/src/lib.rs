@@ -5,3 +5,4 @@
 pub mod medium;
 pub mod page_buffer;
 pub mod page_cache;
+pub mod read_ahead;

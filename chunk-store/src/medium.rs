@@ -81,6 +81,9 @@ pub trait Medium: Debug + Send + Sync {
 
     /// What reads, at most `slots` ranges at once of at most `slot_pages` pages each. One for each thread that reads;
     /// it must stay with the thread while reads are under way.
+    ///
+    /// # Panics
+    /// If there are no slots, or no pages in them.
     fn reader(&self, slots: usize, slot_pages: usize) -> Box<dyn PageReader>;
 
     /// How the disk is reached, and why not better.

@@ -126,6 +126,7 @@ impl Medium for DiskMedium {
     }
 
     fn reader(&self, slots: usize, slot_pages: usize) -> Box<dyn PageReader> {
+        assert!(slots > 0 && slot_pages > 0, "a reader reads something");
         match self.by_ring(|latches| ring_io::reader(slots, slot_pages, latches)) {
             Some(reader) => Box::new(reader),
             None => Box::new(PlainReader::new(slots, slot_pages)),

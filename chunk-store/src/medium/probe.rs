@@ -28,8 +28,8 @@ const FUSE_MAGIC: i64 = 0x6573_5546;
 /// used is for the first real write to say.
 pub(super) fn run(directory: &Directory, latches: &Arc<Latches>) {
     if let Err(error) = try_all(directory, latches) {
-        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            // A full disk is as fast as another. What it can't do will show.
+        if is_full(&error) {
+            // Such a disk is as fast as another. What it can't do will show.
             return;
         }
         let reason = format!("could not be tried: {error}");
@@ -43,24 +43,28 @@ fn try_all(directory: &Directory, latches: &Arc<Latches>) -> io::Result<()> {
     if is_fuse(directory)? {
         latches.dsync.turn_off("the file system is in user space");
     }
-    let file = unnamed_file(directory)?;
     let mut page = PageBuffer::new(1);
     page.fill(0x5a);
-    let direct = DiskFile::new(file.try_clone()?, latches);
-    if let Err(error) = try_plain(&direct, &page) {
-        if !latches.direct.is_on() {
+    if let Err(error) = try_plain(&DiskFile::new(unnamed_file(directory)?, latches), &page) {
+        if !latches.direct.is_on() || is_full(&error) {
             return Err(error);
         }
         latches.direct.turn_off(format!("direct transfers of a page fail: {error}"));
-        // Its descriptor shares the flags, so it takes another file.
         try_plain(&DiskFile::new(unnamed_file(directory)?, latches), &page)?;
     }
     if latches.ring.is_on()
         && let Err(error) = try_ring(DiskFile::new(unnamed_file(directory)?, latches), &page, latches)
     {
+        if is_full(&error) {
+            return Err(error);
+        }
         latches.ring.turn_off(error.to_string());
     }
     Ok(())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn try_plain(file: &DiskFile, page: &PageBuffer) -> io::Result<()> {

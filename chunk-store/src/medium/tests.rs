@@ -107,7 +107,7 @@ fn a_directory_is_made_and_nothing_is_left_in_it() {
     assert_eq!(medium.directory(), path);
     assert!(DiskMedium::open(&path.join("a/b"), IoWanted::default()).is_err());
     let room = medium.room().unwrap();
-    assert!(room.total > 0 && room.available <= room.total);
+    assert!(room.available <= room.total);
 }
 
 #[test]
@@ -330,6 +330,11 @@ fn without_dsync_a_second_call_makes_durable() {
 fn what_has_failed_once_is_not_tried_again() {
     let directory = TempDir::new().unwrap();
     let medium = DiskMedium::open(directory.path(), IoWanted::default()).unwrap();
+    let about = medium.about();
+    if !about.direct.is_in_use() || !about.ring.is_in_use() {
+        println!("skipped: {about}");
+        return;
+    }
     let file = medium.create(Slot(1)).unwrap();
     file.write_durably(&pattern(4, 1), 0).unwrap();
     let mut early = medium.writer(2);
@@ -361,7 +366,9 @@ fn a_kernel_that_registers_no_buffers_maps_them_each_time() {
     file.write_durably(&pattern(4, 1), 0).unwrap();
     // More buffers than may be registered with a ring.
     let mut reader = medium.reader(20_000, 1);
-    assert!(!medium.about().registered.is_in_use());
+    let about = medium.about();
+    // Who may lock little memory gets no ring of this size to begin with.
+    assert!(!about.registered.is_in_use() || !about.ring.is_in_use());
     let found = read_all(&mut *reader, &file, &[0, 2 * PAGE_LEN as u64], 1);
     assert!(found[1].as_ref().unwrap()[..] == pattern(4, 1)[2 * PAGE_LEN..3 * PAGE_LEN]);
     write(&mut *medium.writer(2), &file, &pattern(2, 7), 0).unwrap();
