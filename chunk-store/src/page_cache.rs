@@ -9,18 +9,18 @@
 
 mod entry;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, sync::Cache};
 use xdpfs_wire::ChunkId;
 
-use crate::page_buffer::PAGE_LEN;
+use crate::{
+    page_buffer::PAGE_LEN,
+    sync::{
+        self,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use entry::{ENTRY_OVERHEAD, Held, Key, Weights};
 
 /// Parts that are locked on their own. Small caches have fewer.
@@ -30,6 +30,15 @@ const HOT_SHARE: f64 = 0.97;
 /// Pages that are remembered by name after they went, as a share of those that are there: one that comes again soon was
 /// worth keeping.
 const GHOST_SHARE: f64 = 0.5;
+
+/// A chunk, and the checksum of its bytes: another chunk may take the name of one that was deleted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CacheName {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Of all its bytes.
+    pub crc: u32,
+}
 
 /// Why a page is put into the cache.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -104,10 +113,17 @@ impl PageCache {
         Self { held, counters }
     }
 
+    /// Whether pages that are put in are kept at all.
+    #[must_use]
+    pub const fn takes_pages(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// A page that was put in; the last one of a chunk may be shorter than others.
     #[must_use]
-    pub fn get(&self, chunk: ChunkId, page: u32) -> Option<Arc<[u8]>> {
-        let found = self.held.as_ref().and_then(|held| use_page(held, Key::Page { chunk, page }));
+    pub fn get(&self, name: CacheName, page: u32) -> Option<Arc<[u8]>> {
+        let found = self.held.as_ref().and_then(|held| use_page(held, Key::page(name, page)));
+        sync::pause();
         let counter = if found.is_some() { &self.counters.hits } else { &self.counters.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         found
@@ -115,41 +131,41 @@ impl PageCache {
 
     /// Whether a page is there; this counts as no use of it.
     #[must_use]
-    pub fn contains(&self, chunk: ChunkId, page: u32) -> bool {
-        self.held.as_ref().is_some_and(|held| held.contains_key(&Key::Page { chunk, page }))
+    pub fn contains(&self, name: CacheName, page: u32) -> bool {
+        self.held.as_ref().is_some_and(|held| held.contains_key(&Key::page(name, page)))
     }
 
     /// Puts a page in that has passed its checksum.
-    pub fn insert(&self, chunk: ChunkId, page: u32, bytes: Arc<[u8]>, origin: Origin) {
+    pub fn insert(&self, name: CacheName, page: u32, bytes: Arc<[u8]>, origin: Origin) {
         if let Some(held) = &self.held {
             self.counters.inserted.fetch_add(1, Ordering::Relaxed);
-            held.insert(Key::Page { chunk, page }, Held::Page { bytes, spared: origin.spared_uses() });
+            held.insert(Key::page(name, page), Held::Page { bytes, spared: origin.spared_uses() });
         }
     }
 
     /// The checksums of a chunk's pages, if they were put in.
     #[must_use]
-    pub fn checksums(&self, chunk: ChunkId) -> Option<Arc<[u32]>> {
-        self.held.as_ref()?.get(&Key::Checksums(chunk))?.into_checksums()
+    pub fn checksums(&self, name: CacheName) -> Option<Arc<[u32]>> {
+        self.held.as_ref()?.get(&Key::checksums(name))?.into_checksums()
     }
 
     /// Puts the checksums of a chunk's pages in.
-    pub fn insert_checksums(&self, chunk: ChunkId, checksums: Arc<[u32]>) {
+    pub fn insert_checksums(&self, name: CacheName, checksums: Arc<[u32]>) {
         if let Some(held) = &self.held {
-            held.insert(Key::Checksums(chunk), Held::Checksums(checksums));
+            held.insert(Key::checksums(name), Held::Checksums(checksums));
         }
     }
 
     /// Lets go of a chunk of this many pages.
-    pub fn forget(&self, chunk: ChunkId, pages: u32) {
+    pub fn forget(&self, name: CacheName, pages: u32) {
         let Some(held) = self.held.as_ref() else { return };
-        held.remove(&Key::Checksums(chunk));
+        held.remove(&Key::checksums(name));
         if u64::from(pages) > held.len() as u64 {
-            held.retain(|key, _| key.chunk() != chunk);
+            held.retain(|key, _| key.name() != name);
             return;
         }
         for page in 0..pages {
-            held.remove(&Key::Page { chunk, page });
+            held.remove(&Key::page(name, page));
         }
     }
 

@@ -15,9 +15,8 @@ use uuid::Uuid;
 
 use crate::{
     data_directory::{DirectoryError, SEGMENTS_DIRECTORY, read_node_uuid},
-    directory_lock::DirectoryLock,
     disks::{Identity, known},
-    store::{self, CheckError, StoreReport},
+    store::{self, DirectoryLock, OpenError, StoreReport},
 };
 
 const AFTER_HELP: &str = "Reads every segment: heads of records, checksums of pages and of whole chunks. A tail that a crash \
@@ -93,7 +92,7 @@ pub enum CheckRefusal {
     },
     /// The store can't be looked at.
     #[error(transparent)]
-    Store(#[from] CheckError),
+    Store(#[from] OpenError),
 }
 
 impl CheckRefusal {
@@ -234,10 +233,14 @@ fn text(path: &Path, report: &StoreReport) -> String {
         "{}: {verdict}\n  {segments} segments of {used_bytes} bytes, {chunks} chunks of {bytes} bytes\n",
         path.display()
     );
+    let old_segments = report.old_segments;
     let mut line = |words: String| {
         // Writing to a string cannot fail.
         let _infallible = writeln!(text, "  {words}");
     };
+    if old_segments > 0 {
+        line(format!("{old_segments} of the segments are of an older format; the next start converts them"));
+    }
     if *torn_bytes > 0 {
         line(format!("{torn_bytes} bytes at the end are half written; the next start cuts them off"));
     }
@@ -246,7 +249,7 @@ fn text(path: &Path, report: &StoreReport) -> String {
         report.damaged.iter().for_each(|chunk| line(format!("  {chunk}")));
     }
     if report.damaged_places > 0 {
-        line(format!("{} places have no sound record; what was there is unknown:", report.damaged_places));
+        line(format!("{} places have no sound batch; what was there is unknown:", report.damaged_places));
         report
             .places
             .iter()
@@ -272,6 +275,7 @@ struct Record<'a> {
     chunks: u64,
     bytes: u64,
     used_bytes: u64,
+    old_segments: u64,
     torn_bytes: u64,
     damaged_chunks: u64,
     /// The first of them.
@@ -306,6 +310,7 @@ impl<'a> Record<'a> {
             chunks: report.chunks,
             bytes: report.bytes,
             used_bytes: report.used_bytes,
+            old_segments: report.old_segments,
             torn_bytes: report.torn_bytes,
             damaged_chunks: report.damaged_chunks,
             damaged: report.damaged.iter().map(ToString::to_string).collect(),

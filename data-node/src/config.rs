@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::SocketAddr,
+    num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use xdpfs_observe::LogFilter;
 
 use crate::{
+    disks::{IoChoice, StoreOptions},
     health::HealthConfig,
     link::{Link, LinkError},
     node_label::{NodeLabel, NodeLabelError, by_key},
@@ -99,6 +101,25 @@ pub struct Arguments {
     /// How much space chunks may take on each disk, such as 10GiB. By default all of its file system but a reserve.
     #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CAPACITY")]
     capacity: Option<ByteSize>,
+    /// Memory for pages of chunks that are read again and again, of all disks together; 0 for none.
+    #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_CACHE", default_value = "128MiB")]
+    cache: ByteSize,
+    /// How many bytes are read ahead of a client that reads straight on, at most; 0 for none.
+    #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_READ_AHEAD", default_value = "2MiB")]
+    read_ahead: ByteSize,
+    /// How many bytes are copied on each disk in a second to get back the room of deleted chunks, unless a chunk waits for that
+    /// room; 0 for as many as it can.
+    #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_COMPACTION_RATE", default_value = "64MiB")]
+    compaction_rate: ByteSize,
+    /// How many chunks and deletions one durable write takes, of those that wait.
+    #[arg(long, value_name = "COUNT", env = "XDPFS_NODE_BATCH_OPS", default_value = "256")]
+    batch_ops: NonZeroUsize,
+    /// At how many bytes one durable write takes no more chunks. Two buffers of this size are held for each disk.
+    #[arg(long, value_name = "SIZE", env = "XDPFS_NODE_BATCH_BYTES", default_value = "8MiB")]
+    batch_bytes: ByteSize,
+    /// How disks are reached.
+    #[arg(long, value_name = "MODE", env = "XDPFS_NODE_IO", default_value_t)]
+    io: IoChoice,
     /// Don't start where chunks would not outlive a power loss, as far as the kernel knows: in memory, in the layers of a
     /// container, on another machine or in the hands of a program (FUSE). Without this, that is a warning.
     #[arg(long, env = "XDPFS_NODE_REQUIRE_DURABLE")]
@@ -268,8 +289,8 @@ pub struct Config {
     pub failure_domain: String,
     /// What the node says of itself, by key.
     pub labels: BTreeMap<String, String>,
-    /// Bytes that chunks may take on each disk; all of its file system but a reserve if not given.
-    pub capacity_bytes: Option<u64>,
+    /// What the stores of the disks may take, and how they work.
+    pub store: StoreOptions,
     /// Whether a place that keeps nothing is an error.
     pub require_durable: bool,
     /// How hard damage is looked for.
@@ -302,7 +323,7 @@ impl Config {
             direct: None,
             failure_domain: String::new(),
             labels: BTreeMap::new(),
-            capacity_bytes: None,
+            store: StoreOptions::default(),
             require_durable: false,
             scrub: ScrubConfig::default(),
             xdp: XdpConfig::default(),
@@ -367,7 +388,15 @@ impl TryFrom<Arguments> for Config {
             direct: args.direct,
             failure_domain: args.failure_domain.unwrap_or_default(),
             labels: by_key(args.labels)?,
-            capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
+            store: StoreOptions {
+                capacity_bytes: args.capacity.map(|capacity| capacity.as_u64()),
+                cache_bytes: args.cache.as_u64(),
+                read_ahead_bytes: u32::try_from(args.read_ahead.as_u64()).unwrap_or(u32::MAX),
+                compaction_rate: NonZeroU64::new(args.compaction_rate.as_u64()),
+                batch_ops: args.batch_ops.get(),
+                batch_bytes: args.batch_bytes.as_u64(),
+                io: args.io,
+            },
             require_durable: args.require_durable,
             scrub: ScrubConfig {
                 bytes_per_second: args.scrub_rate.as_u64(),
@@ -419,13 +448,15 @@ mod tests {
             "node --data-dir /d --insecure --meta a:1,http://b:2 --capacity 10GiB --failure-domain rack-1";
         let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();
         assert_eq!(config.meta.iter().map(MetaEndpoint::as_str).collect::<Vec<_>>(), ["a:1", "b:2"]);
-        assert_eq!(config.capacity_bytes, Some(10 << 30));
+        assert_eq!(config.store.capacity_bytes, Some(10 << 30));
         assert_eq!(config.failure_domain, "rack-1");
         assert!(config.labels.is_empty());
         assert_eq!(config.scrub, ScrubConfig::default(), "the defaults are said twice");
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
         assert_eq!((config.data, config.health), (DataPlace::Directory("/d".into()), None));
         assert_eq!((config.disks, config.forget_disks), (Vec::new(), Vec::new()));
+        let store = StoreOptions { capacity_bytes: config.store.capacity_bytes, ..StoreOptions::default() };
+        assert_eq!(config.store, store, "these are said twice, too");
 
         let line = "node --data-dir /d --meta localhost:1 --label zone=a,rack=r1 --label disk=sda --scrub-rate 0 --scrub-interval 1h";
         let config = Config::try_from(Arguments::parse_from(line.split(' '))).unwrap();

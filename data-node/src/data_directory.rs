@@ -12,7 +12,7 @@ use std::{
 use thiserror::Error;
 use uuid::Uuid;
 
-use crate::directory_lock::DirectoryLock;
+use crate::store::DirectoryLock;
 
 const CLUSTER_ID_FILE: &str = "cluster-id";
 const NODE_UUID_FILE: &str = "node-uuid";

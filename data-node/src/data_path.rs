@@ -135,7 +135,7 @@ impl DataPath {
 
     async fn start_read(&mut self, job: ReadJob) {
         if let Err(PoolFull) = self.readers.submit(job) {
-            job.answer(Instant::now, |_, _| Err(Status::Busy), &mut self.scratch, &mut self.reply);
+            job.answer(Instant::now, Err(Status::Busy), &mut self.scratch, &mut self.reply);
             self.state.counters().note_read_put_off();
             self.send_reply(job.from).await;
         }

@@ -7,6 +7,7 @@ mod identity;
 pub(crate) mod known;
 mod muster;
 mod placement;
+mod store_options;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,7 @@ use xdpfs_observe::{Scrape, catalogue as names};
 use xdpfs_proto::meta::v1::{DiskStatus, disk_status::State};
 use xdpfs_wire::ChunkId;
 
+pub use self::store_options::{IoChoice, StoreOptions};
 pub(crate) use self::{
     identity::Identity,
     muster::{Mustered, Told, muster},
@@ -34,7 +36,7 @@ use self::{
 };
 use crate::{
     data_directory::{DataDirectory, DirectoryError},
-    store::{ChunkInfo, DeleteError, OpenError, PutError, ReadError, Recovery, Store, StoreConfig, Usage},
+    store::{ChunkInfo, DeleteError, OpenError, PutError, ReadError, Recovery, Store, Usage},
 };
 
 /// What the disk of the data directory is called.
@@ -133,7 +135,7 @@ impl Disks {
     pub(crate) fn open(
         home: &DataDirectory,
         mustered: Vec<Mustered>,
-        capacity_bytes: Option<u64>,
+        options: &StoreOptions,
     ) -> Result<Self, DiskError> {
         let mustered = with_identities(mustered, home.node_uuid())?;
         let seen = mustered.iter().filter(|disk| disk.standing != Standing::DataDirectory);
@@ -143,7 +145,8 @@ impl Disks {
             directory: disk.directory.clone(),
         };
         remember(home.path(), seen.map(known).collect())?;
-        let mut disks = Vec::with_capacity(mustered.len());
+        let count = mustered.len();
+        let mut disks = Vec::with_capacity(count);
         for disk in mustered {
             let name = match disk.standing {
                 Standing::DataDirectory => DATA_DIRECTORY.to_owned(),
@@ -153,13 +156,10 @@ impl Disks {
             let store = match standing {
                 Standing::Failed(why) => Err(why),
                 Standing::DataDirectory | Standing::New | Standing::Present => {
-                    let config = StoreConfig {
-                        capacity_bytes,
-                        ..StoreConfig::new(muster::segments(&directory), home.node_uuid())
-                    };
+                    let config = options.of_disk(muster::segments(&directory), home.node_uuid(), count);
                     match Store::open(&config) {
                         Ok((store, recovery)) => {
-                            note_recovery(&name, &directory, &recovery);
+                            note_opened(&name, &directory, &store, &recovery);
                             Ok(store)
                         }
                         Err(OpenError::Io { source, .. }) => Err(format!("it can't be opened: {source}")),
@@ -368,6 +368,25 @@ impl Disks {
         self.stores().for_each(Store::close);
     }
 
+    /// The store of each disk, in their order; none where there has been none since the start.
+    pub(crate) fn each_store(&self) -> impl Iterator<Item = Option<&Store>> {
+        self.0.disks.iter().map(|disk| disk.store.as_ref().ok())
+    }
+
+    /// Which of the disks, in their order, gives a chunk: one that is sound if there is one.
+    pub(crate) fn place_to_read(&self, chunk: ChunkId) -> Option<usize> {
+        let holds = |(_, store): &(usize, Option<&Store>)| {
+            store.is_some_and(|store| !store.is_fenced() && store.stat(chunk).is_some())
+        };
+        let readable =
+            |(_, store): &(usize, Option<&Store>)| store.is_some_and(|store| store.stat(chunk).is_some());
+        // Of a damaged one somebody says that it is damaged.
+        let known = |(_, store): &(usize, Option<&Store>)| store.is_some_and(|store| store.knows(chunk));
+        let places = || self.each_store().enumerate();
+        let found = places().find(holds).or_else(|| places().find(readable)).or_else(|| places().find(known));
+        found.map(|(place, _)| place)
+    }
+
     fn stores(&self) -> impl Iterator<Item = &Store> {
         self.0.disks.iter().filter_map(|disk| disk.store.as_ref().ok())
     }
@@ -465,7 +484,7 @@ impl Disk {
         scrape.gauge(&names::STORE_USED, used_bytes as f64);
         scrape.gauge(&names::STORE_FREE, free_bytes as f64);
         scrape.gauge(&names::STORE_CHUNKS, chunks as f64);
-        store.activity().collect(scrape);
+        store.collect(scrape);
     }
 }
 
@@ -520,10 +539,20 @@ fn remember(home: &Path, known: Vec<KnownDisk>) -> Result<(), DirectoryError> {
     if known == known::read(home)? { Ok(()) } else { known::write(home, &known) }
 }
 
-fn note_recovery(disk: &str, directory: &Path, recovery: &Recovery) {
+fn note_opened(disk: &str, directory: &Path, store: &Store, recovery: &Recovery) {
     let Recovery { chunks, segments, torn_bytes, quarantined, unreadable_segments } = *recovery;
-    let directory = directory.display();
-    tracing::info!(disk, %directory, chunks, segments, torn_bytes, quarantined, unreadable_segments, "store open");
+    let (directory, io) = (directory.display(), store.io_mode());
+    tracing::info!(
+        disk,
+        %directory,
+        %io,
+        chunks,
+        segments,
+        torn_bytes,
+        quarantined,
+        unreadable_segments,
+        "store open"
+    );
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ mod config;
 mod control;
 mod data_directory;
 mod data_path;
-mod directory_lock;
 mod directory_pool;
 mod disks;
 mod edge;
@@ -29,9 +28,10 @@ mod run_as;
 mod scrub;
 mod source_prefix;
 pub mod storage_probe;
-pub mod store;
 mod xdp;
 pub mod xdp_probe;
+
+pub use xdpfs_chunk_store as store;
 
 pub use admin::AdminError;
 pub use check::{CheckArguments, CheckEnd, CheckRefusal, DiskCheck, check_directory, run as run_check};
@@ -39,6 +39,7 @@ pub use command_line::CommandLine;
 pub use config::{Arguments, Config, ConfigError, DataPlace, MetaEndpoint};
 pub use data_directory::DirectoryError;
 pub use disks::DiskError;
+pub use disks::{IoChoice, StoreOptions};
 pub use edge::{Edge, EdgeArguments, EdgeConfig, EdgeConfigError, EdgeFailure, EdgeStartError, PreparedEdge};
 pub use health::HealthConfig;
 pub use link::{Link, LinkError};

@@ -349,7 +349,7 @@ async fn open(config: Config) -> Result<(Arc<DataDirectory>, Disks, Vec<StorageD
 
 /// Blocks.
 fn open_here(config: Config) -> Result<(DataDirectory, Disks, Doubts), StartError> {
-    let Config { data: place, disks: directories, forget_disks: forget, capacity_bytes, .. } = config;
+    let Config { data: place, disks: directories, forget_disks: forget, store, .. } = config;
     // Before anything is made there.
     let look = |directory: &Path| match storage_probe::of_file_system(directory) {
         Some(doubt) if config.require_durable && doubt.is_certain() => {
@@ -368,7 +368,7 @@ fn open_here(config: Config) -> Result<(DataDirectory, Disks, Doubts), StartErro
     for disk in mustered.iter().filter(|disk| disk.is_usable()) {
         doubts.insert(disk.directory().to_owned(), look(disk.directory())?);
     }
-    let disks = Disks::open(&directory, mustered, capacity_bytes)?;
+    let disks = Disks::open(&directory, mustered, &store)?;
     for (_, directory, _) in disks.opened() {
         let doubt = doubts.entry(directory.to_owned()).or_default();
         // Of what was doubted already nobody needs to know how fast it is.

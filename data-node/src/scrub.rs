@@ -258,17 +258,6 @@ impl Worker {
     }
 }
 
-impl ScrubStep {
-    fn add(&mut self, step: Self) {
-        self.bytes += step.bytes;
-        self.chunks += step.chunks;
-        self.passed_bytes += step.passed_bytes;
-        self.damaged_chunks += step.damaged_chunks;
-        self.damaged_places += step.damaged_places;
-        self.read_errors += step.read_errors;
-    }
-}
-
 fn now() -> Now {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Now { at: Instant::now(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }

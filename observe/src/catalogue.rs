@@ -221,7 +221,7 @@ catalogue! {
     /// One once the disk has failed: nothing is written to it any more. A disk that could not be used from the start has no other
     /// metric.
     STORE_FENCED = Gauge "store_fenced" {"disk"} of Node;
-    /// How long making a batch of chunks durable takes (`fdatasync`).
+    /// How long making a batch of chunks durable takes, from its submission on.
     STORE_SYNC = Histogram "store_sync" [Seconds] {"disk"} of Node;
     /// Chunks that were made durable.
     STORE_PUTS = Counter "store_chunks_written" {"disk"} of Node;
@@ -235,6 +235,28 @@ catalogue! {
     STORE_DAMAGED = Counter "store_chunks_damaged" {"disk"} of Node;
     /// Bytes of live chunks that compaction has moved.
     STORE_MOVED_BYTES = Counter "store_compaction_moved" [Bytes] {"disk"} of Node;
+    /// Bytes that durable writes have brought to the disk: chunks, what compaction copies, and what is written about them.
+    STORE_BATCH_BYTES = Counter "store_batch_written" [Bytes] {"disk"} of Node;
+    /// Bytes of memory that the cache may take.
+    STORE_CACHE_CAPACITY = Gauge "store_cache_capacity" [Bytes] {"disk"} of Node;
+    /// Bytes of memory that it takes.
+    STORE_CACHE_BYTES = Gauge "store_cache_used" [Bytes] {"disk"} of Node;
+    /// Pages that were asked for and found in the cache.
+    STORE_CACHE_HITS = Counter "store_cache_hits" {"disk"} of Node;
+    /// Pages that were asked for and not found in it.
+    STORE_CACHE_MISSES = Counter "store_cache_misses" {"disk"} of Node;
+    /// Bytes that read-ahead found worth reading for clients that read straight on.
+    STORE_AHEAD_BYTES = Counter "store_read_ahead" [Bytes] {"disk"} of Node;
+    /// Those of them that were asked for later.
+    STORE_AHEAD_USED_BYTES = Counter "store_read_ahead_used" [Bytes] {"disk"} of Node;
+    /// Those of them that were given up, as their client went elsewhere.
+    STORE_AHEAD_CANCELLED_BYTES = Counter "store_read_ahead_cancelled" [Bytes] {"disk"} of Node;
+    /// Bytes of memory that it takes to know where chunks lie.
+    STORE_INDEX_BYTES = Gauge "store_index" [Bytes] {"disk"} of Node;
+    /// One if the disk is reached past the kernel's cache (`O_DIRECT`); the log says why not.
+    STORE_DIRECT = Gauge "store_io_direct" {"disk"} of Node;
+    /// One if it is reached by io_uring.
+    STORE_IO_URING = Gauge "store_io_uring" {"disk"} of Node;
     /// Bytes of chunks that the scrub has read and checked since the start.
     SCRUB_BYTES = Counter "scrub_checked" [Bytes] {"disk"} of Node;
     /// Chunks that the scrub has checked since the start.

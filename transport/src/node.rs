@@ -17,7 +17,7 @@ use xdpfs_wire::{
 };
 
 use crate::datagram::{self, BURST_BYTES_MAX, Peer};
-pub use read::{Answer, ReadJob};
+pub use read::{Answer, ReadBytes, ReadJob};
 use upload::{Geometry, Upload};
 
 /// How a node endpoint behaves.

@@ -35,6 +35,9 @@ const BROWSER_TESTS: &[&str] = &["testbed/tests/console"];
 /// What builds the tests on file systems with faults, and where those are.
 const FUSE_FEATURES: &str = "xdpfs-meta-server/fuse,xdpfs-testbed/fuse";
 const FUSE_TESTS: &[&str] = &["meta-server/tests/power", "testbed/tests/power"];
+/// What builds the tests that decide which thread runs next, and those tests.
+const INTERLEAVING_FEATURE: &str = "shuttle";
+const INTERLEAVING_TESTS: &str = "tests::interleavings";
 /// Where the tests of the kernel program are.
 const KERNEL_TESTS: &[&str] =
     &["testrun/tests/kernel", "data-node/src/xdp/edge_thread", "data-node/tests/xdp", "testbed/tests/edge"];
@@ -62,6 +65,7 @@ const STEPS: &[Step] = &[
     }),
     ("binaries", |scope| scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
     ("tests", tests),
+    ("interleavings", |_| interleavings()),
     ("simulation", |scope| sim::for_ci(&scope.features())),
     ("rolling upgrade", |scope| if scope.no_previous.is_none() { upgrade::test(None, None) } else { Ok(()) }),
     ("examples in documentation", |scope| scope.run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
@@ -196,6 +200,13 @@ fn tests_in(directories: &[&str]) -> anyhow::Result<usize> {
     Ok(count)
 }
 
+/// Tests of the chunk store under orders in which its threads can run. It is another build of that crate alone: its locks then
+/// work nowhere else.
+fn interleavings() -> anyhow::Result<()> {
+    let of_store = ["--locked", "-p", "xdpfs-chunk-store", "--features", INTERLEAVING_FEATURE];
+    sh::run(&[&["cargo", "test"], &of_store[..], &["--lib", INTERLEAVING_TESTS]].concat())
+}
+
 /// What `soak` is asked for.
 pub(crate) struct SoakOptions {
     pub(crate) kills: u32,
@@ -230,6 +241,7 @@ pub(crate) fn soak(options: &SoakOptions) -> anyhow::Result<()> {
         test(&["xdpfs-testbed", "--features", "fuse", "--test", "power", "power"], &settings)?;
         let settings = [("XDPFS_TEST_CUTS", of_store.as_str()), ("XDPFS_TEST_SEED", &seed)];
         test(&["xdpfs-meta-server", "--features", "fuse", "--test", "power"], &settings)?;
+        test(&["xdpfs-testbed", "--features", "fuse", "--test", "power", "chunk_store"], &settings)?;
     }
     if !scope.has_kernel() || options.flood_s == 0 {
         return Ok(());

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use xdpfs_wire::ChunkId;
 
+use super::CacheName;
+
 /// What goes with each entry: the headers of its memory, and its place in the cache's tables, which are up to half empty
 /// and keep the names of half as many entries that have gone.
 pub(super) const ENTRY_OVERHEAD: u64 = 32 + (TABLE_ENTRY * 5 / 2) as u64;
@@ -14,15 +16,27 @@ const TABLE_ENTRY: usize = size_of::<Key>() + size_of::<Held>() + 21;
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Key {
-    Checksums(ChunkId),
-    Page { chunk: ChunkId, page: u32 },
+    Checksums { chunk: ChunkId, crc: u32 },
+    Page { chunk: ChunkId, crc: u32, page: u32 },
 }
 
+// A name costs no more for its checksum.
+const _: () = assert!(size_of::<Key>() == 32);
+
 impl Key {
-    pub(super) const fn chunk(&self) -> ChunkId {
-        match self {
-            Self::Checksums(chunk) | Self::Page { chunk, .. } => *chunk,
-        }
+    pub(super) const fn page(name: CacheName, page: u32) -> Self {
+        let CacheName { chunk, crc } = name;
+        Self::Page { chunk, crc, page }
+    }
+
+    pub(super) const fn checksums(name: CacheName) -> Self {
+        let CacheName { chunk, crc } = name;
+        Self::Checksums { chunk, crc }
+    }
+
+    pub(super) const fn name(&self) -> CacheName {
+        let (Self::Checksums { chunk, crc } | Self::Page { chunk, crc, .. }) = *self;
+        CacheName { chunk, crc }
     }
 }
 

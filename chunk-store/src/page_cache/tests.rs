@@ -7,8 +7,8 @@ use super::*;
 const PAGES: u64 = 2048;
 const CAPACITY: u64 = PAGES * (PAGE_LEN as u64 + ENTRY_OVERHEAD);
 
-fn chunk(sequence: u64) -> ChunkId {
-    ChunkId::new(BucketId(1), sequence)
+fn chunk(sequence: u64) -> CacheName {
+    CacheName { chunk: ChunkId::new(BucketId(1), sequence), crc: 1 }
 }
 
 fn page(byte: u8, length: usize) -> Arc<[u8]> {
@@ -16,7 +16,7 @@ fn page(byte: u8, length: usize) -> Arc<[u8]> {
 }
 
 /// Asks for a page as a reader does, and puts it in if it isn't there. Returns whether it was.
-fn read(cache: &PageCache, chunk: ChunkId, number: u32) -> bool {
+fn read(cache: &PageCache, chunk: CacheName, number: u32) -> bool {
     let found = cache.get(chunk, number).is_some();
     if !found {
         cache.insert(chunk, number, page(0, PAGE_LEN), Origin::Request);
@@ -26,7 +26,7 @@ fn read(cache: &PageCache, chunk: ChunkId, number: u32) -> bool {
 }
 
 /// The first pages of a chunk, one after the other. Returns how many were there.
-fn read_all(cache: &PageCache, chunk: ChunkId, pages: u32) -> u32 {
+fn read_all(cache: &PageCache, chunk: CacheName, pages: u32) -> u32 {
     (0..pages).filter(|number| read(cache, chunk, *number)).count() as u32
 }
 
@@ -175,4 +175,13 @@ fn the_estimate_covers_what_the_tables_take() {
     let estimate = held.len() as u64 * (ENTRY_OVERHEAD - 32);
     println!("{} entries take {:?}, estimated at {estimate}", held.len(), held.memory_used());
     assert!(held.memory_used().total() as u64 <= estimate);
+}
+
+#[test]
+fn a_name_that_is_used_again_finds_nothing_of_before() {
+    let cache = PageCache::new(CAPACITY);
+    cache.insert(chunk(1), 0, page(1, PAGE_LEN), Origin::Request);
+    cache.insert_checksums(chunk(1), [1, 2].into());
+    let again = CacheName { crc: 2, ..chunk(1) };
+    assert!(cache.get(again, 0).is_none() && cache.checksums(again).is_none());
 }

@@ -8,7 +8,7 @@ use xdpfs_wire::{BucketId, ChunkId};
 use super::*;
 use crate::{
     data_directory::DataDirectory,
-    disks::{Disks, Told, muster},
+    disks::{Disks, StoreOptions, Told, muster},
     store::{Store, StoreConfig},
 };
 
@@ -103,7 +103,7 @@ fn whole_directory_is_whole() {
 fn torn_tail_is_told_and_neither_cut_nor_damage() {
     let home = filled(&[100, 5000]);
     let last = segments(&home).pop().unwrap();
-    edit(&last, |bytes| bytes.truncate(bytes.len() - 1000));
+    edit(&last, |bytes| bytes.truncate(bytes.len() - 5000));
     let report = check(&home);
     assert!(report.is_whole() && report.torn_bytes > 3000, "{report:?}");
     assert_eq!((report.chunks, report.bytes), (1, 100));
@@ -117,23 +117,22 @@ fn torn_tail_is_told_and_neither_cut_nor_damage() {
 
 #[test]
 fn damage_is_named_by_chunk_and_place() {
-    let home = filled(&[1000, 50_000, 60_000, 70_000]);
+    let home = filled(&[3900, 40_000, 60_000, 3900, 3900]);
     let files = segments(&home);
-    // The first record's head and the second one's data.
-    edit(&files[0], |bytes| {
-        bytes[4096 + 20] ^= 1;
-        bytes[30_000] ^= 1;
-    });
+    assert_eq!(files.len(), 3);
+    // The bytes of the second chunk, and the head of a batch in the segment that is still open.
+    edit(&files[0], |bytes| bytes[20_000] ^= 1);
+    edit(&files[2], |bytes| bytes[4096 + 20] ^= 1);
     let report = check(&home);
     assert!(!report.is_whole());
     assert_eq!((report.damaged_chunks, report.damaged.as_slice()), (1, &[chunk(1)][..]));
-    assert_eq!((report.damaged_places, report.places.as_slice()), (1, &[(1, 4096)][..]));
-    assert_eq!(report.chunks, 3);
+    assert_eq!((report.damaged_places, report.places.as_slice()), (1, &[(3, 4096)][..]));
+    assert_eq!(report.chunks, 4);
     let (end, text) = output(&home, false);
     assert_eq!(end, CheckEnd::Damaged);
     assert!(text.contains("DAMAGED") && text.contains(&chunk(1).to_string()), "{text}");
     let (_, json) = output(&home, true);
-    assert!(json.contains("\"places\":[{\"segment\":1,\"position\":4096}]"), "{json}");
+    assert!(json.contains("\"places\":[{\"segment\":3,\"position\":4096}]"), "{json}");
 
     edit(&files[0], |bytes| (bytes[0], bytes[2048]) = (0, 0));
     assert_eq!(check(&home).unreadable_segments, [1]);
@@ -147,7 +146,8 @@ fn disks_are_looked_at_where_they_are() {
     {
         let directory = DataDirectory::open(&place("data")).unwrap();
         let told = Told { directories: &named, forget: &[] };
-        let disks = Disks::open(&directory, muster(&directory, told).unwrap(), Some(4 << 20)).unwrap();
+        let options = StoreOptions { capacity_bytes: Some(4 << 20), ..StoreOptions::default() };
+        let disks = Disks::open(&directory, muster(&directory, told).unwrap(), &options).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for number in 0..20 {
             let data = vec![1; 1000];

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     data_directory::{DataDirectory, DirectoryError, SEGMENTS_DIRECTORY},
-    directory_lock::LOCK_FILE,
+    store::LOCK_FILE,
 };
 
 /// What a node is told of its disks.

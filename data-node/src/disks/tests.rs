@@ -39,7 +39,8 @@ impl Place {
     fn open(&self) -> Result<(DataDirectory, Disks), DiskError> {
         let directory = DataDirectory::open(&self.data_directory())?;
         let mustered = muster(&directory, Told { directories: &self.named, forget: &self.forget })?;
-        let disks = Disks::open(&directory, mustered, Some(self.capacity_bytes))?;
+        let options = StoreOptions { capacity_bytes: Some(self.capacity_bytes), ..StoreOptions::default() };
+        let disks = Disks::open(&directory, mustered, &options)?;
         Ok((directory, disks))
     }
 

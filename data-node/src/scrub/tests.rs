@@ -69,7 +69,7 @@ fn scrub_does_what_it_is_told_and_remembers_it() {
 fn scrub_that_is_slow_can_be_held_and_hastened() {
     let home = TempDir::new().unwrap();
     let store = store(&home);
-    put(&store, 1, 3 << 20);
+    (1..=3).for_each(|number| put(&store, number, 1 << 20));
     let slow = ScrubConfig { bytes_per_second: 1, ..FAST };
     let scrubber = Scrubber::spawn(store.clone(), home.path(), slow).unwrap();
     let scrub = scrubber.handle();

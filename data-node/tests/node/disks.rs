@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use xdpfs_data_node::{Config, DataNode, StartError};
+use xdpfs_data_node::{Config, DataNode, StartError, StoreOptions};
 use xdpfs_proto::meta::v1::{DiskStatus, disk_status::State};
 
 use crate::{
@@ -27,7 +27,7 @@ fn disks_of(home: &TempDir) -> [PathBuf; 2] {
 fn config_of(home: &TempDir, meta: &FakeMeta) -> Config {
     Config {
         disks: disks_of(home).into(),
-        capacity_bytes: Some(CAPACITY),
+        store: StoreOptions { capacity_bytes: Some(CAPACITY), ..StoreOptions::default() },
         listen_http: Some("127.0.0.1:0".parse().unwrap()),
         ..config(home, meta)
     }

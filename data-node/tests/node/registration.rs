@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use xdpfs_data_node::{Config, DataNode, DirectoryError, NodeFailure, OwnAddress, StartError};
+use xdpfs_data_node::{Config, DataNode, DirectoryError, NodeFailure, OwnAddress, StartError, StoreOptions};
 use xdpfs_transport::TransferError;
 use xdpfs_wire::{NodeId, Status};
 
@@ -26,7 +26,7 @@ async fn node_tells_who_and_where_it_is() {
         advertise: Some(OwnAddress::At("node-a.example:7100".into())),
         direct: Some(OwnAddress::At("10.0.0.7:7100".into())),
         failure_domain: "rack-9".into(),
-        capacity_bytes: Some(1 << 30),
+        store: StoreOptions { capacity_bytes: Some(1 << 30), ..StoreOptions::default() },
         ..config(&home, &meta)
     };
     let node = DataNode::start(told).await.unwrap();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use xdpfs_data_node::{Config, DataNode, OwnAddress};
+use xdpfs_data_node::{Config, DataNode, OwnAddress, StoreOptions};
 use xdpfs_transport::TransferError;
 use xdpfs_wire::Status;
 
@@ -183,8 +183,12 @@ async fn receipts_given_while_the_node_stops_are_true() {
 #[tokio::test(flavor = "multi_thread")]
 async fn full_node_says_so_and_takes_chunks_again_after_deletions() {
     let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
-    let node =
-        DataNode::start(Config { capacity_bytes: Some(8 << 20), ..config(&home, &meta) }).await.unwrap();
+    let node = DataNode::start(Config {
+        store: StoreOptions { capacity_bytes: Some(8 << 20), ..StoreOptions::default() },
+        ..config(&home, &meta)
+    })
+    .await
+    .unwrap();
     let writer = Writer::to(&node);
     let mut stored = 0;
     let refusal = loop {

@@ -1,6 +1,6 @@
 //! Answering a read: everything is in the request, nothing is kept.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use xdpfs_wire::payload::Tail;
 use xdpfs_wire::{Accepted, ChunkId, HEADER_LEN, Header, Opcode, Status, TargetNode};
@@ -28,6 +28,12 @@ pub struct Answer {
     pub batch_len: usize,
 }
 
+/// Bytes of a chunk that were read.
+pub trait ReadBytes {
+    /// Those from `offset` of the chunk on, which are among them. If they don't lie together, they are laid into `scratch`.
+    fn bytes<'a>(&'a self, offset: u32, length: usize, scratch: &'a mut Vec<u8>) -> &'a [u8];
+}
+
 impl ReadJob {
     pub(super) fn new(
         received_at: Instant,
@@ -45,39 +51,42 @@ impl ReadJob {
         self.request.header.chunk
     }
 
-    /// Reads what is wanted by `read(offset, bytes)` and lays the answer into `out`, which is emptied first;
-    /// `scratch` holds the chunk's bytes in between.
+    /// The bytes of the chunk to read.
+    ///
+    /// # Errors
+    /// The status to answer if nothing is asked for.
+    pub fn range(&self) -> Result<Range<u32>, Status> {
+        let Range { start, end } = self.pieces();
+        if start >= end {
+            return Err(Status::Invalid);
+        }
+        let (asked, piece_len) = (&self.request.header, self.piece_len());
+        Ok(asked.offset + start * piece_len..asked.offset + asked.length.min(end * piece_len))
+    }
+
+    /// Lays the answer into `out`, which is emptied first: the bytes of [`Self::range`], or why they can't be had. `scratch` is
+    /// for bytes that don't lie together.
     pub fn answer(
         &self,
         now: impl FnOnce() -> Instant,
-        read: impl FnOnce(u32, &mut [u8]) -> Result<(), Status>,
+        read: Result<&dyn ReadBytes, Status>,
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Answer {
         out.clear();
+        let (range, bytes) = match self.range().and_then(|range| Ok((range, read?))) {
+            Ok(both) => both,
+            Err(status) => return self.refuse(status, out),
+        };
         let asked = &self.request.header;
-        let piece_len = asked.class.piece_len();
+        let piece_len = self.piece_len();
         let segment_size = HEADER_LEN + piece_len as usize;
-        let pieces = asked.length.div_ceil(piece_len);
-        let first = self.wanted.trailing_zeros().min(pieces);
-        let end = (u64::BITS - self.wanted.leading_zeros()).min(pieces);
-        if first >= end {
-            return self.refuse(Status::Invalid, out);
-        }
-        let start = first * piece_len;
-        let stop = asked.length.min(end * piece_len);
-        scratch.clear();
-        scratch.resize((stop - start) as usize, 0);
-        if let Err(status) = read(asked.offset + start, scratch) {
-            return self.refuse(status, out);
-        }
         let mut sent = 0;
-        for (i, bytes) in scratch.chunks(piece_len as usize).enumerate() {
-            let piece = first + i as u32;
-            if self.wanted >> piece & 1 == 1 {
-                self.append(out, Opcode::Data, asked.offset + piece * piece_len, bytes);
-                sent += 1;
-            }
+        for piece in self.pieces().filter(|piece| self.wanted >> piece & 1 == 1) {
+            let offset = asked.offset + piece * piece_len;
+            let length = piece_len.min(range.end - offset);
+            self.append(out, Opcode::Data, offset, bytes.bytes(offset, length as usize, scratch));
+            sent += 1;
         }
         let batch_is_even = out.len().is_multiple_of(segment_size);
         let mut batch_len = out.len();
@@ -91,6 +100,17 @@ impl ReadJob {
             }
         }
         Answer { segment_size, batch_len }
+    }
+
+    /// The pieces from the first to the last that is wanted.
+    fn pieces(&self) -> Range<u32> {
+        let pieces = self.request.header.length.div_ceil(self.piece_len());
+        let first = self.wanted.trailing_zeros().min(pieces);
+        first..(u64::BITS - self.wanted.leading_zeros()).min(pieces)
+    }
+
+    fn piece_len(&self) -> u32 {
+        self.request.header.class.piece_len()
     }
 
     fn append(&self, out: &mut Vec<u8>, opcode: Opcode, offset: u32, payload: &[u8]) {

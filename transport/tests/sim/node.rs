@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use xdpfs_transport::node::{Action, ChunkInfo, Node, StoreJob, StoreTicket};
+use xdpfs_transport::node::{Action, ChunkInfo, Node, ReadBytes, StoreJob, StoreTicket};
 use xdpfs_transport::{NodeConfig, NodeEndpoint, crc32c};
 use xdpfs_wire::{
     ChunkId, CookieSecret, EpochSecret, Expiry, KeyEpoch, NodeEpoch, NodeId, ReceiptKey, SipKey, Status,
@@ -112,12 +112,12 @@ impl SimNode {
             Action::Reply => vec![reply],
             Action::Read(job) => {
                 let chunk = self.chunks.get(&job.chunk()).cloned();
-                let read = |offset: u32, out: &mut [u8]| {
+                let read = job.range().and_then(|range| {
                     let chunk = chunk.ok_or(Status::NotFound)?;
-                    let end = offset as usize + out.len();
-                    out.copy_from_slice(chunk.get(offset as usize..end).ok_or(Status::Range)?);
-                    Ok(())
-                };
+                    let is_there = range.end as usize <= chunk.len();
+                    if is_there { Ok(Whole(chunk)) } else { Err(Status::Range) }
+                });
+                let read = read.as_ref().map(|whole| whole as &dyn ReadBytes).map_err(|status| *status);
                 let answer = job.answer(|| now, read, &mut Vec::new(), &mut reply);
                 let (batch, tail) = reply.split_at(answer.batch_len);
                 let datagrams = batch.chunks(answer.segment_size).chain((!tail.is_empty()).then_some(tail));
@@ -158,4 +158,13 @@ impl SimNode {
 
 fn cookie_secret(start: u64) -> CookieSecret {
     CookieSecret(SipKey { k0: 31, k1: start })
+}
+
+/// A chunk in memory.
+struct Whole(Bytes);
+
+impl ReadBytes for Whole {
+    fn bytes<'a>(&'a self, offset: u32, length: usize, _: &'a mut Vec<u8>) -> &'a [u8] {
+        &self.0[offset as usize..][..length]
+    }
 }
