@@ -1,5 +1,5 @@
 //! A file system of a test's own that has the faults of real ones: at a power cut only what was synced is sure to be there,
-//! writes and syncs fail when they are told to, and space runs out.
+//! writes, syncs and reads fail when they are told to, and space runs out.
 //!
 //! Invariant: what a cut takes is decided by seed, and never what a successful sync covered, unless the file system was told
 //! to lie. Needs root and /dev/fuse; whatever works on directories can be run on it.
@@ -46,11 +46,16 @@ impl FaultyFs {
         &self.path
     }
 
-    /// Cuts the power: from here on everything fails, and what was not synced is lost, in whole or in part. Tells what of
-    /// the content of files went.
+    /// Cuts the power, unless it is cut already: from here on everything fails, and what was not synced is lost, in whole or
+    /// in part. Tells what of the content of files went.
     #[must_use]
     pub fn cut(&self) -> Losses {
         self.medium().cut()
+    }
+
+    /// Cuts the power after so many more changes and syncs, before the next one.
+    pub fn cut_after(&self, changes: u64) {
+        self.medium().cut_after(changes);
     }
 
     /// Mounts anew what the cut has left, without anything that the kernel may remember of it. Whoever used it must have
@@ -75,6 +80,11 @@ impl FaultyFs {
         self.medium().fail_write_after(writes);
     }
 
+    /// After so many more reads, one fails with an I/O error.
+    pub fn fail_read_after(&self, reads: u64) {
+        self.medium().fail_read_after(reads);
+    }
+
     /// After so many more syncs of files, one fails with an I/O error. As on Linux, what it should have made durable never
     /// will be, though it can be read while the kernel's cache has it; every file that was open hears of the error once;
     /// and the next sync succeeds.
@@ -82,9 +92,15 @@ impl FaultyFs {
         self.medium().fail_sync_after(syncs);
     }
 
-    /// From here on files may grow by so many bytes together; `None`: by as many as they like.
+    /// From here on files may grow by so many bytes together, and this is what the file system says that is free; `None`: by
+    /// as many as they like.
     pub fn limit_growth(&self, bytes: Option<u64>) {
         self.medium().limit_growth(bytes);
+    }
+
+    /// From here on no space can be taken before it is written to, as on many file systems in user space.
+    pub fn hold_nothing(&self) {
+        self.medium().hold_nothing();
     }
 
     /// Whether the failure that was asked for has happened.

@@ -40,6 +40,8 @@ pub(super) struct FileContent {
     unsynced: Vec<Change>,
     /// Syncs that have failed so far.
     failures: u64,
+    /// Space is taken up to here, whatever the length.
+    held: u64,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,17 @@ impl FileContent {
         self.unsynced.push(Change::Write { offset, data: data.to_vec() });
     }
 
+    /// By how much more space it takes if it reaches this far.
+    pub(super) fn growth(&self, end: u64) -> u64 {
+        end.saturating_sub(self.len().max(self.held))
+    }
+
+    pub(super) fn hold(&mut self, end: u64) {
+        self.held = self.held.max(end);
+    }
+
     pub(super) fn set_len(&mut self, len: u64) {
+        self.held = len;
         self.now.resize(len as usize, 0);
         self.unsynced.push(Change::Length(len));
     }

@@ -59,6 +59,8 @@ pub(super) struct Medium {
     next_handle: u64,
     faults: Faults,
     has_power: bool,
+    /// What a cut took that nobody has been told of.
+    losses: Losses,
     rng: Rng,
 }
 
@@ -91,9 +93,13 @@ struct Handle {
 #[derive(Debug, Default)]
 struct Faults {
     ignores_fdatasync: bool,
+    holds_nothing: bool,
     /// Until one fails.
     writes_left: Option<u64>,
     syncs_left: Option<u64>,
+    reads_left: Option<u64>,
+    /// Until the power is cut.
+    changes_left: Option<u64>,
     /// By how much files may grow.
     bytes_left: Option<u64>,
     has_failed: bool,
@@ -111,6 +117,7 @@ impl Medium {
             next_handle: 1,
             faults: Faults::default(),
             has_power: true,
+            losses: Losses::default(),
             rng: Rng::new(seed),
         }
     }
@@ -124,6 +131,11 @@ impl Medium {
         self.faults.has_failed = false;
     }
 
+    pub(super) const fn fail_read_after(&mut self, reads: u64) {
+        self.faults.reads_left = Some(reads);
+        self.faults.has_failed = false;
+    }
+
     pub(super) const fn fail_sync_after(&mut self, syncs: u64) {
         self.faults.syncs_left = Some(syncs);
         self.faults.has_failed = false;
@@ -134,28 +146,47 @@ impl Medium {
         self.faults.has_failed = false;
     }
 
+    /// By how much files may still grow, if that is limited.
+    pub(super) const fn room(&self) -> Option<u64> {
+        self.faults.bytes_left
+    }
+
     pub(super) const fn has_failed(&self) -> bool {
         self.faults.has_failed
     }
 
+    pub(super) const fn hold_nothing(&mut self) {
+        self.faults.holds_nothing = true;
+    }
+
+    pub(super) const fn cut_after(&mut self, changes: u64) {
+        self.faults.changes_left = Some(changes);
+    }
+
     /// Everything fails from here on, and what was not synced is gone or torn.
     pub(super) fn cut(&mut self) -> Losses {
+        if self.has_power {
+            self.lose_power();
+        }
+        std::mem::take(&mut self.losses)
+    }
+
+    fn lose_power(&mut self) {
         self.has_power = false;
         self.cut_names();
-        let mut losses = Losses::default();
         let found = self.reachable();
         self.nodes.retain(|node, _| found.contains(node));
         for node in self.nodes.values_mut() {
             match &mut node.content {
                 Content::Directory { now, durable } => now.clone_from(durable),
-                Content::File(file) => losses += file.cut(&mut self.rng),
+                Content::File(file) => self.losses += file.cut(&mut self.rng),
             }
         }
-        losses
     }
 
     pub(super) fn power_on(&mut self) {
         self.has_power = true;
+        self.faults.changes_left = None;
         self.handles.clear();
     }
 
@@ -230,7 +261,11 @@ impl Medium {
         }
     }
 
-    pub(super) fn read(&self, node: u64, offset: u64, len: u64) -> Result<&[u8], Refusal> {
+    pub(super) fn read(&mut self, node: u64, offset: u64, len: u64) -> Result<&[u8], Refusal> {
+        if is_due(&mut self.faults.reads_left) {
+            self.faults.has_failed = true;
+            return Err(Refusal::Medium);
+        }
         match &self.node(node)?.content {
             Content::Directory { .. } => Err(Refusal::IsDirectory),
             Content::File(file) => Ok(file.read(offset, len)),
@@ -238,26 +273,40 @@ impl Medium {
     }
 
     pub(super) fn write(&mut self, node: u64, offset: u64, data: &[u8]) -> Result<(), Refusal> {
+        self.count_change();
         let end = offset + data.len() as u64;
-        let len = self.file(node)?.len();
+        let growth = self.file(node)?.growth(end);
         if is_due(&mut self.faults.writes_left) {
             self.faults.has_failed = true;
             return Err(Refusal::Medium);
         }
-        self.grow(end.saturating_sub(len))?;
+        self.grow(growth)?;
         self.file(node)?.write(offset, data);
         Ok(())
     }
 
     pub(super) fn set_len(&mut self, node: u64, len: u64) -> Result<(), Refusal> {
-        let grown = len.saturating_sub(self.file(node)?.len());
-        self.grow(grown)?;
+        self.count_change();
+        let growth = self.file(node)?.growth(len);
+        self.grow(growth)?;
         self.file(node)?.set_len(len);
+        Ok(())
+    }
+
+    /// Takes space for a file up to there, and leaves its length.
+    pub(super) fn hold(&mut self, node: u64, end: u64) -> Result<(), Refusal> {
+        if self.faults.holds_nothing {
+            return Err(Refusal::NotSupported);
+        }
+        let growth = self.file(node)?.growth(end);
+        self.grow(growth)?;
+        self.file(node)?.hold(end);
         Ok(())
     }
 
     /// Makes a file durable, if nothing was planned against it.
     pub(super) fn sync_file(&mut self, handle: u64, is_fdatasync: bool) -> Result<(), Refusal> {
+        self.count_change();
         let node = self.handles.get(&handle).ok_or(Refusal::Medium)?.node;
         let fails = is_due(&mut self.faults.syncs_left);
         let is_ignored = is_fdatasync && self.faults.ignores_fdatasync;
@@ -279,6 +328,7 @@ impl Medium {
 
     /// Makes names durable.
     pub(super) fn sync_directory(&mut self, directory: u64) -> Result<(), Refusal> {
+        self.count_change();
         self.entries(directory)?;
         let is_whole = self.names == NameModel::Journal;
         self.keep_names(|change| is_whole || change.0.iter().any(|(changed, ..)| *changed == directory));
@@ -297,6 +347,7 @@ impl Medium {
     }
 
     fn change_names(&mut self, changes: Vec<(u64, OsString, Option<u64>)>) -> Result<(), Refusal> {
+        self.count_change();
         for (directory, name, node) in &changes {
             let Content::Directory { now, .. } = &mut self.node_mut(*directory)?.content else {
                 return Err(Refusal::NotADirectory);
@@ -352,6 +403,13 @@ impl Medium {
                 .extend(durable.values().copied().chain(now).chain(named).filter(|node| found.insert(*node)));
         }
         found
+    }
+
+    /// A change is about to be made, or made durable. It may be the one that there is no power for.
+    fn count_change(&mut self) {
+        if is_due(&mut self.faults.changes_left) && self.has_power {
+            self.lose_power();
+        }
     }
 
     /// Takes space for a file that grows.
@@ -537,8 +595,50 @@ mod tests {
         assert_eq!(medium.write(node, 8, b"9abcd"), Err(Refusal::NoSpace), "two of the four bytes are left");
         assert_eq!(medium.write(node, 8, b"9abc"), Ok(()));
         assert_eq!(medium.write(node, 0, b"....."), Ok(()), "nothing grows");
+        medium.limit_growth(Some(10));
+        assert_eq!(medium.hold(node, 22), Ok(()));
+        assert_eq!(medium.attributes(node).expect("it is there").len, 12);
+        assert_eq!(medium.write(node, 12, b"defghijklm"), Ok(()), "it has its space");
+        assert_eq!(medium.hold(node, 23), Err(Refusal::NoSpace));
         medium.limit_growth(None);
         assert_eq!(medium.set_len(node, 100), Ok(()));
+    }
+
+    #[test]
+    fn power_is_cut_at_the_change_that_was_chosen() {
+        let mut unsynced = 0;
+        for changes in 0..4 {
+            let mut medium = medium(1, NameModel::Journal);
+            let (node, handle) = file(&mut medium, "a");
+            medium.sync_file(handle, false).expect("nothing fails");
+            medium.cut_after(changes);
+            for change in 0..4 {
+                let done = match change % 2 {
+                    0 => medium.write(node, change, b"x"),
+                    _ => medium.sync_file(handle, true),
+                };
+                assert_eq!(done.is_ok(), change < changes);
+            }
+            let losses = medium.cut();
+            unsynced += losses.unsynced;
+            assert_eq!(losses.unsynced, changes % 2);
+            medium.power_on();
+            assert!(medium.attributes(node).expect("it is there").len >= changes / 2);
+        }
+        assert_eq!(unsynced, 2);
+    }
+
+    #[test]
+    fn read_fails_when_it_was_to_and_not_again() {
+        let mut medium = medium(1, NameModel::Journal);
+        let (node, _) = file(&mut medium, "a");
+        medium.write(node, 0, b"data").expect("nothing fails");
+        medium.fail_read_after(1);
+        assert_eq!(medium.read(node, 0, 4), Ok(&b"data"[..]));
+        assert!(!medium.has_failed());
+        assert_eq!(medium.read(node, 0, 4), Err(Refusal::Medium));
+        assert!(medium.has_failed());
+        assert_eq!(medium.read(node, 0, 4), Ok(&b"data"[..]));
     }
 
     #[test]

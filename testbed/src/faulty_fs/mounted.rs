@@ -260,10 +260,11 @@ impl Filesystem for Mounted {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        reply.statfs(BLOCKS, BLOCKS, BLOCKS, BLOCKS, BLOCKS, BLOCK, NAME_LEN_MAX, BLOCK);
+        let free = self.medium().room().map_or(BLOCKS, |bytes| bytes / u64::from(BLOCK));
+        reply.statfs(BLOCKS, free, free, BLOCKS, BLOCKS, BLOCK, NAME_LEN_MAX, BLOCK);
     }
 
-    /// Space is taken as if zeros had been written; there are no other modes.
+    /// Space is taken beyond the end, or as if zeros had been written; there are no other modes.
     fn fallocate(
         &self,
         _req: &Request,
@@ -274,12 +275,16 @@ impl Filesystem for Mounted {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        if mode != 0 {
-            return reply_empty(Err(Refusal::NotSupported), reply);
-        }
         let mut medium = self.medium();
-        let longer = medium.attributes(ino.0).map(|found| found.len.max(offset + length));
-        reply_empty(longer.and_then(|len| medium.set_len(ino.0, len)), reply);
+        let done = match mode {
+            0 => {
+                let longer = medium.attributes(ino.0).map(|found| found.len.max(offset + length));
+                longer.and_then(|len| medium.set_len(ino.0, len))
+            }
+            libc::FALLOC_FL_KEEP_SIZE => medium.hold(ino.0, offset + length),
+            _ => Err(Refusal::NotSupported),
+        };
+        reply_empty(done, reply);
     }
 }
 
