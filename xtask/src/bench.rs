@@ -12,6 +12,7 @@ mod meta;
 mod object;
 mod reference;
 mod row;
+mod store;
 mod xdp;
 
 use std::{fs, path::Path};
@@ -38,6 +39,8 @@ enum Measure {
     OfMetadata(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// The same, and only if it is asked for by its whole name: it takes long.
     OfMuchMetadata(fn(u32) -> anyhow::Result<Vec<Row>>),
+    /// On a disk.
+    OfStore(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// In the kernel.
     InKernel(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// The kernel program on one packet.
@@ -95,6 +98,26 @@ const GROUPS: &[Group] = &[
         name: "meta.shape.1e7",
         about: "ten million objects in the state in memory, and in sled",
         measure: Measure::OfMuchMetadata(meta::large_shape),
+    },
+    Group {
+        name: "store.write",
+        about: "durable chunks of 1 KiB to 4 MiB by 1 to 64 writers",
+        measure: Measure::OfStore(store::write),
+    },
+    Group {
+        name: "store.read",
+        about: "pages and bursts, from the disk and from memory",
+        measure: Measure::OfStore(store::read),
+    },
+    Group {
+        name: "store.open",
+        about: "start and memory with 10^5 and 10^6 chunks",
+        measure: Measure::OfStore(store::open),
+    },
+    Group {
+        name: "store.churn",
+        about: "what compaction writes, and what it and a scrub do to reads",
+        measure: Measure::OfStore(store::churn),
     },
     one_packet("TCP to somebody", Case::still("xdp.cost.foreign", "foreign")),
     one_packet("UDP to another port", Case::still("xdp.cost.foreign_udp", "foreign_udp")),
@@ -178,7 +201,10 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
         let measured = match (group.measure, &bed) {
             (Measure::OnBed(measure), Some(bed)) => measure(bed, runs)?,
             (Measure::OnBed(_), None) => unreachable!("the bed is prepared for whoever needs it"),
-            (Measure::OfMetadata(measure) | Measure::OfMuchMetadata(measure), _) => measure(runs)?,
+            (
+                Measure::OfMetadata(measure) | Measure::OfMuchMetadata(measure) | Measure::OfStore(measure),
+                _,
+            ) => measure(runs)?,
             (Measure::InKernel(_) | Measure::OnePacket(_), _) => match (ebpf::can_load(), wanted) {
                 (Err(why), None) => {
                     eprintln!("  LEFT OUT: {why}");
@@ -202,8 +228,8 @@ fn in_kernel(measure: Measure, runs: u32) -> anyhow::Result<Vec<Row>> {
     match measure {
         Measure::InKernel(measure) => measure(runs),
         Measure::OnePacket(case) => xdp::cost(case, runs),
-        Measure::OnBed(_) | Measure::OfMetadata(_) | Measure::OfMuchMetadata(_) => {
-            unreachable!("it is measured on servers")
+        Measure::OnBed(_) | Measure::OfMetadata(_) | Measure::OfMuchMetadata(_) | Measure::OfStore(_) => {
+            unreachable!("it is measured on servers or a disk")
         }
     }
 }

@@ -33,6 +33,8 @@ enum Need {
     References,
     /// Comparing the metadata service with others' work.
     MetadataReference,
+    /// Comparing the chunk store with what the disk can do.
+    DiskReference,
     /// Nothing; it is only convenient.
     Nothing,
 }
@@ -127,6 +129,13 @@ const TOOLS: &[Tool] = &[
         hint: "on Debian, as root: apt-get install etcd-server",
         need: Need::MetadataReference,
     },
+    Tool {
+        name: "fio",
+        is_there: || has_program("fio"),
+        bring: Some(|| apt::install(&["fio"])),
+        hint: "on Debian, as root: apt-get install fio",
+        need: Need::DiskReference,
+    },
 ];
 
 /// Programs that the kernel program is measured against or set up with, each with Debian's package.
@@ -169,16 +178,17 @@ pub(crate) fn for_fuse_tests() -> anyhow::Result<()> {
 
 /// Brings what the kernel program is compared with, where that can be; what is missing is left out there.
 pub(crate) fn for_references() {
-    if let Err(error) = set_up(TOOLS.iter().filter(|tool| tool.need == Need::References), &[]) {
-        eprintln!("{error:#}");
-    }
+    try_bring(Need::References);
 }
 
 /// Brings what the metadata service is compared with, where that can be.
 pub(crate) fn for_metadata_reference() {
-    if let Err(error) = set_up(TOOLS.iter().filter(|tool| tool.need == Need::MetadataReference), &[]) {
-        eprintln!("{error:#}");
-    }
+    try_bring(Need::MetadataReference);
+}
+
+/// Brings what the chunk store is compared with, where that can be.
+pub(crate) fn for_disk_reference() {
+    try_bring(Need::DiskReference);
 }
 
 /// Whether there is a program of this name. Not all can be asked for their version, so they are looked for.
@@ -199,6 +209,12 @@ fn bring_references() -> anyhow::Result<()> {
 
 fn bring_for(needs: &[Need]) -> anyhow::Result<()> {
     set_up(TOOLS.iter().filter(|tool| needs.contains(&tool.need)), needs)
+}
+
+fn try_bring(need: Need) {
+    if let Err(error) = set_up(TOOLS.iter().filter(|tool| tool.need == need), &[]) {
+        eprintln!("{error:#}");
+    }
 }
 
 /// Fails if a tool is missing that one of `needs` cannot do without.
