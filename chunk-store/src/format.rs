@@ -19,7 +19,7 @@
 //! | | 60..64 CRC32C of 0..60 | |
 //!
 //! The descriptors follow their header. Behind them each chunk has, from its start on, one CRC32C for each of its pages if it
-//! has more than one, and its bytes. Small chunks are packed; the bytes of large ones begin on a page, so that a page of the
+//! has more than one, and its bytes. Small chunks are packed; the bytes of large ones, and of those that fill a page, begin on a page, so that a page of the
 //! chunk is a page of the disk. The nonce is secret and the position is part of the header, so no user's bytes, and nothing
 //! that an earlier use of the same file has left, can pass for a batch.
 
@@ -48,6 +48,9 @@ const BLOCK_LEN: usize = 64;
 const SUPERBLOCK_COPY_AT: usize = PAGE_LEN / 2;
 /// From this length on, aligning the bytes costs less than 7 % and saves a page on both ends of a range read.
 const LARGE_LEN_MIN: u32 = 64 << 10;
+/// A chunk of one page that is as full as this begins on a page: several of them lie as close as if they were packed, and each is
+/// read as one page, not two. A shorter one may share its page with its batch's head.
+const FULL_LEN_MIN: u32 = PAGE as u32 - 96;
 
 /// A use of a segment file, numbered in the order in which they begin; never used twice.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -309,9 +312,10 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Of a chunk whose record starts at `start`.
+    /// Of a chunk whose record starts at `start`, or at the next place where it may.
     pub(crate) const fn of_chunk(start: u64, length: u32) -> Self {
         let pages = pages(length);
+        let start = if pages == 1 && length >= FULL_LEN_MIN { start.next_multiple_of(PAGE) } else { start };
         let packed = if pages > 1 { start + pages * 4 } else { start };
         let data = if length >= LARGE_LEN_MIN { packed.next_multiple_of(PAGE) } else { packed };
         Self { start, data, end: (data + length as u64).next_multiple_of(UNIT) }

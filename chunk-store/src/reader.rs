@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// Ranges of the disk that one reader has under way.
-const FETCHES_MAX: usize = 8;
+const FETCHES_MAX: usize = 12;
 /// Of those, so many may be for what nobody has asked for yet.
-const AHEAD_MAX: usize = 4;
+const AHEAD_MAX: usize = 8;
 /// Pages of one range: those of a burst of the protocol, with checksums that lie before them.
-const FETCH_PAGES_MAX: usize = 40;
+const FETCH_PAGES_MAX: usize = 56;
 /// Pages that are read ahead at once, which leave room for the same.
-const AHEAD_PAGES: u32 = 16;
+const AHEAD_PAGES: u32 = 32;
 /// Ranges that wait to be read ahead. What is beyond is left to who wants it.
 const AHEAD_QUEUE_MAX: usize = 64;
 /// Bytes of one read; more than a burst of the protocol.
@@ -55,6 +55,8 @@ pub struct Reader<T> {
     ready: VecDeque<(T, Result<Ready, ReadError>)>,
     ahead: VecDeque<Ahead>,
     ahead_count: usize,
+    /// What waits for pages that are being read ahead.
+    waiting: Vec<(ReadRequest, T)>,
 }
 
 /// The bytes of a read, in pages that lie together or apart.
@@ -161,29 +163,28 @@ impl<T> Reader<T> {
             ready: VecDeque::new(),
             ahead: VecDeque::new(),
             ahead_count: 0,
+            waiting: Vec::new(),
         }
     }
 
     /// Whether another request may be submitted.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.ready.len() < FETCHES_MAX && self.fetches.iter().any(Option::is_none)
+        let begun = self.ready.len() + self.waiting.len();
+        begun < FETCHES_MAX && self.fetches.iter().any(Option::is_none)
     }
 
     /// Whether requests, or what is read ahead, are under way.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.ready.is_empty() || self.fetches.iter().any(Option::is_some)
+        !self.ready.is_empty() || !self.waiting.is_empty() || self.fetches.iter().any(Option::is_some)
     }
 
     /// Begins to read. [`Self::complete`] tells the end.
     pub fn submit(&mut self, request: ReadRequest, tag: T) {
-        match self.find(&request) {
-            Ok((location, segment)) => {
-                self.begin(&request, tag, location, segment);
-                self.note(&request, &location);
-            }
-            Err(error) => self.ready.push_back((tag, Err(error))),
+        self.shared.activity.note_read(request.length as usize);
+        if let Some(location) = self.begin(request, tag) {
+            self.note(&request, &location);
         }
     }
 
@@ -217,6 +218,11 @@ impl<T> Reader<T> {
         for job in next {
             self.fetch(job);
         }
+        if ended_ahead > 0 {
+            for (request, tag) in mem::take(&mut self.waiting) {
+                self.begin(request, tag);
+            }
+        }
     }
 
     fn find(&self, request: &ReadRequest) -> Result<(Location, Arc<Segment>), ReadError> {
@@ -227,25 +233,44 @@ impl<T> Reader<T> {
         if is_inside { Ok(found) } else { Err(ReadError::Range) }
     }
 
-    fn begin(&mut self, request: &ReadRequest, tag: T, location: Location, segment: Arc<Segment>) {
-        let &ReadRequest { chunk, offset, length, .. } = request;
-        self.shared.activity.note_read(length as usize);
-        let wanted = offset / PAGE_LEN as u32..(offset + length).div_ceil(PAGE_LEN as u32);
+    /// Gives where the chunk is.
+    fn begin(&mut self, request: ReadRequest, tag: T) -> Option<Location> {
+        let (location, segment) = match self.find(&request) {
+            Ok(found) => found,
+            Err(error) => {
+                self.ready.push_back((tag, Err(error)));
+                return None;
+            }
+        };
+        let ReadRequest { chunk, offset, length, .. } = request;
         let name = cache_name(chunk, &location);
+        let wanted = offset / PAGE_LEN as u32..(offset + length).div_ceil(PAGE_LEN as u32);
         let mut there: Vec<_> = wanted.clone().map(|page| self.shared.cache.get(name, page)).collect();
         let first_page = wanted.start;
         let before: Vec<_> = there.iter_mut().map_while(Option::take).collect();
         if before.len() == wanted.len() {
             self.ready.push_back((tag, Ok(Ready { first_page, pages: before })));
-            return;
+            return Some(location);
         }
         let mut after: Vec<_> = there.iter_mut().skip(before.len()).rev().map_while(Option::take).collect();
         after.reverse();
         let missing = wanted.start + before.len() as u32..wanted.end - after.len() as u32;
+        if self.is_read_ahead(chunk, missing.start) || self.fetches.iter().all(Option::is_some) {
+            self.waiting.push((request, tag));
+            return Some(location);
+        }
         let table = self.shared.cache.checksums(name);
         let purpose = Purpose::Request { tag, first_page, before, after };
         let step = Step::of(&location, &missing, table.as_ref());
         self.fetch(Job { purpose, chunk, location, segment, step, wanted: missing, table });
+        Some(location)
+    }
+
+    /// Whether a page is on its way already, for nobody yet.
+    fn is_read_ahead(&self, chunk: ChunkId, page: u32) -> bool {
+        self.fetches.iter().flatten().any(|job| {
+            matches!(job.purpose, Purpose::Ahead) && job.chunk == chunk && job.wanted.contains(&page)
+        })
     }
 
     /// Notes who reads what, and what that makes worth reading.
