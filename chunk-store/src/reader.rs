@@ -55,7 +55,7 @@ pub struct Reader<T> {
     ready: VecDeque<(T, Result<Ready, ReadError>)>,
     ahead: VecDeque<Ahead>,
     ahead_count: usize,
-    /// What waits for pages that are being read ahead.
+    /// What waits for pages that are being read ahead, and for room behind that.
     waiting: Vec<(ReadRequest, T)>,
 }
 
@@ -183,7 +183,10 @@ impl<T> Reader<T> {
     /// Begins to read. [`Self::complete`] tells the end.
     pub fn submit(&mut self, request: ReadRequest, tag: T) {
         self.shared.activity.note_read(request.length as usize);
-        if let Some(location) = self.begin(request, tag) {
+        // Without a cache there is no place for what nobody has asked for yet.
+        if let Some(location) = self.begin(request, tag)
+            && self.shared.cache.takes_pages()
+        {
             self.note(&request, &location);
         }
     }
@@ -218,10 +221,9 @@ impl<T> Reader<T> {
         for job in next {
             self.fetch(job);
         }
-        if ended_ahead > 0 {
-            for (request, tag) in mem::take(&mut self.waiting) {
-                self.begin(request, tag);
-            }
+        // Whatever they wait for: pages that are read ahead, or a place among those that are under way.
+        for (request, tag) in mem::take(&mut self.waiting) {
+            self.begin(request, tag);
         }
     }
 

@@ -1,6 +1,11 @@
 //! A disk in memory that fails on request, can be held up, counts, and shows what a power loss at any moment would leave.
 
-use std::{any::Any, collections::BTreeMap, io, sync::Arc};
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
+};
 
 use crate::{
     medium::{
@@ -234,7 +239,7 @@ impl Medium for SimDisk {
     }
 
     fn reader(&self, slots: usize, _: usize) -> Box<dyn PageReader> {
-        Box::new(SimReader { slots, done: Vec::new() })
+        Box::new(SimReader { slots, done: VecDeque::new() })
     }
 
     fn about(&self) -> IoMode {
@@ -330,7 +335,7 @@ impl DurableWriter for SimWriter {
 #[derive(Debug)]
 struct SimReader {
     slots: usize,
-    done: Vec<(u64, io::Result<PageBuffer>)>,
+    done: VecDeque<(u64, io::Result<PageBuffer>)>,
 }
 
 impl PageReader for SimReader {
@@ -341,15 +346,15 @@ impl PageReader for SimReader {
     fn submit(&mut self, file: Arc<dyn SegmentFile>, position: u64, pages: usize, token: u64) {
         let mut buffer = PageBuffer::new(pages);
         let read = file.read(&mut buffer, position);
-        self.done.push((token, read.map(|()| buffer)));
+        self.done.push_back((token, read.map(|()| buffer)));
     }
 
     fn complete(&mut self, _: bool, done: &mut dyn FnMut(u64, io::Result<&[u8]>)) {
-        for (token, read) in self.done.drain(..) {
-            match read {
-                Ok(buffer) => done(token, Ok(&buffer)),
-                Err(error) => done(token, Err(error)),
-            }
+        // One at a time, which is what a slow disk does.
+        let Some((token, read)) = self.done.pop_front() else { return };
+        match read {
+            Ok(buffer) => done(token, Ok(&buffer)),
+            Err(error) => done(token, Err(error)),
         }
     }
 }
