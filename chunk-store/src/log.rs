@@ -171,7 +171,7 @@ impl Log {
             return Err((AppendError::Failed, records));
         }
         if !self.has_place(class, &records)
-            && let Err(error) = self.roll(class)
+            && let Err(error) = self.roll_for(class, kept_by(class, &records))
         {
             return Err((error, records));
         }
@@ -250,11 +250,16 @@ impl Log {
 
     /// Closes the open segment of this class, and begins the next. No batch may be on its way.
     pub(crate) fn roll(&mut self, class: Class) -> Result<(), AppendError> {
+        self.roll_for(class, 0)
+    }
+
+    /// The same, but so many free files stay free.
+    fn roll_for(&mut self, class: Class, kept: usize) -> Result<(), AppendError> {
         if self.shared.is_fenced() {
             return Err(AppendError::Failed);
         }
         // The next one first: if there is no room for it, what is small still goes into this one.
-        let FreeFile { slot, file, len: allocated } = self.take_file()?;
+        let FreeFile { slot, file, len: allocated } = self.take_file(kept)?;
         let sealed = self.seal(class);
         let superblock = self.superblock(class)?;
         let shared = &self.shared;
@@ -344,12 +349,10 @@ impl Log {
             let open = log.open(class).map_or(0, |open| open.descriptors.len());
             position + batch_len(records, position) + index_len(open + flying + records.len())
         };
-        // The last one is for what makes room.
-        let makes_room = class == Class::Cold || records.iter().all(|record| record.kind == Kind::Tombstone);
-        let kept = usize::from(!makes_room);
+        let kept = kept_by(class, records);
         match self.allocate(class, wanted(self)) {
             Err(AppendError::NoSpace) if !self.is_flying() && self.free.count() > kept => {
-                self.roll(class)?;
+                self.roll_for(class, kept)?;
                 self.allocate(class, wanted(self))
             }
             other => other,
@@ -411,9 +414,11 @@ impl Log {
         })
     }
 
-    /// A free file, or else a new one.
-    fn take_file(&mut self) -> Result<FreeFile, AppendError> {
-        if let Some(file) = self.free.take(self.shared.limits.segment) {
+    /// A free file, if there are more than are kept, or else a new one.
+    fn take_file(&mut self, kept: usize) -> Result<FreeFile, AppendError> {
+        if self.free.count() > kept
+            && let Some(file) = self.free.take(self.shared.limits.segment)
+        {
             return Ok(file);
         }
         let slot = self.next_slot;
@@ -470,6 +475,12 @@ impl Log {
             Class::Cold => &mut self.cold,
         }
     }
+}
+
+/// How many free files stay free for what makes room, which chunks that come in don't.
+fn kept_by(class: Class, records: &[NewRecord]) -> usize {
+    let makes_room = class == Class::Cold || records.iter().all(|record| record.kind == Kind::Tombstone);
+    usize::from(!makes_room)
 }
 
 /// Takes disk space, and makes the file so long: a write that changes no length has nothing to tell the file system.

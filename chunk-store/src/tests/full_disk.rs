@@ -289,3 +289,24 @@ fn deletion_that_found_no_space_does_not_take_effect_later() {
     store.close();
     assert!(read(&open(&SimDisk::holding(image)), chunk(1)).unwrap() == data);
 }
+
+#[test]
+fn full_disk_still_takes_deletions_into_files_that_it_holds() {
+    let disk = SimDisk::new();
+    let store = open(&disk);
+    for number in 0..12 {
+        put(&store, chunk(number), &bytes_of(chunk(number), 12_000)).unwrap();
+    }
+    delete(&store, &(0..8).map(chunk).collect::<Vec<_>>()).unwrap();
+    until("compaction", || store.usage().used_bytes < 4 * SEGMENT_LEN_MIN);
+    disk.break_by(Fault::Allocate(ErrorKind::StorageFull));
+    let mut number = 100;
+    while put(&store, chunk(number), &bytes_of(chunk(number), 12_000)).is_ok() {
+        number += 1;
+    }
+    // Compaction may have the last file just now; it gives another one back.
+    for number in 8..12 {
+        until("the deletion", || delete(&store, &[chunk(number)]).is_ok());
+    }
+    assert_eq!(read(&store, chunk(9)), Err(ReadError::NotFound));
+}
