@@ -56,10 +56,10 @@ const SIZES: [Size; 3] = [
     },
 ];
 
-const PUT: &str = "one durable entry of the log: a copy of an empty object to one of 10,000 keys, with 64 bytes of user \
-                   metadata; etcd: a put of 64 bytes";
-const PUT_OBJECT: &str = "BeginPut and CommitPut of an empty object with 64 bytes of user metadata, two durable entries; \
-                          etcd: one put of 64 bytes";
+const PUT: &str = "one durable entry of the log: a copy of an empty object to one of 10,000 keys, with 256 bytes of user \
+                   metadata; etcd: a put of 256 bytes";
+const PUT_OBJECT: &str = "BeginPut and CommitPut of an empty object with 256 bytes of user metadata, two durable entries; \
+                          etcd: one put of 256 bytes";
 const READ: &str = "HeadObject behind a ReadIndex barrier, of one of 10,000 objects; etcd: a linearizable range of one key \
                     with 64 bytes";
 const LIST: &str =
