@@ -19,10 +19,12 @@ mod members;
 mod nodes;
 mod objects;
 mod pending_deletes;
+mod pictured;
 mod precondition;
 mod quota;
 mod reject;
 mod snapshot;
+mod snapshot_walk;
 mod uploads;
 mod version_listing;
 mod versions;
@@ -65,6 +67,7 @@ pub use self::{
     quota::Quota,
     reject::Reason,
     snapshot::SnapshotError,
+    snapshot_walk::SnapshotWalk,
     uploads::{CHUNKS_PER_OBJECT_MAX, GRANTS_MAX, UPLOADS_MAX, Upload},
     version_listing::{VersionEntry, VersionPage},
     versions::{DeleteMarker, OlderSums, Versioning},
@@ -73,6 +76,7 @@ use self::{
     chunks::ChunkOwners,
     fingerprint::Fingerprint,
     history::History,
+    pictured::PicturedMap,
     reject::{Reject, TOO_MANY_ANSWERS},
     versions::OlderVersions,
 };
@@ -90,9 +94,9 @@ pub struct State {
     counters: Counters,
     buckets: BTreeMap<BucketId, Bucket>,
     bucket_ids: BTreeMap<String, BucketId>,
-    objects: BTreeMap<ObjectName, Object>,
+    objects: PicturedMap<ObjectName, Object>,
     older: OlderVersions,
-    uploads: BTreeMap<u64, Upload>,
+    uploads: PicturedMap<u64, Upload>,
     nodes: BTreeMap<NodeId, Node>,
     owners: ChunkOwners,
     pending_deletes: PendingDeletes,

@@ -1,7 +1,10 @@
 //! The apply thread: the only one that changes the state.
 
 use std::{
-    sync::{Arc, OnceLock, PoisonError, RwLock, mpsc::Receiver},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        mpsc::{Receiver, TryRecvError},
+    },
     time::SystemTime,
 };
 
@@ -17,12 +20,16 @@ use super::{
 };
 use crate::{
     mistake::{Mistake, is_planted},
-    state_machine::{Configuration, FeatureLevel, Members, State, check_supported},
+    state_machine::{Configuration, FeatureLevel, Members, SnapshotWalk, State, check_supported},
     storage::{LogPosition, PART_LEN_MAX},
 };
 
 /// Entries that are applied before readers get their turn.
 const ENTRIES_PER_LOCK_MAX: usize = 64;
+/// Records of a snapshot that are encoded between two jobs: less than a millisecond.
+pub(super) const RECORDS_PER_SLICE: usize = 512;
+/// Between so many jobs a large state has been encoded.
+const SLICES_MAX: usize = 4096;
 
 pub(super) struct ApplyThread {
     pub(super) jobs: Receiver<ApplyJob>,
@@ -35,6 +42,10 @@ pub(super) struct ApplyThread {
     pub(super) fingerprints: Fingerprints,
     /// What comes now would be applied otherwise than by the other servers.
     pub(super) is_halted: bool,
+    /// A snapshot that is being taken, and the last entry that it includes.
+    pub(super) snapshot: Option<(LogPosition, SnapshotWalk)>,
+    /// Its records that are encoded between two jobs, at least.
+    pub(super) records_per_slice: usize,
     pub(super) inputs: InputSender,
     /// How long what is agreed on waits for this thread, and takes it.
     pub(super) latency: Latency,
@@ -43,8 +54,18 @@ pub(super) struct ApplyThread {
 impl ApplyThread {
     /// Works until nobody can give it jobs any more.
     pub(super) fn run(mut self) {
-        while let Ok(job) = self.jobs.recv() {
-            self.process(job);
+        loop {
+            let job = if self.is_taking_snapshot() {
+                self.jobs.try_recv()
+            } else {
+                self.jobs.recv().map_err(|_| TryRecvError::Disconnected)
+            };
+            match job {
+                Ok(job) => self.process(job),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => return,
+            }
+            self.go_on_with_snapshot();
         }
     }
 
@@ -56,7 +77,7 @@ impl ApplyThread {
             ApplyJob::Configure(position, configuration) => self.configure(position, configuration),
             ApplyJob::Entries(entries) => self.apply_all(entries),
             ApplyJob::Install(position, state) => self.install(position, *state),
-            ApplyJob::Snapshot => self.take_snapshot(),
+            ApplyJob::Snapshot => self.begin_snapshot(),
         }
     }
 
@@ -111,6 +132,10 @@ impl ApplyThread {
     fn install(&mut self, position: LogPosition, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.applied = position;
+        if self.snapshot.take().is_some() {
+            // It was of the state that is gone.
+            self.inputs.deliver(Input::SnapshotStored(None));
+        }
         self.report();
     }
 
@@ -138,10 +163,32 @@ impl ApplyThread {
         self.inputs.deliver(Input::Applied { position: self.applied, cluster_id, members });
     }
 
-    /// Readers go on meanwhile; only changes wait.
-    fn take_snapshot(&self) {
-        let pieces = self.state.read().unwrap_or_else(PoisonError::into_inner).encode(PART_LEN_MAX);
-        self.inputs.deliver(Input::SnapshotTaken(self.applied, pieces));
+    fn begin_snapshot(&mut self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        self.snapshot = Some((self.applied, state.begin_snapshot(PART_LEN_MAX)));
+    }
+
+    /// Whether there is work without a job.
+    pub(super) const fn is_taking_snapshot(&self) -> bool {
+        self.snapshot.is_some() && !self.is_halted
+    }
+
+    /// Does a little more of it. Changes wait for no more than that, and readers not at all.
+    pub(super) fn go_on_with_snapshot(&mut self) {
+        let Some((position, mut walk)) = self.snapshot.take().filter(|_| !self.is_halted) else { return };
+        {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let records_max = self.records_per_slice.max(state.object_count() / SLICES_MAX);
+            state.go_on_with_snapshot(&mut walk, records_max);
+        }
+        if !walk.is_whole() {
+            self.snapshot = Some((position, walk));
+            return;
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let pieces = state.end_snapshot(walk).expect("it is whole");
+        drop(state);
+        self.inputs.deliver(Input::SnapshotTaken(position, pieces));
     }
 }
 

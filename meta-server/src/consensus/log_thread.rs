@@ -23,8 +23,12 @@ use crate::{
 
 /// Jobs that become durable in one step.
 const JOBS_PER_SYNC_MAX: usize = 256;
-/// Parts of a local snapshot that are stored between two looks at other work: 1 MiB.
-const PARTS_PER_SYNC: usize = (1 << 20) / PART_LEN_MAX;
+/// Parts of a local snapshot that are stored with one sync: 256 KiB. What waits for that sync waits for them, too.
+const PARTS_PER_SYNC: usize = (256 << 10) / PART_LEN_MAX;
+/// Syncs without parts that come between, if there is so much other work.
+const SYNCS_BETWEEN_PARTS: u32 = 4;
+/// Parts of another server's snapshot that are stored with one sync: 1 MiB. All else waits for it anyway.
+const INSTALLED_PARTS_PER_SYNC: usize = (1 << 20) / PART_LEN_MAX;
 
 pub(super) struct LogThread<S, O> {
     pub(super) store: S,
@@ -49,6 +53,14 @@ impl StoredSnapshots {
     pub(super) fn new(newest: Option<SnapshotMeta>) -> Self {
         Self { newest, ..Self::default() }
     }
+
+    /// Whether parts of a local one are stored with this sync.
+    const fn is_next(&mut self, is_idle: bool) -> bool {
+        let Some(staging) = &mut self.staging else { return false };
+        let is_next = is_idle || staging.syncs >= SYNCS_BETWEEN_PARTS;
+        staging.syncs += 1;
+        is_next
+    }
 }
 
 #[derive(Debug)]
@@ -56,6 +68,8 @@ struct Staging {
     meta: SnapshotMeta,
     pieces: VecDeque<Bytes>,
     next_part: u32,
+    /// Syncs since the last part.
+    syncs: u32,
 }
 
 impl<S: LogStore, O: Outbox> LogThread<S, O> {
@@ -95,10 +109,16 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
 
     pub(super) fn process(&mut self, jobs: Vec<LogJob>) -> Result<(), StoreError> {
         let (mut must_sync, mut number, mut messages) = (false, None, Vec::new());
+        let is_idle = jobs.is_empty();
         for job in jobs {
             match job {
                 LogJob::Snapshot(meta, pieces) => {
-                    self.snapshots.staging = Some(Staging { meta, pieces: pieces.into(), next_part: 0 });
+                    self.snapshots.staging = Some(Staging {
+                        meta,
+                        pieces: pieces.into(),
+                        next_part: 0,
+                        syncs: SYNCS_BETWEEN_PARTS,
+                    });
                 }
                 LogJob::Write(job) => {
                     must_sync |= job.must_sync;
@@ -107,8 +127,9 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
                 }
             }
         }
-        let stored = self.stage_parts();
-        if must_sync || stored.is_some() || self.snapshots.staging.is_some() {
+        let has_parts = self.snapshots.is_next(is_idle);
+        let stored = if has_parts { self.stage_parts() } else { None };
+        if must_sync || has_parts {
             let began = Instant::now();
             if !is_planted(Mistake::SkipsSync) {
                 self.store.sync()?;
@@ -142,7 +163,7 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
     fn store_parts(&mut self, meta: &SnapshotMeta, pieces: Vec<Bytes>) -> Result<(), StoreError> {
         for (part, data) in pieces.into_iter().enumerate() {
             self.store.stage(Change::SnapshotPart { generation: meta.generation, part: part as u32, data });
-            if (part + 1) % PARTS_PER_SYNC == 0 {
+            if (part + 1) % INSTALLED_PARTS_PER_SYNC == 0 {
                 self.store.sync()?;
             }
         }
@@ -165,6 +186,7 @@ impl<S: LogStore, O: Outbox> LogThread<S, O> {
             staging.next_part += 1;
         }
         if !staging.pieces.is_empty() {
+            staging.syncs = 0;
             self.snapshots.staging = Some(staging);
             return None;
         }
@@ -287,10 +309,24 @@ mod tests {
         bench.write(2, 2);
         let reports = bench.step();
         assert_eq!((persisted(&reports), stored(&reports)), (vec![2], None));
+        assert_eq!(stored(&bench.step()), None);
         assert_eq!(bench.newest(), None);
         assert_eq!(stored(&bench.step()), Some(Some(1)));
         assert_eq!(bench.newest(), Some(1));
         assert!(!bench.thread.is_storing_snapshot());
+    }
+
+    #[test]
+    fn large_snapshot_is_stored_also_if_there_is_always_other_work() {
+        let mut bench = Bench::new();
+        let (meta, pieces) = snapshot(1, 1, 3 * PARTS_PER_SYNC);
+        bench.jobs.send(LogJob::Snapshot(meta, pieces)).unwrap();
+        let is_stored = |number| {
+            bench.write(number, number);
+            stored(&bench.step()).is_some()
+        };
+        let syncs = (1..100).position(is_stored);
+        assert_eq!(syncs, Some(2 * (SYNCS_BETWEEN_PARTS as usize + 1)));
     }
 
     #[test]
@@ -314,8 +350,9 @@ mod tests {
         let job = WriteJob { number: Some(7), install, must_sync: true, ..WriteJob::default() };
         bench.jobs.send(LogJob::Write(job)).unwrap();
         let reports = bench.step();
-        assert_eq!((persisted(&reports), stored(&reports)), (vec![7], Some(None)));
+        assert_eq!((persisted(&reports), stored(&reports)), (vec![7], None));
         assert_eq!(bench.newest(), Some(2));
+        assert_eq!(stored(&bench.step()), Some(None));
         assert!(bench.has_part(2) && !bench.has_part(1));
     }
 

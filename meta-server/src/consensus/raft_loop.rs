@@ -21,7 +21,7 @@ use xdpfs_observe::Latency;
 use super::{
     Bootstrap, Consensus, Fingerprints, Halt, INPUTS_MAX, Input, InputSender, Outbox, Program, Programs,
     RaftStatus, StageLatencies, Standing, Threads,
-    apply::ApplyThread,
+    apply::{ApplyThread, RECORDS_PER_SLICE},
     core::{ApplyJob, LogJob, Output, RaftCore},
     log_thread::{LogThread, StoredSnapshots},
 };
@@ -163,6 +163,8 @@ pub(crate) fn assemble<S: LogStore, O: Outbox>(
         programs: programs.clone(),
         fingerprints: fingerprints.clone(),
         is_halted: false,
+        snapshot: None,
+        records_per_slice: RECORDS_PER_SLICE,
         inputs: inputs.clone(),
         latency: latencies.apply,
     };

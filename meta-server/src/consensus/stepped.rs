@@ -79,8 +79,9 @@ impl<S: LogStore, O: Outbox> Stepped<S, O> {
     fn work_on_state(&mut self) -> bool {
         let apply = &mut self.workers.apply_thread;
         let job = apply.jobs.try_recv().ok();
-        let has_one = job.is_some();
+        let has_work = job.is_some() || apply.is_taking_snapshot();
         job.into_iter().for_each(|job| apply.process(job));
-        has_one
+        apply.go_on_with_snapshot();
+        has_work
     }
 }

@@ -3,11 +3,13 @@
 //! Invariant: bounded in time, number and bytes, and by constants: a configured bound could differ between servers. An
 //! answer that may still be asked for is never forgotten to make room: then no more requests are taken.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
 use xdpfs_proto::state::v1 as pb;
+
+use super::pictured::PicturedMap;
 
 /// How long an answer is kept on the cluster's clock, if there is room.
 const KEPT_MS: u64 = 15 * 60 * 1000;
@@ -21,21 +23,21 @@ const ANSWERS_MAX: usize = 300_000;
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
 /// A client's request id.
-type RequestId = [u8; 16];
+pub(super) type RequestId = [u8; 16];
 
 /// The answers, by request and by age.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answered {
-    by_request: BTreeMap<RequestId, Answer>,
+    by_request: PicturedMap<RequestId, Answer>,
     by_time: BTreeSet<(u64, RequestId)>,
     bytes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Answer {
-    time_ms: u64,
+pub(super) struct Answer {
+    pub(super) time_ms: u64,
     /// Encoded: answers wait in great numbers and are hardly ever looked at.
-    outcome: Bytes,
+    pub(super) outcome: Bytes,
 }
 
 impl Answered {
@@ -91,11 +93,31 @@ impl Answered {
 
     /// All answers, by request.
     pub(super) fn records(&self) -> impl Iterator<Item = pb::Answered> + '_ {
-        self.by_request.iter().map(|(request_id, answer)| pb::Answered {
+        self.by_request.iter().map(|(request_id, answer)| answer.record(request_id))
+    }
+
+    pub(super) const fn by_request(&mut self) -> &mut PicturedMap<RequestId, Answer> {
+        &mut self.by_request
+    }
+
+    /// Visits answers of a picture, by request.
+    pub(super) fn slice(
+        &self,
+        after: Option<&RequestId>,
+        count: usize,
+        visit: impl FnMut(&RequestId, &Answer),
+    ) -> Option<RequestId> {
+        self.by_request.slice(after, count, visit)
+    }
+}
+
+impl Answer {
+    fn record(&self, request_id: &RequestId) -> pb::Answered {
+        pb::Answered {
             request_id: Bytes::copy_from_slice(request_id),
-            time_ms: answer.time_ms,
-            outcome: pb::Outcome::decode(answer.outcome.clone()).ok(),
-        })
+            time_ms: self.time_ms,
+            outcome: pb::Outcome::decode(self.outcome.clone()).ok(),
+        }
     }
 }
 

@@ -1217,6 +1217,8 @@ struct Pair {
     made_at: BTreeMap<u32, u64>,
     /// The entry after which the state came from a snapshot.
     loaded_at: u64,
+    /// A snapshot that is being taken, and what it is to be.
+    walk: Option<(super::SnapshotWalk, Vec<Bytes>)>,
 }
 
 /// What all buckets held after an entry.
@@ -1264,6 +1266,7 @@ impl Pair {
             pictures: Vec::new(),
             made_at: BTreeMap::new(),
             loaded_at: 0,
+            walk: None,
         };
         for (uuid, domain) in [(0, 0), (1, 1), (2, 2)] {
             pair.step(&Step::Register { uuid, domain });
@@ -1661,6 +1664,22 @@ impl Pair {
         assert_eq!(decoded.digest(), self.state.digest());
         self.state = decoded;
         self.loaded_at = self.index;
+        self.walk = None;
+    }
+
+    /// A snapshot that goes on between steps is of the moment at which it began.
+    fn walk(&mut self, begins: bool, piece_len: usize, records_max: usize) {
+        if begins && self.walk.is_none() {
+            let expected = self.state.encode(piece_len);
+            self.walk = Some((self.state.begin_snapshot(piece_len), expected));
+        }
+        let Some((mut walk, expected)) = self.walk.take() else { return };
+        self.state.go_on_with_snapshot(&mut walk, records_max);
+        if walk.is_whole() {
+            assert_eq!(self.state.end_snapshot(walk), Some(expected));
+        } else {
+            self.walk = Some((walk, expected));
+        }
     }
 }
 
@@ -1711,12 +1730,16 @@ proptest! {
                 _ => pair.clock_ms.saturating_add_signed(*time_ms),
             };
             pair.step(step);
+            pair.walk(*chance % 4 == 1, piece_len, *who as usize % 4);
             // Some states are long-lived, others come from snapshots again and again.
             if *chance % 8 == 0 && piece_len % 2 == 0 {
                 pair.through_snapshot(piece_len);
             }
         }
         pair.assert_pictures();
+        while pair.walk.is_some() {
+            pair.walk(false, piece_len, usize::MAX);
+        }
         pair.through_snapshot(piece_len);
     }
 

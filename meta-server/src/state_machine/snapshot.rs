@@ -12,6 +12,7 @@ use xdpfs_wire::{BucketId, ChunkId, EpochSecret, NodeId, SipKey};
 use super::{
     AccessKey, Bucket, Chunk, Counters, FeatureLevel, KeyEpoch, Members, Node, Object, ObjectName, Owner,
     State, Upload, VersionName,
+    answered::{Answer, RequestId},
     fingerprint::Fingerprint,
     history::History,
     parse_chunk_id,
@@ -64,26 +65,35 @@ impl State {
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = Kind> + '_ {
-        std::iter::once(Kind::Header(self.header()))
-            .chain(self.buckets.values().map(|bucket| Kind::Bucket(bucket.record())))
+        self.first_records()
             .chain(self.objects.iter().map(|(name, object)| Kind::Object(object.record(name))))
             .chain(self.older.records().map(Kind::OlderVersion))
             .chain(self.uploads.values().map(|upload| Kind::Upload(upload.record())))
-            .chain(self.nodes.values().map(|node| Kind::Node(node.record())))
+            .chain(self.node_records())
             .chain(self.pending_deletes.records().map(Kind::PendingDelete))
             .chain(self.answers().map(Kind::Answered))
-            .chain(self.key_epochs.records().map(Kind::KeyEpoch))
+            .chain(self.last_records())
+    }
+
+    pub(super) fn first_records(&self) -> impl Iterator<Item = Kind> + '_ {
+        let buckets = self.buckets.values().map(|bucket| Kind::Bucket(bucket.record()));
+        std::iter::once(Kind::Header(self.header())).chain(buckets)
+    }
+
+    pub(super) fn node_records(&self) -> impl Iterator<Item = Kind> + '_ {
+        self.nodes.values().map(|node| Kind::Node(node.record()))
+    }
+
+    pub(super) fn last_records(&self) -> impl Iterator<Item = Kind> + '_ {
+        let epochs = self.key_epochs.records().map(Kind::KeyEpoch);
+        epochs
             .chain(self.access_keys.records().map(Kind::AccessKey))
             .chain(self.members.records().map(Kind::MetaMember))
     }
 
     /// All that there is little of.
     pub(super) fn small_records(&self) -> impl Iterator<Item = Kind> + '_ {
-        std::iter::once(Kind::Header(self.header()))
-            .chain(self.nodes.values().map(|node| Kind::Node(node.record())))
-            .chain(self.key_epochs.records().map(Kind::KeyEpoch))
-            .chain(self.access_keys.records().map(Kind::AccessKey))
-            .chain(self.members.records().map(Kind::MetaMember))
+        std::iter::once(Kind::Header(self.header())).chain(self.node_records()).chain(self.last_records())
     }
 
     fn answers(&self) -> impl Iterator<Item = pb::Answered> + '_ {
@@ -284,19 +294,67 @@ impl State {
 
 /// Records as bytes, in pieces of `piece_len` bytes; only the last one is shorter.
 pub(super) fn encode(records: impl Iterator<Item = Kind>, piece_len: usize) -> Vec<Bytes> {
-    let mut pieces = Vec::new();
-    let mut buffer = BytesMut::new();
-    for kind in records {
-        let record = pb::SnapshotRecord { kind: Some(kind) };
-        record.encode_length_delimited(&mut buffer).expect("a BytesMut grows");
-        while buffer.len() >= piece_len {
-            pieces.push(buffer.split_to(piece_len).freeze());
+    let mut encoder = Encoder::new(piece_len);
+    records.for_each(|kind| encoder.put(kind));
+    encoder.finish()
+}
+
+/// Puts records together to pieces.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    piece_len: usize,
+    pieces: Vec<Bytes>,
+    buffer: BytesMut,
+}
+
+impl Encoder {
+    pub(super) fn new(piece_len: usize) -> Self {
+        Self { piece_len, pieces: Vec::new(), buffer: BytesMut::new() }
+    }
+
+    pub(super) fn put(&mut self, kind: Kind) {
+        self.put_record(&pb::SnapshotRecord { kind: Some(kind) });
+    }
+
+    /// An answer is kept encoded, and goes into the record as it is.
+    pub(super) fn put_answer(&mut self, request_id: &RequestId, answer: &Answer) {
+        let request_id = Bytes::copy_from_slice(request_id);
+        let answered =
+            EncodedAnswer { request_id, time_ms: answer.time_ms, outcome: Some(answer.outcome.clone()) };
+        self.put_record(&EncodedAnswerRecord { answered: Some(answered) });
+    }
+
+    fn put_record(&mut self, record: &impl prost::Message) {
+        record.encode_length_delimited(&mut self.buffer).expect("a BytesMut grows");
+        while self.buffer.len() >= self.piece_len {
+            self.pieces.push(self.buffer.split_to(self.piece_len).freeze());
         }
     }
-    if !buffer.is_empty() {
-        pieces.push(buffer.freeze());
+
+    pub(super) fn finish(mut self) -> Vec<Bytes> {
+        if !self.buffer.is_empty() {
+            self.pieces.push(self.buffer.freeze());
+        }
+        self.pieces
     }
-    pieces
+}
+
+/// A [`pb::SnapshotRecord`] with an answer, to the byte.
+#[derive(Clone, PartialEq, prost::Message)]
+struct EncodedAnswerRecord {
+    #[prost(message, optional, tag = "7")]
+    answered: Option<EncodedAnswer>,
+}
+
+/// A [`pb::Answered`] whose outcome has been encoded already.
+#[derive(Clone, PartialEq, prost::Message)]
+struct EncodedAnswer {
+    #[prost(bytes = "bytes", tag = "1")]
+    request_id: Bytes,
+    #[prost(uint64, tag = "2")]
+    time_ms: u64,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    outcome: Option<Bytes>,
 }
 
 fn pending_delete(record: &pb::PendingDelete) -> Option<(NodeId, ChunkId)> {

@@ -3,13 +3,14 @@
 //! Invariant: what a key holds is newer than its older versions; a key that holds nothing has none, or the newest of them
 //! is a delete marker. Right beneath a delete marker lies an object, which it hides. Each version owns its chunks.
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, sync::Arc};
 
 use xdpfs_proto::state::v1::{self as pb};
 use xdpfs_wire::BucketId;
 
 use super::{
     Bucket, Context, Object, ObjectName, State,
+    pictured::PicturedMap,
     reject::{OBJECT_NOT_FOUND, Reason, Reject, VERSION_NOT_FOUND},
 };
 
@@ -171,12 +172,12 @@ impl Bucket {
 }
 
 /// A bucket, a key, and a version; the newest comes first.
-type Place = (BucketId, Arc<str>, Reverse<u64>);
+pub(super) type Place = (BucketId, Arc<str>, Reverse<u64>);
 
 /// The older versions of all keys.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct OlderVersions {
-    versions: BTreeMap<Place, Older>,
+    versions: PicturedMap<Place, Older>,
 }
 
 fn place((bucket, key): &ObjectName, version: u64) -> Place {
@@ -256,6 +257,20 @@ impl OlderVersions {
 
     pub(super) fn records(&self) -> impl Iterator<Item = pb::OlderVersion> {
         self.all().map(|(name, older)| older.record(&name))
+    }
+
+    pub(super) const fn versions(&mut self) -> &mut PicturedMap<Place, Older> {
+        &mut self.versions
+    }
+
+    /// Visits versions of a picture, in the order of [`all`](Self::all).
+    pub(super) fn slice(
+        &self,
+        after: Option<&Place>,
+        count: usize,
+        visit: impl FnMut(&Place, &Older),
+    ) -> Option<Place> {
+        self.versions.slice(after, count, visit)
     }
 }
 

@@ -35,6 +35,8 @@ use crate::{
 };
 
 const QUEUE_MAX: usize = 100_000;
+/// Few, so that changes come between the slices of a snapshot.
+const RECORDS_PER_SLICE: usize = 2;
 
 /// Every medium that there ever was, by the server that it is of.
 pub(super) type Media = BTreeMap<u64, Medium>;
@@ -120,6 +122,8 @@ impl Running {
                 programs: Programs::new(Program::own(FeatureLevel::SUPPORTED)),
                 fingerprints: Fingerprints::default(),
                 is_halted: false,
+                snapshot: None,
+                records_per_slice: RECORDS_PER_SLICE,
                 inputs: InputSender(inputs),
                 latency: Latency::default(),
             },
@@ -161,7 +165,8 @@ impl Running {
 
     /// Nothing waits anywhere.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.log_waiting == 0 && self.apply_waiting.is_empty() && !self.log.is_storing_snapshot()
+        let is_busy = self.log.is_storing_snapshot() || self.apply.is_taking_snapshot();
+        self.log_waiting == 0 && self.apply_waiting.is_empty() && !is_busy
     }
 
     /// raft-rs draws timeouts from a source that has no seed, so they are set anew after everything that may draw one.
@@ -258,12 +263,13 @@ impl Running {
         Some(mem::take(&mut *self.outbox.left.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Lets the apply thread do one job.
+    /// Lets the apply thread do one job, and a little of a snapshot.
     pub(super) fn work_on_state(&mut self, checks: &Checks) {
-        let Some(job) = self.apply_waiting.pop_front() else { return };
+        let Some(job) = self.apply_waiting.pop_front() else { return self.apply.go_on_with_snapshot() };
         for job in stages(job) {
             let before = self.apply.applied;
             self.apply.process(job);
+            self.apply.go_on_with_snapshot();
             if self.apply.applied != before {
                 assert!(self.apply.applied > before, "the state never goes back");
                 self.with_state(|state| checks.applies(self.id, self.applied(), state));

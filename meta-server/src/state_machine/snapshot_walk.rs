@@ -1,0 +1,128 @@
+//! A snapshot that is taken a slice at a time while the state goes on changing, and that is still the state of one moment.
+//!
+//! Invariant: its bytes are those that [`State::encode`] would have given at its beginning. Of what there may be much, maps keep
+//! a picture meanwhile; of the rest a copy is made at once.
+
+use bytes::Bytes;
+use xdpfs_proto::state::v1::snapshot_record::Kind;
+use xdpfs_wire::{ChunkId, NodeId};
+
+use super::{
+    ObjectName, State,
+    answered::{Answer, RequestId},
+    pending_deletes,
+    snapshot::Encoder,
+    versions::Place,
+};
+use crate::mistake::{Mistake, is_planted};
+
+/// How far a snapshot has got.
+#[derive(Debug)]
+pub struct SnapshotWalk {
+    encoder: Encoder,
+    next: Stage,
+    nodes: Vec<Kind>,
+    last: Vec<Kind>,
+}
+
+/// What is encoded next, and behind what.
+#[derive(Debug)]
+enum Stage {
+    Objects(Option<ObjectName>),
+    Older(Option<Place>),
+    Uploads(Option<u64>),
+    PendingDeletes(Option<(NodeId, ChunkId)>),
+    Answers(Option<RequestId>),
+    End,
+}
+
+impl SnapshotWalk {
+    /// Whether all of it has been encoded.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.next, Stage::End)
+    }
+}
+
+impl State {
+    /// Begins a snapshot of this moment. It costs memory for all that changes until [`State::end_snapshot`].
+    #[must_use]
+    pub fn begin_snapshot(&mut self, piece_len: usize) -> SnapshotWalk {
+        let mut encoder = Encoder::new(piece_len);
+        self.first_records().for_each(|kind| encoder.put(kind));
+        let (nodes, last) = (self.node_records().collect(), self.last_records().collect());
+        self.objects.begin_picture();
+        self.older.versions().begin_picture();
+        self.uploads.begin_picture();
+        self.pending_deletes.replicas().begin_picture();
+        self.answered.by_request().begin_picture();
+        SnapshotWalk { encoder, next: Stage::Objects(None), nodes, last }
+    }
+
+    /// Encodes at most so many records more.
+    pub fn go_on_with_snapshot(&self, walk: &mut SnapshotWalk, records_max: usize) {
+        let SnapshotWalk { encoder, next, nodes, last } = walk;
+        let count = records_max.max(1);
+        *next = match std::mem::replace(next, Stage::End) {
+            Stage::Objects(after) => {
+                let put = |name: &_, object: &super::Object| encoder.put(Kind::Object(object.record(name)));
+                self.objects
+                    .slice(after.as_ref(), count, put)
+                    .map_or(Stage::Older(None), |last| Stage::Objects(Some(last)))
+            }
+            Stage::Older(after) => {
+                let put = |(bucket, key, _): &Place, older: &super::versions::Older| {
+                    encoder.put(Kind::OlderVersion(older.record(&(*bucket, key.clone()))));
+                };
+                self.older
+                    .slice(after.as_ref(), count, put)
+                    .map_or(Stage::Uploads(None), |last| Stage::Older(Some(last)))
+            }
+            Stage::Uploads(after) => {
+                let put = |_: &u64, upload: &super::Upload| encoder.put(Kind::Upload(upload.record()));
+                match self.uploads.slice(after.as_ref(), count, put) {
+                    Some(last) => Stage::Uploads(Some(last)),
+                    None => {
+                        nodes.drain(..).for_each(|kind| encoder.put(kind));
+                        Stage::PendingDeletes(None)
+                    }
+                }
+            }
+            Stage::PendingDeletes(after) => {
+                let put = |replica: &_, not_before_ms: &u64| {
+                    encoder.put(Kind::PendingDelete(pending_deletes::record(replica, *not_before_ms)));
+                };
+                self.pending_deletes
+                    .slice(after.as_ref(), count, put)
+                    .map_or(Stage::Answers(None), |last| Stage::PendingDeletes(Some(last)))
+            }
+            Stage::Answers(after) => {
+                let mut put = |request_id: &_, answer: &Answer| encoder.put_answer(request_id, answer);
+                let forgotten = is_planted(Mistake::AnswersForgottenInSnapshots);
+                let put = |id: &_, answer: &_| {
+                    if !forgotten {
+                        put(id, answer)
+                    }
+                };
+                match self.answered.slice(after.as_ref(), count, put) {
+                    Some(last) => Stage::Answers(Some(last)),
+                    None => {
+                        last.drain(..).for_each(|kind| encoder.put(kind));
+                        Stage::End
+                    }
+                }
+            }
+            Stage::End => Stage::End,
+        };
+    }
+
+    /// The snapshot in pieces, if it is whole. Nothing is kept for it any more, in any case.
+    pub fn end_snapshot(&mut self, walk: SnapshotWalk) -> Option<Vec<Bytes>> {
+        self.objects.end_picture();
+        self.older.versions().end_picture();
+        self.uploads.end_picture();
+        self.pending_deletes.replicas().end_picture();
+        self.answered.by_request().end_picture();
+        walk.is_whole().then(|| walk.encoder.finish())
+    }
+}
