@@ -171,7 +171,7 @@ impl Log {
             return Err((AppendError::Failed, records));
         }
         if !self.has_place(class, &records)
-            && let Err(error) = self.roll_for(class, kept_by(class, &records))
+            && let Err(error) = self.roll_for(class, Purpose::of(class, &records))
         {
             return Err((error, records));
         }
@@ -250,16 +250,15 @@ impl Log {
 
     /// Closes the open segment of this class, and begins the next. No batch may be on its way.
     pub(crate) fn roll(&mut self, class: Class) -> Result<(), AppendError> {
-        self.roll_for(class, 0)
+        self.roll_for(class, Purpose::MakeRoom)
     }
 
-    /// The same, but so many free files stay free.
-    fn roll_for(&mut self, class: Class, kept: usize) -> Result<(), AppendError> {
+    fn roll_for(&mut self, class: Class, purpose: Purpose) -> Result<(), AppendError> {
         if self.shared.is_fenced() {
             return Err(AppendError::Failed);
         }
         // The next one first: if there is no room for it, what is small still goes into this one.
-        let FreeFile { slot, file, len: allocated } = self.take_file(kept)?;
+        let FreeFile { slot, file, len: allocated } = self.take_file(purpose)?;
         let sealed = self.seal(class);
         let superblock = self.superblock(class)?;
         let shared = &self.shared;
@@ -349,18 +348,18 @@ impl Log {
             let open = log.open(class).map_or(0, |open| open.descriptors.len());
             position + batch_len(records, position) + index_len(open + flying + records.len())
         };
-        let kept = kept_by(class, records);
-        match self.allocate(class, wanted(self)) {
-            Err(AppendError::NoSpace) if !self.is_flying() && self.free.count() > kept => {
-                self.roll_for(class, kept)?;
-                self.allocate(class, wanted(self))
+        let purpose = Purpose::of(class, records);
+        match self.allocate(class, wanted(self), purpose) {
+            Err(AppendError::NoSpace) if !self.is_flying() && self.free.count() > purpose.files_kept() => {
+                self.roll_for(class, purpose)?;
+                self.allocate(class, wanted(self), purpose)
             }
             other => other,
         }
     }
 
     /// Takes disk space up to `end`, and some more if there is plenty.
-    fn allocate(&mut self, class: Class, end: u64) -> Result<(), AppendError> {
+    fn allocate(&mut self, class: Class, end: u64, purpose: Purpose) -> Result<(), AppendError> {
         let shared = Arc::clone(&self.shared);
         let Some(open) = self.open_mut(class) else { return Err(AppendError::NoSpace) };
         if end <= open.allocated {
@@ -368,6 +367,9 @@ impl Log {
         }
         let generous = end.next_multiple_of(ALLOCATION_STEP).min(shared.limits.segment).max(end);
         for end in [generous, end] {
+            if !leaves_reserve(&shared, end - open.allocated, purpose) {
+                continue;
+            }
             match hold(&*open.segment.file, open.allocated, end) {
                 Ok(()) => {
                     open.allocated = end;
@@ -383,7 +385,7 @@ impl Log {
     fn seal(&mut self, class: Class) -> Result<(), AppendError> {
         let Some(open) = self.open(class) else { return Ok(()) };
         let (len, end) = (index_len(open.descriptors.len()), open.end);
-        self.allocate(class, end + len)?;
+        self.allocate(class, end + len, Purpose::MakeRoom)?;
         self.batch += 1;
         let number = self.batch;
         let shared = Arc::clone(&self.shared);
@@ -415,11 +417,14 @@ impl Log {
     }
 
     /// A free file, if there are more than are kept, or else a new one.
-    fn take_file(&mut self, kept: usize) -> Result<FreeFile, AppendError> {
-        if self.free.count() > kept
+    fn take_file(&mut self, purpose: Purpose) -> Result<FreeFile, AppendError> {
+        if self.free.count() > purpose.files_kept()
             && let Some(file) = self.free.take(self.shared.limits.segment)
         {
             return Ok(file);
+        }
+        if !leaves_reserve(&self.shared, SUPERBLOCK_LEN, purpose) {
+            return Err(AppendError::NoSpace);
         }
         let slot = self.next_slot;
         let medium = &self.shared.medium;
@@ -456,10 +461,10 @@ impl Log {
         self.note_held();
     }
 
+    /// What the store holds and chunks that come in can have.
     fn note_held(&self) {
-        let open = [&self.hot, &self.cold].into_iter().flatten();
-        let ahead: u64 = open.map(|open| open.allocated.saturating_sub(open.end)).sum();
-        self.shared.note_held(self.free.bytes() + ahead);
+        let ahead = self.hot.as_ref().map_or(0, |open| open.allocated.saturating_sub(open.end));
+        self.shared.note_held(self.free.bytes() - self.free.longest() + ahead);
     }
 
     const fn open(&self, class: Class) -> Option<&OpenSegment> {
@@ -477,10 +482,36 @@ impl Log {
     }
 }
 
-/// How many free files stay free for what makes room, which chunks that come in don't.
-fn kept_by(class: Class, records: &[NewRecord]) -> usize {
-    let makes_room = class == Class::Cold || records.iter().all(|record| record.kind == Kind::Tombstone);
-    usize::from(!makes_room)
+/// What a batch is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Purpose {
+    /// Deletions, and what compaction copies. They may have all that there is.
+    MakeRoom,
+    /// Chunks that come in. They leave something to what makes room.
+    TakeRoom,
+}
+
+impl Purpose {
+    fn of(class: Class, records: &[NewRecord]) -> Self {
+        let makes_room = class == Class::Cold || records.iter().all(|record| record.kind == Kind::Tombstone);
+        if makes_room { Self::MakeRoom } else { Self::TakeRoom }
+    }
+
+    /// Free files that stay free.
+    const fn files_kept(self) -> usize {
+        match self {
+            Self::MakeRoom => 0,
+            Self::TakeRoom => 1,
+        }
+    }
+}
+
+/// Whether the reserve is still there once so many bytes more are taken from the disk.
+fn leaves_reserve(shared: &Shared, bytes: u64, purpose: Purpose) -> bool {
+    let reserve = shared.limits.reserve;
+    purpose == Purpose::MakeRoom
+        || reserve == 0
+        || shared.medium.room().is_ok_and(|room| room.available >= reserve.saturating_add(bytes))
 }
 
 /// Takes disk space, and makes the file so long: a write that changes no length has nothing to tell the file system.

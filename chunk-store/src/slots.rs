@@ -53,6 +53,11 @@ impl FreeFiles {
         self.files.iter().map(|(_, len)| len).sum()
     }
 
+    /// Bytes of the one that holds most; zero if there is none.
+    pub(crate) fn longest(&self) -> u64 {
+        self.files.iter().map(|(_, len)| *len).max().unwrap_or_default()
+    }
+
     /// The file that fits `wanted` bytes best: the shortest that is long enough, or the longest.
     pub(crate) fn take(&mut self, wanted: u64) -> Option<FreeFile> {
         let idle = (0..self.files.len()).filter(|at| self.is_idle(*at)).collect::<Vec<_>>();

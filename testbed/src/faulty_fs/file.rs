@@ -78,9 +78,9 @@ impl FileContent {
         self.unsynced.push(Change::Write { offset, data: data.to_vec() });
     }
 
-    /// By how much more space it takes if it reaches this far.
-    pub(super) fn growth(&self, end: u64) -> u64 {
-        end.saturating_sub(self.len().max(self.held))
+    /// The space that it takes.
+    pub(super) fn space(&self) -> u64 {
+        self.len().max(self.held)
     }
 
     pub(super) fn hold(&mut self, end: u64) {

@@ -257,7 +257,10 @@ impl Medium {
         let Some(closed) = self.handles.remove(&handle) else { return };
         let is_open = self.handles.values().any(|other| other.node == closed.node);
         if self.has_power && !is_open && !self.reachable().contains(&closed.node) {
-            self.nodes.remove(&closed.node);
+            let gone = self.nodes.remove(&closed.node);
+            if let Some(Node { content: Content::File(file), .. }) = gone {
+                self.give_back(file.space());
+            }
         }
     }
 
@@ -275,7 +278,7 @@ impl Medium {
     pub(super) fn write(&mut self, node: u64, offset: u64, data: &[u8]) -> Result<(), Refusal> {
         self.count_change();
         let end = offset + data.len() as u64;
-        let growth = self.file(node)?.growth(end);
+        let growth = end.saturating_sub(self.file(node)?.space());
         if is_due(&mut self.faults.writes_left) {
             self.faults.has_failed = true;
             return Err(Refusal::Medium);
@@ -287,8 +290,9 @@ impl Medium {
 
     pub(super) fn set_len(&mut self, node: u64, len: u64) -> Result<(), Refusal> {
         self.count_change();
-        let growth = self.file(node)?.growth(len);
-        self.grow(growth)?;
+        let space = self.file(node)?.space();
+        self.grow(len.saturating_sub(space))?;
+        self.give_back(space.saturating_sub(len));
         self.file(node)?.set_len(len);
         Ok(())
     }
@@ -298,7 +302,7 @@ impl Medium {
         if self.faults.holds_nothing {
             return Err(Refusal::NotSupported);
         }
-        let growth = self.file(node)?.growth(end);
+        let growth = end.saturating_sub(self.file(node)?.space());
         self.grow(growth)?;
         self.file(node)?.hold(end);
         Ok(())
@@ -409,6 +413,12 @@ impl Medium {
     fn count_change(&mut self) {
         if is_due(&mut self.faults.changes_left) && self.has_power {
             self.lose_power();
+        }
+    }
+
+    const fn give_back(&mut self, bytes: u64) {
+        if let Some(left) = &mut self.faults.bytes_left {
+            *left += bytes;
         }
     }
 
@@ -600,6 +610,9 @@ mod tests {
         assert_eq!(medium.attributes(node).expect("it is there").len, 12);
         assert_eq!(medium.write(node, 12, b"defghijklm"), Ok(()), "it has its space");
         assert_eq!(medium.hold(node, 23), Err(Refusal::NoSpace));
+        assert_eq!(medium.set_len(node, 20), Ok(()));
+        assert_eq!(medium.hold(node, 23), Err(Refusal::NoSpace), "two bytes were given back");
+        assert_eq!(medium.hold(node, 22), Ok(()));
         medium.limit_growth(None);
         assert_eq!(medium.set_len(node, 100), Ok(()));
     }

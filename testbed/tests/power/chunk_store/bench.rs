@@ -24,6 +24,18 @@ pub(crate) struct Scale {
     pub(crate) puts_percent: f64,
     /// Room that puts leave on the disk.
     pub(crate) reserve_bytes: u64,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Scale {
+    /// A store that is soon full of what was deleted, of many short segments.
+    pub(crate) const SMALL: Self = Self {
+        capacity_bytes: 4 << 20,
+        chunks_per_client: 40,
+        puts_percent: 55.0,
+        reserve_bytes: 0,
+        segment_bytes: 128 << 10,
+    };
 }
 
 /// What must not be found.
@@ -175,7 +187,7 @@ impl Bench {
         StoreConfig {
             capacity_bytes: Some(self.scale.capacity_bytes),
             reserve_bytes: self.scale.reserve_bytes,
-            segment_bytes: 128 << 10,
+            segment_bytes: self.scale.segment_bytes,
             compaction_rate: None,
             // What is read comes from the disk.
             cache_bytes: 0,

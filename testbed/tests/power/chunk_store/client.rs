@@ -178,10 +178,22 @@ impl Client {
         answers.good.into_inner() > 0
     }
 
+    /// Deletes three of four that are there, so that there is garbage beside what stays. Gives how many.
+    pub(crate) fn delete_most(&mut self, store: &Store) -> usize {
+        let gone = self.present().into_iter().enumerate().filter(|(at, _)| at % 4 > 0);
+        let gone = gone.map(|(_, id)| id).collect::<Vec<_>>();
+        self.delete_now(store, &gone);
+        gone.len()
+    }
+
     /// Deletes all.
     pub(crate) fn delete_all(&mut self, store: &Store) {
-        let (ids, answers) = (self.present(), Answers::default());
-        self.delete(store, &ids, &answers);
+        self.delete_now(store, &self.present());
+    }
+
+    fn delete_now(&mut self, store: &Store, ids: &[ChunkId]) {
+        let answers = Answers::default();
+        self.delete(store, ids, &answers);
         assert_eq!(answers.good.into_inner(), 1, "there is room");
     }
 
@@ -210,16 +222,23 @@ impl Client {
 
     /// Puts all that are not there, until each is taken.
     pub(crate) fn put_all(&mut self, store: &Store) {
+        self.put_missing(store, usize::MAX);
+    }
+
+    /// Puts so many of those that are not there, until each is taken.
+    pub(crate) fn put_missing(&mut self, store: &Store, mut count: usize) {
         let give_up = Instant::now() + PATIENCE;
-        loop {
+        while count > 0 {
             let missing = self.chunks.iter().filter(|(_, chunk)| chunk.state != State::Present);
-            let missing: Vec<_> = missing.map(|(id, _)| *id).take(AT_ONCE_MAX as usize).collect();
+            let missing =
+                missing.map(|(id, _)| *id).take(count.min(AT_ONCE_MAX as usize)).collect::<Vec<_>>();
             if missing.is_empty() {
                 return;
             }
             let answers = Answers::default();
             assert!(self.put(store, &missing, &answers), "the store has failed");
             assert!(Instant::now() < give_up, "chunks are not taken though there is room: {answers:?}");
+            count -= answers.good.into_inner() as usize;
         }
     }
 }

@@ -15,8 +15,6 @@ use super::{
 
 const ROUNDS: u64 = 8;
 const WALKS: u64 = 12;
-const SCALE: Scale =
-    Scale { capacity_bytes: 4 << 20, chunks_per_client: 40, puts_percent: 55.0, reserve_bytes: 0 };
 /// How long the store is watched for a write that it must not make.
 const QUIET: Duration = Duration::from_millis(20);
 
@@ -34,7 +32,7 @@ fn sync_that_fails_fences_the_store_and_takes_nothing() {
 fn reads_that_fail_under_a_walk_take_nothing_out_of_service() {
     for direct in [true, false] {
         let seed = seed();
-        let mut bench = Bench::new(seed, NameModel::Journal, SCALE);
+        let mut bench = Bench::new(seed, NameModel::Journal, Scale::SMALL);
         let store = bench.open_and_judge(Some(direct)).unwrap();
         let (mut found, mut failed) = (ScrubStep::default(), 0);
         for _ in 0..WALKS {
@@ -61,7 +59,7 @@ fn reads_that_fail_under_a_walk_take_nothing_out_of_service() {
 
 fn check(what: &str, arm: impl Fn(&FaultyFs, &mut Rng)) {
     let seed = seed();
-    let mut bench = Bench::new(seed, NameModel::Journal, SCALE);
+    let mut bench = Bench::new(seed, NameModel::Journal, Scale::SMALL);
     let mut good = 0;
     for round in 0..ROUNDS {
         let context = format!("{what} fails, seed {seed}, round {round}");

@@ -6,14 +6,16 @@ use xdpfs_chunk_store::Store;
 use xdpfs_testbed::faulty_fs::NameModel;
 
 use super::{
-    bench::{Bench, Scale, seed},
+    bench::{Bench, CLIENTS, Scale, seed},
     client::work,
 };
 
 const ROUNDS: u64 = 4;
 /// Too much for the room that there will be, and less than the store may take.
 const SCALE: Scale =
-    Scale { capacity_bytes: 64 << 20, chunks_per_client: 120, puts_percent: 85.0, reserve_bytes: 0 };
+    Scale { capacity_bytes: 64 << 20, chunks_per_client: 120, puts_percent: 85.0, ..Scale::SMALL };
+/// One with something left for deletions and for what compaction copies. A segment has room for any chunk.
+const SPARED: Scale = Scale { reserve_bytes: 1 << 20, segment_bytes: 256 << 10, ..SCALE };
 /// By how much files grow beside this until the disk is full, at most.
 const ROOM_MAX: u64 = 400_000;
 /// Refusals after which it is clear that the disk is full.
@@ -25,6 +27,12 @@ fn full_disk_refuses_chunks_loses_none_and_is_gone_on_with_when_there_is_room() 
         let deleted = check(SCALE, ROOM_MAX, holds);
         println!("{deleted} deletions without a reserve");
     }
+}
+
+#[test]
+fn full_disk_with_a_reserve_takes_every_deletion_and_then_chunks_again() {
+    let room_max = SPARED.reserve_bytes + ROOM_MAX;
+    assert_eq!(check(SPARED, room_max, true), ROUNDS * CLIENTS);
 }
 
 /// Gives how often a client could delete while the disk was full.
@@ -49,6 +57,14 @@ fn check(scale: Scale, room_max: u64, holds: bool) -> u64 {
         assert!(!store.is_fenced() && answers.failed.into_inner() == 0, "{context}");
         for client in &bench.clients {
             client.look(&store).unwrap_or_else(|wrong| panic!("{context}: {wrong:?}"));
+        }
+        // In the first round there is little that could be deleted.
+        if scale.reserve_bytes > 0 && round > 0 {
+            for client in &mut bench.clients {
+                // Segments with some chunks that stay: without compaction there is no room.
+                let gone = client.delete_most(&store);
+                client.put_missing(&store, gone / 4);
+            }
         }
         if bench.rng.chance(50.0) {
             // A full disk is no reason not to start.
