@@ -16,7 +16,7 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClientConfig,
     ClusterStatus, CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange,
     ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, Precondition,
-    PutOptions, PutResult, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
+    PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
     Versioning,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
@@ -24,7 +24,9 @@ use crate::{
     error::{Error, Result},
     get,
     name::{ObjectName, bucket_name},
-    placement, put, scrub,
+    placement, put,
+    repair::{self, Reports},
+    scrub,
     suspects::Suspects,
     versions::version_number,
 };
@@ -48,6 +50,7 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) transport: Arc<dyn ChunkTransport>,
     pub(crate) suspects: Suspects,
+    pub(crate) reports: Reports,
     /// Aborts of puts that were given up.
     pub(crate) cleanups: TaskTracker,
     memory: Arc<Semaphore>,
@@ -107,6 +110,7 @@ impl Shared {
             control: Control::new(&config, dialer),
             transport,
             suspects: Suspects::new(config.suspect_for),
+            reports: Reports::default(),
             cleanups: TaskTracker::new(),
             memory: Arc::new(Semaphore::new(memory_units as usize)),
             memory_units,
@@ -356,6 +360,18 @@ impl ObjectClient for Client {
 
     async fn drain_plan(&self, nodes: &[u32]) -> Result<DrainPlan> {
         placement::plan_drain(self, nodes).await
+    }
+
+    async fn drain_node(&self, node: u32, draining: bool) -> Result<()> {
+        repair::drain_node(self, node, draining).await
+    }
+
+    async fn remove_node(&self, node: u32, options: RemoveNodeOptions) -> Result<u64> {
+        repair::remove_node(self, node, options).await
+    }
+
+    async fn repair_status(&self) -> Result<RepairStatus> {
+        repair::repair_status(self).await
     }
 
     async fn close(&self) {

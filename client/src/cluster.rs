@@ -7,7 +7,7 @@ use std::{
 
 use xdpfs_proto::meta::v1::{self as proto, data_node_status::State, meta_server_status::Role};
 
-use crate::{NodeDisk, NodeLabel, NodeScrub};
+use crate::{NodeDisk, NodeLabel, NodeScrub, RepairStatus};
 
 /// The state of the whole cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -48,6 +48,8 @@ pub struct ClusterStatus {
     pub requests: Option<RequestCounts>,
     /// What the cluster uses of what its metadata servers can do.
     pub feature_level: u32,
+    /// What lacks replicas; `None` if the server that answered doesn't lead, or is of an earlier release.
+    pub repair: Option<RepairStatus>,
 }
 
 /// Places of [`RequestCounts::took`].
@@ -154,6 +156,10 @@ pub struct DataNode {
     pub scrub: Option<NodeScrub>,
     /// It has yet to hear what an operator wants of its scrub.
     pub scrub_ordered: bool,
+    /// Operators want it freed: it gets no new chunks.
+    pub draining: bool,
+    /// It never takes part again.
+    pub removed: bool,
     /// What speaks against its data directory keeping bytes without power: `volatile`, `network`, `overlay`, `fast_sync`.
     pub storage_doubts: Vec<String>,
     /// Its disks; none if it has yet to say, or its release doesn't speak of them.
@@ -240,6 +246,7 @@ impl From<proto::GetClusterStatusResponse> for ClusterStatus {
             server_time_ms: status.server_time_ms,
             requests: status.requests.map(RequestCounts::from),
             feature_level: status.feature_level,
+            repair: status.repair.map(RepairStatus::from),
         }
     }
 }
@@ -295,6 +302,8 @@ impl From<proto::DataNodeStatus> for DataNode {
             certificate_expires: time(node.certificate_expiry_s.checked_mul(1000)),
             scrub: node.scrub.map(NodeScrub::from),
             scrub_ordered: node.scrub_ordered,
+            draining: node.draining,
+            removed: node.removed,
             storage_doubts: node.storage_doubts,
             disks: node.disks.into_iter().map(NodeDisk::from).collect(),
         }

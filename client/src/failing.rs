@@ -15,7 +15,8 @@ pub use self::plan::{Fault, Method, Plan};
 use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
-    ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult,
+    ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult, RemoveNodeOptions,
+    RepairStatus,
     ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
     error::{Error, Result},
 };
@@ -185,6 +186,18 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
 
     async fn drain_plan(&self, nodes: &[u32]) -> Result<DrainPlan> {
         call(self.next_fault(Method::DrainPlan), self.inner.drain_plan(nodes)).await
+    }
+
+    async fn drain_node(&self, node: u32, draining: bool) -> Result<()> {
+        call(self.next_fault(Method::DrainNode), self.inner.drain_node(node, draining)).await
+    }
+
+    async fn remove_node(&self, node: u32, options: RemoveNodeOptions) -> Result<u64> {
+        call(self.next_fault(Method::RemoveNode), self.inner.remove_node(node, options)).await
+    }
+
+    async fn repair_status(&self) -> Result<RepairStatus> {
+        call(self.next_fault(Method::RepairStatus), self.inner.repair_status()).await
     }
 
     async fn close(&self) {

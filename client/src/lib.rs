@@ -54,6 +54,7 @@ mod placement;
 mod put;
 #[cfg(feature = "json")]
 pub mod record;
+mod repair;
 mod scrub;
 mod session;
 mod suspects;
@@ -91,6 +92,7 @@ pub use placement::{
     PlacementReport, Spread,
 };
 pub use put::{PutOptions, PutResult};
+pub use repair::{LeavingNode, LeavingWhy, RemoveNodeOptions, RepairStatus};
 pub use scrub::{NodeScrub, ScrubAction, ScrubAnswer, ScrubPass, ScrubState};
 pub use versions::{
     DeleteOptions, Deleted, ObjectVersion, StatOptions, VersionListOptions, VersionPage, Versioning,

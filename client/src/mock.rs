@@ -22,7 +22,8 @@ use crate::{
     Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
     ClusterStatus, CopyOptions, DataNode, DataNodeState, DeleteOptions, Deleted, DrainPlan, GetOptions,
     GetStream, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient,
-    PlacementQuery, PlacementReport, PutOptions, PutResult, ScrubAction, ScrubAnswer, StatOptions,
+    PlacementQuery, PlacementReport, PutOptions, PutResult, RemoveNodeOptions,
+    RepairStatus, ScrubAction, ScrubAnswer, StatOptions,
     VersionListOptions, VersionPage, copy_bytes,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
@@ -239,6 +240,18 @@ impl ObjectClient for MockClient {
         self.with_store(|store| store.plan_drain(nodes))
     }
 
+    async fn drain_node(&self, node: u32, draining: bool) -> Result<()> {
+        self.with_store(|store| store.drain_node(node, draining))
+    }
+
+    async fn remove_node(&self, node: u32, options: RemoveNodeOptions) -> Result<u64> {
+        self.with_store(|store| store.remove_node(node, options))
+    }
+
+    async fn repair_status(&self) -> Result<RepairStatus> {
+        Ok(self.with_store(|store| store.repair_status()))
+    }
+
     async fn close(&self) {}
 }
 
@@ -260,6 +273,8 @@ fn data_node(id: NodeId, store: &Store) -> DataNode {
         labels: store.labels_of(id.0.into()),
         scrub: Some(store.scrub_of(id.0.into())),
         scrub_ordered: false,
+        draining: store.drained.contains(&id.0.into()),
+        removed: store.removed.contains(&id.0.into()),
         storage_doubts: Vec::new(),
         disks: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -9,7 +9,7 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
     ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport, Precondition, PutOptions,
-    PutResult, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage, error::Result,
+    PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -179,6 +179,16 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
 
     /// What it would take to free data nodes of their chunks. It moves nothing.
     fn drain_plan(&self, nodes: &[u32]) -> impl Future<Output = Result<DrainPlan>> + Send;
+
+    /// What the data node holds goes elsewhere, and it gets no new chunks; or no longer so. How far that is says
+    /// [`repair_status`](Self::repair_status).
+    fn drain_node(&self, node: u32, draining: bool) -> impl Future<Output = Result<()>> + Send;
+
+    /// The data node never takes part again. Gives how many replicas it was believed to hold.
+    fn remove_node(&self, node: u32, options: RemoveNodeOptions) -> impl Future<Output = Result<u64>> + Send;
+
+    /// What lacks replicas, and how far its repair is.
+    fn repair_status(&self) -> impl Future<Output = Result<RepairStatus>> + Send;
 
     /// Waits, for a few seconds at most, until puts that were given up are cleaned away.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -9,8 +9,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Bucket, ClusterStatus, DataNode, Edge, MetaServer, NodeDisk, NodeLabel, NodeScrub, Object, RequestCounts,
-    ScrubPass, Warning, warnings,
+    Bucket, ClusterStatus, DataNode, Edge, LeavingNode, MetaServer, NodeDisk, NodeLabel, NodeScrub, Object, RepairStatus,
+    RequestCounts, ScrubPass, Warning, warnings,
 };
 
 /// An object.
@@ -70,6 +70,65 @@ pub struct StatusRecord<'a> {
     /// Null: the server that answered doesn't say.
     requests: Option<RequestsRecord>,
     feature_level: u32,
+    /// Null: the server that answered doesn't lead, or is of an earlier release.
+    repair: Option<RepairRecord>,
+}
+
+/// What lacks replicas, and how its repair is.
+#[derive(Debug, Serialize)]
+pub struct RepairRecord {
+    /// Nothing is left to do.
+    whole: bool,
+    reason: String,
+    /// False: the numbers are not whole yet.
+    complete: bool,
+    chunks_by_live_replicas: BTreeMap<u32, u64>,
+    bytes_left: u64,
+    in_progress: u64,
+    chunks_repaired: u64,
+    bytes_repaired: u64,
+    replicas_cleared: u64,
+    bytes_per_second: u64,
+    /// Null: nobody can know.
+    seconds_left: Option<u64>,
+    without_place: u64,
+    out_of_reach: u64,
+    out_of_reach_sample: Vec<String>,
+    leaving: Vec<LeavingRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeavingRecord {
+    node: u32,
+    why: &'static str,
+    replicas: u64,
+}
+
+impl From<&RepairStatus> for RepairRecord {
+    fn from(status: &RepairStatus) -> Self {
+        let leaving = |node: &LeavingNode| LeavingRecord {
+            node: node.node,
+            why: node.why.label(),
+            replicas: node.replicas,
+        };
+        Self {
+            whole: status.is_whole(),
+            reason: status.reason.clone(),
+            complete: status.complete,
+            chunks_by_live_replicas: status.chunks_by_live_replicas.clone(),
+            bytes_left: status.bytes_left,
+            in_progress: status.in_progress,
+            chunks_repaired: status.chunks_repaired,
+            bytes_repaired: status.bytes_repaired,
+            replicas_cleared: status.replicas_cleared,
+            bytes_per_second: status.bytes_per_second,
+            seconds_left: status.time_left.map(|left| left.as_secs()),
+            without_place: status.without_place,
+            out_of_reach: status.out_of_reach,
+            out_of_reach_sample: status.out_of_reach_sample.clone(),
+            leaving: status.leaving.iter().map(leaving).collect(),
+        }
+    }
 }
 
 /// Requests of the server that answered, since its start.
@@ -128,6 +187,8 @@ pub struct DataNodeRecord<'a> {
     scrub: Option<ScrubRecord>,
     /// It has yet to hear what an operator wants of its scrub.
     scrub_ordered: bool,
+    draining: bool,
+    removed: bool,
     storage_doubts: &'a [String],
     disks: Vec<DiskRecord<'a>>,
 }
@@ -254,6 +315,7 @@ impl<'a> From<&'a ClusterStatus> for StatusRecord<'a> {
             warnings: warnings(status).into_iter().map(WarningRecord::from).collect(),
             requests: status.requests.as_ref().map(RequestsRecord::from),
             feature_level: status.feature_level,
+            repair: status.repair.as_ref().map(RepairRecord::from),
         }
     }
 }
@@ -311,6 +373,8 @@ impl<'a> From<&'a DataNode> for DataNodeRecord<'a> {
             certificate_expires: node.certificate_expires.map(timestamp),
             scrub: node.scrub.map(ScrubRecord::from),
             scrub_ordered: node.scrub_ordered,
+            draining: node.draining,
+            removed: node.removed,
             storage_doubts: &node.storage_doubts,
             disks: node.disks.iter().map(DiskRecord::from).collect(),
         }

@@ -41,6 +41,8 @@ pub fn warnings(status: &ClusterStatus) -> Vec<Warning> {
     warnings.extend(status.data_nodes.iter().filter_map(full_node));
     warnings.extend(status.data_nodes.iter().filter_map(damaged_chunks));
     warnings.extend(status.meta_servers.iter().filter_map(|server| lagging_server(status, server)));
+    warnings.extend(out_of_reach(status));
+    warnings.extend(without_place(status));
     warnings.extend(replica_debt(status));
     warnings.extend(certificates(status));
     warnings
@@ -86,13 +88,39 @@ fn too_few_domains(status: &ClusterStatus) -> Option<Warning> {
 }
 
 fn silent_node(node: &DataNode) -> Option<Warning> {
-    (node.state == DataNodeState::Silent).then(|| Warning {
+    (node.state == DataNodeState::Silent && !node.removed).then(|| Warning {
         code: "data_node_silent",
         what: format!(
             "data node {} ({}) is silent: its replicas are out of reach, and it gets no new ones",
             node.id, node.address
         ),
         action: "start it again from its data directory, or mend its network".to_owned(),
+    })
+}
+
+fn out_of_reach(status: &ClusterStatus) -> Option<Warning> {
+    let repair = status.repair.as_ref().filter(|repair| repair.out_of_reach > 0)?;
+    let sample: Vec<_> = repair.out_of_reach_sample.iter().take(3).map(String::as_str).collect();
+    let of = if sample.is_empty() { String::new() } else { format!(" (of {})", sample.join(", ")) };
+    Some(Warning {
+        code: "chunks_out_of_reach",
+        what: format!(
+            "{}{of} can't be read: no data node that is alive has a good replica",
+            count(repair.out_of_reach, "chunk")
+        ),
+        action: "start the silent data nodes again, from their data directories; see xdpfs-cli repair status".to_owned(),
+    })
+}
+
+fn without_place(status: &ClusterStatus) -> Option<Warning> {
+    let repair = status.repair.as_ref().filter(|repair| repair.without_place > 0)?;
+    Some(Warning {
+        code: "repair_has_no_place",
+        what: format!(
+            "{} can get no other replica: no data node with room would do",
+            count(repair.without_place, "chunk")
+        ),
+        action: "start data nodes with room, in other failure domains".to_owned(),
     })
 }
 
@@ -298,6 +326,8 @@ mod tests {
             certificate_expires: None,
             scrub: None,
             scrub_ordered: false,
+            draining: false,
+            removed: false,
             storage_doubts: Vec::new(),
             disks: Vec::new(),
         };

@@ -74,6 +74,8 @@ pub(crate) mod tests {
             certificate_expires: None,
             scrub: None,
             scrub_ordered: false,
+            draining: false,
+            removed: false,
             storage_doubts: Vec::new(),
             disks: Vec::new(),
         }

@@ -3,10 +3,10 @@
 //! Invariant: one registration is asked for under one request id, and what has been told to the node by one answer is
 //! taken over as a whole.
 //!
-//! A node that can't reach the leader goes on serving, for as long as that lasts. It needs no fence of its own: chunks
-//! never change, so what it reads to anybody is right or fails the manifest's checksum; and its receipts count only if
-//! they are of the registration that is present when an object is committed, so those of a node that has been replaced
-//! or given up are worth nothing.
+//! A node that can't reach the leader goes on serving reads, for as long as that lasts: chunks never change, so what it reads
+//! to anybody is right or fails the manifest's checksum. It takes no more writes once half of its lease is over. Its receipts
+//! count only if they are of the registration that is present when an object is committed, so those of a node that has been
+//! replaced or given up are worth nothing, whatever it believes.
 
 mod backoff;
 mod chunk_report;
@@ -68,6 +68,8 @@ impl Control {
         let cluster_id = directory.cluster_id().unwrap_or_default();
         let clock = ClusterClock::starting_at(registered.leader_time);
         let state = Arc::new(NodeState::new(registered.registration, registered.key_epochs, clock));
+        let (sent_at, lease) = registered.lease;
+        state.lease().renew(sent_at, lease);
         let (fetches_wanted, wanted) = watch::channel(false);
         let heartbeats = Heartbeats::new(
             Arc::clone(&leader),

@@ -16,6 +16,7 @@ mod disks;
 mod edge;
 mod event_tap;
 mod health;
+mod lease;
 mod link;
 mod metrics;
 mod node;

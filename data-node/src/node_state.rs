@@ -20,6 +20,7 @@ use xdpfs_wire::{EpochSecret, KeyEpoch, KeyEpochs, ReceiptKey, Reject, TargetNod
 
 use crate::{
     cluster_clock::{ClusterClock, UnixMs},
+    lease::Lease,
     xdp::PlaneReport,
 };
 
@@ -138,6 +139,7 @@ pub(crate) struct NodeState {
     registration: RwLock<Arc<Registration>>,
     key_epochs: RwLock<Arc<LiveKeyEpochs>>,
     clock: ClusterClock,
+    lease: Lease,
     /// When the leader last said anything.
     heard_at: Mutex<Instant>,
     counters: DataPathCounters,
@@ -153,6 +155,7 @@ impl NodeState {
             registration: RwLock::new(Arc::new(registration)),
             key_epochs: RwLock::new(Arc::new(key_epochs)),
             clock,
+            lease: Lease::default(),
             heard_at: Mutex::new(Instant::now()),
             counters: DataPathCounters::default(),
             plane: Mutex::default(),
@@ -176,6 +179,12 @@ impl NodeState {
     #[must_use]
     pub(crate) fn clock(&self) -> &ClusterClock {
         &self.clock
+    }
+
+    /// For how long this node may vouch for what is written to it.
+    #[must_use]
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// For how long the leader has said nothing.

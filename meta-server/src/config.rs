@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, error::ErrorKind};
 use xdpfs_observe::LogFilter;
 use xdpfs_proto::state::v1 as pb;
@@ -51,6 +52,8 @@ pub struct Config {
     pub listen_admin: Option<SocketAddr>,
     /// Leases, capabilities and liveness.
     pub times: Times,
+    /// How much repair may do at once.
+    pub repair: RepairConfig,
     /// Consensus and its log.
     pub consensus: ConsensusConfig,
     /// The directory with this server's certificate and key and the authorities that it trusts. None: plaintext.
@@ -142,6 +145,10 @@ pub struct Times {
     pub heartbeat_interval: Duration,
     /// A node is silent after this long without a heartbeat.
     pub node_silent_after: Duration,
+    /// The registration of a node is over after this long without a heartbeat. The node takes no more writes after half of it.
+    pub node_lease: Duration,
+    /// What a node held is made anew elsewhere after this long without a heartbeat.
+    pub repair_after: Duration,
     /// How often edges are asked to ask.
     pub edge_poll_interval: Duration,
     /// An edge is no longer shown after this long without a word.
@@ -159,9 +166,26 @@ impl Default for Times {
             key_epoch_settle: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(1),
             node_silent_after: Duration::from_secs(3),
+            node_lease: Duration::from_secs(10),
+            repair_after: Duration::from_secs(300),
             edge_poll_interval: Duration::from_millis(250),
             edge_forgotten_after: Duration::from_secs(60),
         }
+    }
+}
+
+/// How much repair may do at once.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RepairConfig {
+    /// Bytes that one node may get, and give, in a second.
+    pub bytes_per_s: u64,
+    /// Chunks that one node makes at once.
+    pub per_node: usize,
+}
+
+impl Default for RepairConfig {
+    fn default() -> Self {
+        Self { bytes_per_s: 64 << 20, per_node: 8 }
     }
 }
 
@@ -268,6 +292,7 @@ impl Config {
             listen_client: None,
             listen_admin: None,
             times: Times::default(),
+            repair: RepairConfig::default(),
             consensus: ConsensusConfig::default(),
             tls: None,
             insecure: false,
@@ -327,6 +352,12 @@ impl Config {
         }
         if times.node_silent_after <= times.heartbeat_interval {
             return Err(ConfigError::TooShort("the silence of a data node", "its heartbeat interval"));
+        }
+        if times.node_lease / 2 <= times.heartbeat_interval {
+            return Err(ConfigError::TooShort("half the lease of a data node", "its heartbeat interval"));
+        }
+        if times.repair_after < times.node_lease {
+            return Err(ConfigError::TooShort("what repair waits", "the lease of a data node"));
         }
         Ok(())
     }
@@ -482,6 +513,24 @@ pub struct Arguments {
     /// Seconds without a heartbeat after which a data node gets no new chunks.
     #[arg(long, env = "XDPFS_META_NODE_SILENT_AFTER_S", value_name = "SECONDS", default_value_t = 3)]
     node_silent_after_s: u64,
+    /// Seconds without a heartbeat after which the registration of a data node is over: what it says counts only once it has
+    /// registered anew. It takes no more writes after half of them. Times are counted on each one's own clock: of clocks that
+    /// run at rates less than a third apart, the node stops first.
+    #[arg(long, env = "XDPFS_META_NODE_LEASE_S", value_name = "SECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(3..=86_400), hide_short_help = true)]
+    node_lease_s: u64,
+    /// Seconds without a heartbeat after which what a data node held is made anew elsewhere. One that is back before has lost
+    /// nothing, and nothing was copied. Must not be shorter than its lease.
+    #[arg(long, env = "XDPFS_META_REPAIR_AFTER_S", value_name = "SECONDS", default_value_t = 300)]
+    #[arg(value_parser = clap::value_parser!(u64).range(3..))]
+    repair_after_s: u64,
+    /// Bytes that repair may have one data node get, and give, in a second.
+    #[arg(long, env = "XDPFS_META_REPAIR_RATE", value_name = "SIZE", default_value = "64MiB")]
+    repair_rate: ByteSize,
+    /// Chunks that repair has one data node make at once.
+    #[arg(long, env = "XDPFS_META_REPAIR_PER_NODE", value_name = "COUNT", default_value_t = 8)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=512), hide_short_help = true)]
+    repair_per_node: u16,
     /// Seconds without a sign of life from its client after which an upload is given up.
     #[arg(long, env = "XDPFS_META_UPLOAD_LEASE_S", value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
@@ -600,6 +649,12 @@ impl Arguments {
         config.listen_http = self.http_listen;
         config.listen_console = self.console_listen;
         config.times.node_silent_after = Duration::from_secs(self.node_silent_after_s);
+        config.times.node_lease = Duration::from_secs(self.node_lease_s);
+        config.times.repair_after = Duration::from_secs(self.repair_after_s);
+        config.repair = RepairConfig {
+            bytes_per_s: self.repair_rate.as_u64(),
+            per_node: self.repair_per_node.into(),
+        };
         config.times.upload_lease = Duration::from_secs(self.upload_lease_s);
         config.times.write_capability = Duration::from_secs(self.capability_s);
         config.times.read_capability = Duration::from_secs(self.capability_s);
@@ -717,6 +772,7 @@ mod tests {
         check(&["--id", "1", "--member", "1,a:1,a:2", "--requests-max", "0"], "zero");
         check(&["--id", "1", "--member", "1,a:1,a:2", "--node-silent-after-s", "1"], "longer than");
         let alone = ["--id", "1", "--member", "1,a:1,a:2"];
+        check(&[&alone[..], &["--repair-after-s", "9"]].concat(), "what repair waits must be longer");
         check(&[&alone[..], &["--deletion-grace-s", "120"]].concat(), "deletion grace must be longer");
         check(&[&alone[..], &["--upload-lease-s", "121"]].concat(), "write capability must be longer");
         check(&[&alone[..], &["--capability-s", "0"]].concat(), "not in 1..");

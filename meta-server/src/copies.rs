@@ -383,6 +383,7 @@ impl Copy {
             length: self.plan.length(at),
             crc32c,
             parts: parts.into(),
+            verify: false,
         };
         nodes.into_iter().map(|node| (node, order.clone())).collect()
     }

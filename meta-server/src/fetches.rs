@@ -25,6 +25,8 @@ const LINGER: Duration = Duration::from_secs(60);
 pub enum Owner {
     /// A copy into this upload.
     Upload(u64),
+    /// Repair.
+    Repair,
 }
 
 /// A chunk to be made of bytes that other nodes hold.
@@ -40,6 +42,8 @@ pub struct Order {
     pub crc32c: Option<u32>,
     /// In the order of their bytes.
     pub parts: Arc<[Part]>,
+    /// Whether a node that holds it already has to read it before it says so.
+    pub verify: bool,
 }
 
 /// Some bytes of a chunk.
@@ -66,6 +70,8 @@ pub struct Fetched {
     pub crc32c: u32,
     /// The receipt's.
     pub mac: u64,
+    /// Whether it held it before it was asked.
+    pub was_held: bool,
 }
 
 /// How a fetch ended.
@@ -183,6 +189,17 @@ impl Fetches {
         self.retain(term, |other| other != owner);
     }
 
+    /// The node is not to fetch this chunk after all.
+    pub fn withdraw(&self, term: u64, node: NodeId, chunk: ChunkId) {
+        self.at_term(term, |table| {
+            let Some(of_node) = table.nodes.get_mut(&node) else { return };
+            if let Some(number) = of_node.by_chunk.remove(&chunk) {
+                of_node.orders.remove(&number);
+            }
+        });
+        self.news.send_replace(());
+    }
+
     /// Forgets what owners have ordered that are no more.
     pub fn retain(&self, term: u64, is_there: impl Fn(Owner) -> bool) {
         self.at_term(term, |table| {
@@ -231,6 +248,7 @@ mod tests {
             length: 1,
             crc32c: None,
             parts: Arc::new([]),
+            verify: false,
         }
     }
 
@@ -238,7 +256,7 @@ mod tests {
         fetches.standing(term, NODE, 10).iter().map(|order| order.chunk.0).collect()
     }
 
-    const DONE: End = Ok(Fetched { node_epoch: 1, length: 1, crc32c: 2, mac: 3 });
+    const DONE: End = Ok(Fetched { node_epoch: 1, length: 1, crc32c: 2, mac: 3, was_held: false });
 
     #[test]
     fn orders_stand_until_their_end_is_told() {

@@ -28,6 +28,7 @@ mod peers;
 pub mod placement;
 mod quarantine;
 mod restore;
+pub mod repair;
 pub mod scrubs;
 mod server;
 mod service;

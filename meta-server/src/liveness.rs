@@ -18,6 +18,9 @@ const STORAGE_DOUBTS_MAX: usize = 8;
 /// More than a host has.
 const DISKS_MAX: usize = 256;
 
+/// A leader that has not looked at its clock for this long was stopped.
+const PAUSE_MIN: Duration = Duration::from_secs(2);
+
 /// What a node last said about itself.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Usage {
@@ -75,6 +78,8 @@ pub struct Liveness {
 struct Heard {
     term: u64,
     since: Instant,
+    /// When the leader last looked at its clock.
+    looked_at: Instant,
     /// When each was last heard of, and what it said, if it said anything.
     nodes: BTreeMap<NodeId, (Instant, Option<Usage>)>,
 }
@@ -83,7 +88,12 @@ impl Liveness {
     /// A node is silent after this long without a heartbeat.
     #[must_use]
     pub fn new(silent_after: Duration) -> Self {
-        let heard = Heard { term: 0, since: Instant::now(), nodes: BTreeMap::new() };
+        let heard = Heard {
+            term: 0,
+            since: Instant::now(),
+            looked_at: Instant::now(),
+            nodes: BTreeMap::new(),
+        };
         Self { silent_after, heard: Mutex::new(heard) }
     }
 
@@ -103,6 +113,21 @@ impl Liveness {
         self.at_term(term, now, |heard| heard.nodes.insert(node, (now, None)));
     }
 
+    /// To be called often. A leader that was stopped for longer than that heard nothing of anybody in that time, through no
+    /// fault of theirs: it counts for nothing.
+    pub fn look_at_clock(&self, term: u64, now: Instant) {
+        self.at_term(term, now, |heard| {
+            let stopped = now.saturating_duration_since(heard.looked_at);
+            heard.looked_at = now;
+            if stopped < PAUSE_MIN {
+                return;
+            }
+            let later = |at: &mut Instant| *at = (*at + stopped).min(now);
+            later(&mut heard.since);
+            heard.nodes.values_mut().for_each(|(at, _)| later(at));
+        });
+    }
+
     /// The node as the leader of `term` sees it.
     #[must_use]
     pub fn sight(&self, term: u64, node: NodeId, now: Instant) -> Sight {
@@ -116,7 +141,7 @@ impl Liveness {
     fn at_term<T>(&self, term: u64, now: Instant, work: impl FnOnce(&mut Heard) -> T) -> T {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         if heard.term != term {
-            *heard = Heard { term, since: now, nodes: BTreeMap::new() };
+            *heard = Heard { term, since: now, looked_at: now, nodes: BTreeMap::new() };
         }
         work(&mut heard)
     }
@@ -138,6 +163,21 @@ mod tests {
         assert!(alive(1, 6));
         assert!(!alive(1, 7));
         assert!(alive(2, 8), "the leader of the next term has yet to hear");
+    }
+
+    #[test]
+    fn time_in_which_the_leader_was_stopped_is_held_against_nobody() {
+        let liveness = Liveness::new(Duration::from_secs(3));
+        let start = Instant::now();
+        let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
+        let age = |tenths| liveness.sight(1, NodeId(1), at(tenths)).age;
+        liveness.heartbeat(1, NodeId(1), Usage::default(), at(0));
+        liveness.look_at_clock(1, at(10));
+        liveness.look_at_clock(1, at(20));
+        assert_eq!(age(20), Duration::from_secs(2), "it looks in time");
+        liveness.look_at_clock(1, at(620));
+        assert_eq!(age(620), Duration::from_secs(2));
+        assert_eq!(age(640), Duration::from_secs(4));
     }
 
     #[test]

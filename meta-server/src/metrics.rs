@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use xdpfs_observe::{Scrape, Source, catalogue as names};
-use xdpfs_proto::meta::v1::{GetClusterStatusResponse, data_node_status::State};
+use xdpfs_proto::meta::v1::{GetClusterStatusResponse, RepairStatus, data_node_status::State};
 
 use crate::{
     consensus::{RaftStatus, Role, StageLatencies},
@@ -42,6 +42,9 @@ impl Source for MetaMetrics {
         let status = self.gateway.cluster_status();
         collect_state(&status, scrape);
         collect_nodes(&status, raft.role == Role::Leader, scrape);
+        if let Some(repair) = &status.repair {
+            collect_repair(repair, scrape);
+        }
     }
 
     fn is_ready(&self) -> bool {
@@ -75,6 +78,16 @@ fn collect_state(status: &GetClusterStatusResponse, scrape: &mut Scrape<'_>) {
     ] {
         scrape.gauge(metric, value as f64);
     }
+}
+
+fn collect_repair(repair: &RepairStatus, scrape: &mut Scrape<'_>) {
+    let chunks = repair.classes.iter().map(|class| ([class.live_replicas.to_string()], class.chunks as f64));
+    scrape.gauges(&names::META_REPAIR_CHUNKS, chunks);
+    scrape.gauge(&names::META_REPAIR_LEFT, repair.bytes_left as f64);
+    scrape.gauge(&names::META_REPAIR_IN_PROGRESS, repair.in_progress as f64);
+    let stuck = [("place", repair.without_place), ("source", repair.out_of_reach)];
+    scrape.gauges(&names::META_REPAIR_STUCK, stuck.map(|(lack, chunks)| ([lack], chunks as f64)));
+    scrape.gauge(&names::META_REPAIRED, repair.bytes_repaired as f64);
 }
 
 /// Only a leader hears from data nodes; what others would say could be added up with its words.

@@ -76,8 +76,30 @@ pub fn place(seed: u64, candidates: &[Candidate], wanted: Wanted) -> Result<Vec<
     Ok(choice.chosen.iter().map(|at| candidates[*at].node).collect())
 }
 
+/// Chooses the node of one more replica of a chunk, beside those that it has, by the choice that puts are placed by. None: no
+/// node would do. Whoever holds a replica already, or is `barred`, is left out.
+#[must_use]
+pub fn place_beside(
+    seed: u64,
+    candidates: &[Candidate],
+    held: &[Held],
+    free_bytes_min: u64,
+    barred: impl Fn(NodeId) -> bool,
+) -> Option<NodeId> {
+    let mut choice = Choice::new(seed, candidates, held, free_bytes_min);
+    for (score, candidate) in choice.scores.iter_mut().zip(candidates) {
+        if barred(candidate.node) {
+            *score = None;
+        }
+    }
+    let wanted = Wanted { replicas: 1, min_replicas: 0, free_bytes_min };
+    // It asks for no minimum.
+    let _always = choice.run(wanted);
+    choice.chosen.first().map(|at| candidates[*at].node)
+}
+
 /// Where a replica lies already.
-pub(crate) type Held = (NodeId, Position);
+pub type Held = (NodeId, Position);
 
 /// A choice under way.
 #[derive(Debug)]

@@ -169,6 +169,7 @@ pub struct Server {
     /// Makes this server a member, if it is not one yet.
     _joining: AbortOnDropHandle<()>,
     _duties: AbortOnDropHandle<()>,
+    _repair: AbortOnDropHandle<()>,
     /// The certificates, and what follows their directory.
     trust: Option<(Arc<Trust>, AbortOnDropHandle<()>)>,
     /// Gone once the server has stopped.
@@ -307,6 +308,7 @@ impl Server {
             health_follower: AbortOnDropHandle::new(tokio::spawn(follower)),
             _joining: AbortOnDropHandle::new(tokio::spawn(joining)),
             _duties: AbortOnDropHandle::new(tokio::spawn(duties::run(Arc::clone(&gateway)))),
+            _repair: AbortOnDropHandle::new(tokio::spawn(service::run_repair(Arc::clone(&gateway)))),
             trust: trust.map(follow),
             gateway,
             engine: Some(engine),

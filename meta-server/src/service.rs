@@ -29,6 +29,7 @@ mod node;
 mod objects;
 mod page_token;
 mod puts;
+mod repairs;
 mod rights;
 mod route;
 mod scrubs;
@@ -61,6 +62,7 @@ pub(crate) use self::{
     gateway::{Gateway, RequestId, new_key},
     health::Health,
     layers::RequestMetrics,
+    repairs::run as run_repair,
     status::{DOMAIN, Refusal},
 };
 

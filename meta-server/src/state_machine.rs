@@ -23,6 +23,7 @@ mod pictured;
 mod precondition;
 mod quota;
 mod reject;
+mod replicas;
 mod snapshot;
 mod snapshot_walk;
 mod uploads;
@@ -66,6 +67,7 @@ pub use self::{
     precondition::{Etag, check_precondition},
     quota::Quota,
     reject::Reason,
+    replicas::REPLICA_CHANGES_MAX,
     snapshot::SnapshotError,
     snapshot_walk::SnapshotWalk,
     uploads::{CHUNKS_PER_OBJECT_MAX, GRANTS_MAX, UPLOADS_MAX, Upload},
@@ -201,6 +203,11 @@ impl State {
             Some(Kind::ReplaceMember(replace)) => self.replace_member(replace),
             Some(Kind::UpdateMember(update)) => self.update_member(update),
             Some(Kind::RaiseFeatureLevel(raise)) => Ok(self.raise_feature_level(raise)),
+            Some(Kind::ReplaceReplicas(replace)) => Ok(self.replace_replicas(context, replace)),
+            Some(Kind::CollectReplicas(collect)) => Ok(self.collect_replicas(context, collect)),
+            Some(Kind::FenceNode(fence)) => Ok(self.fence_node(fence)),
+            Some(Kind::DrainNode(drain)) => self.drain_node(drain),
+            Some(Kind::RemoveNode(remove)) => self.remove_node(remove),
             // Servers stop before they apply one.
             None => Err(Reject::new(Reason::InvalidArgument, "the command is of an unknown kind")),
         }

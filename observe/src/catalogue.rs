@@ -190,6 +190,17 @@ catalogue! {
     META_REPLICA_DEBT = Gauge "meta_replica_debt" of Meta;
     /// Chunks that nodes are yet to remove.
     META_PENDING_DELETES = Gauge "meta_pending_deletes" of Meta;
+    /// On the leader: chunks that are to get a replica, by how many good ones they have.
+    META_REPAIR_CHUNKS = Gauge "meta_repair_chunks" {"live_replicas"} of Meta;
+    /// On the leader: bytes that repair has yet to copy.
+    META_REPAIR_LEFT = Gauge "meta_repair_left" [Bytes] of Meta;
+    /// On the leader: chunks that nodes are making for repair.
+    META_REPAIR_IN_PROGRESS = Gauge "meta_repair_in_progress" of Meta;
+    /// On the leader: chunks that nothing can be done for at present, for want of a node (`place`) or of a replica that can be
+    /// read (`source`).
+    META_REPAIR_STUCK = Gauge "meta_repair_stuck" {"lack"} of Meta;
+    /// On the leader, since it began to lead: bytes that repair has made anew.
+    META_REPAIRED = Gauge "meta_repaired" [Bytes] of Meta;
     /// The newest epoch of the secrets that capabilities are made with.
     META_KEY_EPOCH = Gauge "meta_key_epoch" of Meta;
     /// What the cluster uses (`cluster`), and the highest that this server's program supports (`server`).

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use xdpfs_wire::payload::{ChunkSum, GetBurst, Pong, SACK_WINDOW, Sack};
 use xdpfs_wire::{
     Accepted, CapabilityKey, ChunkId, ClientId, CookieSecret, EpochSecret, Expiry, Flags, Header, KeyEpoch,
-    KeyEpochs, Opcode, Receipt, ReceiptKey, Reject, Status, TargetNode, validate_request,
+    KeyEpochs, Opcode, Receipt, ReceiptKey, Reject, Status, TargetNode, is_write, validate_request,
 };
 
 use crate::datagram::{self, BURST_BYTES_MAX, Peer};
@@ -68,6 +68,10 @@ pub trait Node {
     fn receipt_key(&self) -> ReceiptKey;
     /// A chunk that is durable here.
     fn chunk(&self, chunk: ChunkId) -> Option<ChunkInfo>;
+    /// Whether it may vouch for anything. If not, writes are refused as if it had registered anew.
+    fn takes_writes(&self) -> bool {
+        true
+    }
 }
 
 /// What the shell does after a datagram.
@@ -237,6 +241,9 @@ impl NodeEndpoint {
         };
         let verdict = validate_request(bytes, payload.len(), &Keys(node), node.now());
         let verdict = verdict.and_then(|accepted| match node.target().check(&accepted.header) {
+            Ok(()) if is_write(&accepted.header) && !node.takes_writes() => {
+                Err((Reject::StaleNode, Some(accepted)))
+            }
             Ok(()) => Ok(accepted),
             Err(reject) => Err((reject, Some(accepted))),
         });

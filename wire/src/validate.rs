@@ -176,8 +176,10 @@ impl TargetNode {
     }
 }
 
+/// Whether `header` asks for something that a receipt may come of.
 #[inline(always)]
-const fn is_write(header: &Header) -> bool {
+#[must_use]
+pub const fn is_write(header: &Header) -> bool {
     header.opcode.rights_needed().contains(Rights::WRITE)
 }
 

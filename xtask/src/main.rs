@@ -125,11 +125,14 @@ enum Task {
         #[arg(long)]
         mutants: bool,
     },
-    /// The kill loop of the tests and, as root, power cuts and the flood of hostile traffic, for longer.
+    /// The kill loop of the tests, what becomes of data nodes, and, as root, power cuts and the flood of hostile traffic, for longer.
     Soak {
         /// How many kills; a third as many members are frozen besides.
         #[arg(long, default_value_t = 500)]
         kills: u32,
+        /// How often a data node is lost, wiped, frozen, freed, or rots.
+        #[arg(long, default_value_t = 200)]
+        events: u32,
         /// How many power cuts of metadata servers; of a store alone, ten times as many.
         #[arg(long, default_value_t = 200)]
         cuts: u32,
@@ -164,8 +167,8 @@ fn main() -> anyhow::Result<()> {
             let replicas = replicas.and_then(|text| text.parse().ok());
             sim::run(&sim::Options { seeds, from, replicas, mutants })
         }
-        Task::Soak { kills, cuts, flood, seed } => {
-            test::soak(&test::SoakOptions { kills, cuts, flood_s: flood, seed })
+        Task::Soak { kills, events, cuts, flood, seed } => {
+            test::soak(&test::SoakOptions { kills, events, cuts, flood_s: flood, seed })
         }
     }
 }

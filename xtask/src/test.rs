@@ -210,6 +210,8 @@ fn interleavings() -> anyhow::Result<()> {
 /// What `soak` is asked for.
 pub(crate) struct SoakOptions {
     pub(crate) kills: u32,
+    /// What becomes of data nodes while everything is to stay readable.
+    pub(crate) events: u32,
     /// Of a cluster's power; of a store's, ten times as many.
     pub(crate) cuts: u32,
     /// For how many seconds there is hostile traffic.
@@ -218,7 +220,7 @@ pub(crate) struct SoakOptions {
     pub(crate) seed: Option<u64>,
 }
 
-/// The tests of kills, of power cuts and of hostile traffic, for longer than `test` has time for.
+/// The tests of kills, of lost nodes, of power cuts and of hostile traffic, for longer than `test` has time for.
 pub(crate) fn soak(options: &SoakOptions) -> anyhow::Result<()> {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seed = options.seed.unwrap_or_else(clock).to_string();
@@ -235,6 +237,9 @@ pub(crate) fn soak(options: &SoakOptions) -> anyhow::Result<()> {
     let kills = options.kills.to_string();
     let settings = [("XDPFS_TEST_KILLS", kills.as_str()), ("XDPFS_TEST_SEED", &seed)];
     test(&["xdpfs-testbed", "--test", "kill_loop"], &settings)?;
+    let events = options.events.to_string();
+    let settings = [("XDPFS_TEST_EVENTS", events.as_str()), ("XDPFS_TEST_SEED", &seed)];
+    test(&["xdpfs-testbed", "--test", "heal"], &settings)?;
     if scope.no_fuse.is_none() && options.cuts > 0 {
         let (cuts, of_store) = (options.cuts.to_string(), (options.cuts * 10).to_string());
         let settings = [("XDPFS_TEST_CUTS", cuts.as_str()), ("XDPFS_TEST_SEED", &seed)];

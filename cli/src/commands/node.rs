@@ -1,8 +1,10 @@
-//! `node`: the data nodes of a cluster, what operators say of them, and what it would take to free some of them.
+//! `node`: the data nodes of a cluster, what operators say of them, and how they go.
 
+mod drain;
 mod drain_plan;
 mod label;
 mod list;
+mod remove;
 mod scrub;
 
 use clap::{Args, Subcommand};
@@ -13,7 +15,7 @@ use crate::{
     failure::{Exit, Failure},
 };
 
-/// List and label data nodes, and plan their end.
+/// List and label data nodes, free them of their chunks, and remove them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -23,6 +25,8 @@ Examples:
   xdpfs-cli node label 3 zone=b --overwrite     it was moved
   xdpfs-cli node label 3 rack-                  take a label back
   xdpfs-cli node drain-plan 3 4                 what would have to move, and whether there is room
+  xdpfs-cli node drain 3                        move them; node undrain 3 takes it back
+  xdpfs-cli node remove 3                       it never comes back
   xdpfs-cli node scrub                          what was checked and found
   xdpfs-cli node scrub start 3                  begin it now")]
 pub(crate) struct NodeArguments {
@@ -32,11 +36,14 @@ pub(crate) struct NodeArguments {
 
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
+    Drain(drain::DrainArguments),
     DrainPlan(drain_plan::DrainPlanArguments),
     Label(label::LabelArguments),
     List(list::ListArguments),
+    Remove(remove::RemoveArguments),
     Scrub(scrub::ScrubArguments),
     Show(list::ShowArguments),
+    Undrain(drain::UndrainArguments),
 }
 
 /// Does what was asked for.
@@ -46,10 +53,13 @@ pub(crate) async fn run<C: ObjectClient>(
     console: &mut Console,
 ) -> Result<Exit, Failure> {
     match &arguments.command {
+        NodeCommand::Drain(arguments) => drain::run(arguments, client, console).await,
         NodeCommand::DrainPlan(arguments) => drain_plan::run(arguments, client, console).await,
         NodeCommand::Label(arguments) => label::run(arguments, client, console).await,
         NodeCommand::List(_) => list::run(client, console).await,
+        NodeCommand::Remove(arguments) => remove::run(arguments, client, console).await,
         NodeCommand::Scrub(arguments) => scrub::run(arguments, client, console).await,
         NodeCommand::Show(arguments) => list::show(arguments, client, console).await,
+        NodeCommand::Undrain(arguments) => drain::undo(arguments, client, console).await,
     }
 }

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use xdpfs_client::{ClusterStatus, DataNodeState, Edge, ObjectClient, Warning, warnings};
+use xdpfs_client::{ClusterStatus, DataNode, DataNodeState, Edge, ObjectClient, Warning, warnings};
 
 use crate::{
+    commands::repair,
     console::Console,
     failure::{Exit, Failure},
     record::StatusRecord,
@@ -62,9 +63,10 @@ fn status_text(status: &ClusterStatus) -> String {
             format!("{} missing, and those on {}", count(debt, "replica"), count(silent, "silent data node"))
         }
     };
+    let repair = status.repair.as_ref().map(|repair| format!("\n  {}", repair::line(repair))).unwrap_or_default();
     let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
     format!(
-        "cluster {id}: {leader}, feature level {level}\n  {}, {}, {}\n  {debt}; {}, {}\n\n{}\n\n{}{}\n{}",
+        "cluster {id}: {leader}, feature level {level}\n  {}, {}, {}\n  {debt}; {}, {}{repair}\n\n{}\n\n{}{}\n{}",
         count(status.buckets, "bucket"),
         count(status.objects, "object"),
         human_bytes(status.bytes),
@@ -124,7 +126,7 @@ fn data_nodes(status: &ClusterStatus) -> String {
         table.add_row([
             node.id.to_string(),
             node.address.clone(),
-            node.state.label().to_owned(),
+            state(node).to_owned(),
             heard(human_bytes(node.used_bytes)),
             heard(human_bytes(node.free_bytes)),
             heard(node.chunks.to_string()),
@@ -137,6 +139,15 @@ fn data_nodes(status: &ClusterStatus) -> String {
     lay_out(&mut table, &[3, 4, 5]);
     let reasons = status.data_nodes.iter().map(|node| (node.id, &node.xdp_mode, &node.xdp_reason));
     trimmed(&table) + &xdp_reasons(reasons)
+}
+
+/// What operators want of a node says more than whether it is heard of, unless it is silent.
+pub(crate) const fn state(node: &DataNode) -> &'static str {
+    match node.state {
+        _ if node.removed => "removed",
+        DataNodeState::Alive if node.draining => "draining",
+        state => state.label(),
+    }
 }
 
 /// A table of its own below the others, if there are any edges.
@@ -259,6 +270,8 @@ pub(crate) mod tests {
             certificate_expires: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)),
             scrub: None,
             scrub_ordered: false,
+            draining: false,
+            removed: false,
             storage_doubts: Vec::new(),
             disks: Vec::new(),
         };
@@ -292,6 +305,7 @@ pub(crate) mod tests {
             server_time_ms: 0,
             requests: None,
             feature_level: 1,
+            repair: None,
         }
     }
 
@@ -364,7 +378,7 @@ n7:1  7,8         wrong_node=2  native  kernel   123ms ago
             r#""last_heartbeat_age_ms":4321,"xdp_mode":"generic","xdp_reason":"native: the driver can't","#,
             r#""xdp_packets":{"local":9},"direct_address":"10.0.0.7:1","written_bytes":11,"read_bytes":12,"#,
             r#""labels":{"rack":"1","tier":"ssd","zone":"a"},"version":"1.2.3","registered":"1970-01-02T00:00:00.000Z","#,
-            r#""certificate_expires":"2001-09-09T01:46:40.000Z","scrub":null,"scrub_ordered":false,"storage_doubts":[],"disks":[]}],"#,
+            r#""certificate_expires":"2001-09-09T01:46:40.000Z","scrub":null,"scrub_ordered":false,"draining":false,"removed":false,"storage_doubts":[],"disks":[]}],"#,
             r#""edges":[{"address":"n7:1","node_ids":[7,8],"#,
             r#""xdp_mode":"native","xdp_reason":"the driver can","replies":"kernel","packets":{"routed":9},"#,
             r#""rejects":{"wrong_node":2},"last_heard_age_ms":123,"certificate_expires":null}],"warnings":[{"code":"meta_server_unreachable","#,

@@ -15,11 +15,13 @@ pub(crate) enum Operation {
     CreateBucket,
     DeleteBucket,
     DeleteObject,
+    DrainNode,
     ExplainPlacement,
     ExtendPut,
     GetBucket,
     GetClusterStatus,
     GetObject,
+    GetRepairStatus,
     HeadObject,
     LabelNode,
     ListAccessKeys,
@@ -30,7 +32,9 @@ pub(crate) enum Operation {
     PlanDrain,
     PromoteMember,
     RemoveMember,
+    RemoveNode,
     ReplaceMember,
+    ReportReplicas,
     RevokeAccessKey,
     RotateKeyEpoch,
     ScrubNode,
@@ -55,11 +59,13 @@ impl Operation {
             Self::CreateBucket => "CreateBucket",
             Self::DeleteBucket => "DeleteBucket",
             Self::DeleteObject => "DeleteObject",
+            Self::DrainNode => "DrainNode",
             Self::ExplainPlacement => "ExplainPlacement",
             Self::ExtendPut => "ExtendPut",
             Self::GetBucket => "GetBucket",
             Self::GetClusterStatus => "GetClusterStatus",
             Self::GetObject => "GetObject",
+            Self::GetRepairStatus => "GetRepairStatus",
             Self::HeadObject => "HeadObject",
             Self::LabelNode => "LabelNode",
             Self::ListAccessKeys => "ListAccessKeys",
@@ -70,7 +76,9 @@ impl Operation {
             Self::PlanDrain => "PlanDrain",
             Self::PromoteMember => "PromoteMember",
             Self::RemoveMember => "RemoveMember",
+            Self::RemoveNode => "RemoveNode",
             Self::ReplaceMember => "ReplaceMember",
+            Self::ReportReplicas => "ReportReplicas",
             Self::RevokeAccessKey => "RevokeAccessKey",
             Self::RotateKeyEpoch => "RotateKeyEpoch",
             Self::ScrubNode => "ScrubNode",
@@ -92,9 +100,11 @@ impl Operation {
                 | Self::CreateBucket
                 | Self::DeleteBucket
                 | Self::DeleteObject
+                | Self::DrainNode
                 | Self::LabelNode
                 | Self::PromoteMember
                 | Self::RemoveMember
+                | Self::RemoveNode
                 | Self::ReplaceMember
                 | Self::RevokeAccessKey
                 | Self::RotateKeyEpoch

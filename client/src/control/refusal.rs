@@ -158,7 +158,7 @@ impl Verdict {
             "LISTING_EXPIRED" => answer(Reason::ListingExpired),
             "NODE_UNKNOWN" => answer(Reason::NodeUnknown),
             "OBJECT_NOT_FOUND" => answer(Reason::ObjectNotFound),
-            "PRECONDITION_FAILED" => answer(Reason::PreconditionFailed),
+            "NODE_IN_USE" | "NODE_REMOVED" | "PRECONDITION_FAILED" => answer(Reason::PreconditionFailed),
             "QUOTA_EXCEEDED" => answer(Reason::QuotaExceeded),
             "SCRUB_UNSUPPORTED" => answer(Reason::Unsupported),
             "SECRET_LOST" => answer(Reason::SecretLost),

@@ -25,6 +25,8 @@ pub enum Method {
     Delete,
     /// `delete_bucket`
     DeleteBucket,
+    /// `drain_node`
+    DrainNode,
     /// `drain_plan`
     DrainPlan,
     /// `explain_placement`
@@ -41,6 +43,10 @@ pub enum Method {
     Placement,
     /// `put`, also by `put_bytes` and `writer`
     Put,
+    /// `remove_node`
+    RemoveNode,
+    /// `repair_status`
+    RepairStatus,
     /// `scrub_node`
     ScrubNode,
     /// `stat`, `stat_with`

@@ -217,6 +217,22 @@ impl MetaService for FakeMeta {
         self.serve(Operation::PlanDrain, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
+    async fn drain_node(&self, ask: Request<proto::DrainNodeRequest>) -> Reply<proto::DrainNodeResponse> {
+        self.serve(Operation::DrainNode, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
+    async fn remove_node(&self, ask: Request<proto::RemoveNodeRequest>) -> Reply<proto::RemoveNodeResponse> {
+        self.serve(Operation::RemoveNode, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
+    async fn get_repair_status(&self, ask: Request<proto::GetRepairStatusRequest>) -> Reply<proto::GetRepairStatusResponse> {
+        self.serve(Operation::GetRepairStatus, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
+    async fn report_replicas(&self, ask: Request<proto::ReportReplicasRequest>) -> Reply<proto::ReportReplicasResponse> {
+        self.serve(Operation::ReportReplicas, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
     async fn begin_copy(&self, ask: Request<proto::BeginCopyRequest>) -> Reply<proto::BeginCopyResponse> {
         self.serve(Operation::BeginCopy, ask, State::begin_copy).await
     }

@@ -13,7 +13,9 @@ use xdpfs_transport::{TransferError, crc32c};
 use xdpfs_wire::{Advice, NodeId, Status};
 
 use super::version::{Lost, Version};
-use crate::{ChunkPlacement, control::Backoff, error::Error, suspects::Suspects, traces};
+use crate::{
+    ChunkPlacement, control::Backoff, error::Error, repair::Reports, suspects::Suspects, traces,
+};
 
 /// What to read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -100,6 +102,9 @@ impl Piece {
                         if failure.is_the_nodes() {
                             shared.suspects.suspect(node);
                         }
+                        if failure.is_the_replicas() {
+                            Reports::add(shared, version.bucket(), self.chunk.chunk, node);
+                        }
                         let has_expired = failure == Failure::EXPIRED;
                         failures.insert(node, failure);
                         // The others would say the same.
@@ -178,6 +183,11 @@ impl Failure {
             Self::WrongBytes
                 | Self::Transfer(TransferError::Corrupt | TransferError::Refused(Status::Corrupt))
         )
+    }
+
+    /// Whether the node may not have what the manifest names it for, so that the leader should know.
+    const fn is_the_replicas(&self) -> bool {
+        self.is_corruption() || matches!(self, Self::Transfer(TransferError::Refused(Status::NotFound)))
     }
 
     /// Whether the node is to be passed over for other chunks, too.

@@ -63,6 +63,11 @@ impl Version {
         })
     }
 
+    /// The bucket that it is in.
+    pub(super) fn bucket(&self) -> &str {
+        &self.name.bucket
+    }
+
     /// Asks the leader for chunks from the byte `range.start` on, and takes in its capability and addresses.
     pub(super) async fn ask(&self, range: Range<u64>) -> Result<Part, Lost> {
         if self.is_superseded() {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::store::{NODES, Store};
 use crate::{
-    DrainPlan, DrainTarget, LabelChange, NodeLabel, NodeScrub, PlacedChunk, PlacedNode, PlacementChoice,
-    PlacementQuery, PlacementReport, ScrubAction, ScrubAnswer, ScrubState, Spread,
+    DrainPlan, DrainTarget, LabelChange, LeavingNode, LeavingWhy, NodeLabel, NodeScrub, PlacedChunk, PlacedNode, PlacementChoice,
+    PlacementQuery, PlacementReport, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, ScrubState, Spread,
     error::{Error, Result},
 };
 
@@ -51,6 +51,37 @@ impl Store {
             ScrubAction::Resume | ScrubAction::Start => self.held_scrubs.remove(&node),
         };
         Ok(ScrubAnswer { scrub: Some(before), alive: true })
+    }
+
+    /// Nothing has to be moved: chunks are in no place at all.
+    pub(super) fn drain_node(&mut self, node: u32, draining: bool) -> Result<()> {
+        if self.removed.contains(&known(node)?) {
+            return Err(Error::PreconditionFailed { message: "the data node was removed".to_owned() });
+        }
+        if draining { self.drained.insert(node) } else { self.drained.remove(&node) };
+        Ok(())
+    }
+
+    pub(super) fn remove_node(&mut self, node: u32, options: RemoveNodeOptions) -> Result<u64> {
+        if !self.drained.contains(&known(node)?) && !options.lost {
+            let message = format!("data node {node} holds 1 replicas: drain it first");
+            return Err(Error::PreconditionFailed { message });
+        }
+        self.drained.remove(&node);
+        self.removed.insert(node);
+        Ok(0)
+    }
+
+    pub(super) fn repair_status(&self) -> RepairStatus {
+        let draining = self.drained.iter().map(|node| (*node, LeavingWhy::Draining));
+        let removed = self.removed.iter().map(|node| (*node, LeavingWhy::Removed));
+        let leaving = draining.chain(removed).map(|(node, why)| LeavingNode { node, why, replicas: 0 });
+        RepairStatus {
+            reason: "every chunk has its replicas".to_owned(),
+            complete: true,
+            leaving: leaving.collect(),
+            ..RepairStatus::default()
+        }
     }
 
     pub(super) fn label(&mut self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {

@@ -28,6 +28,9 @@ pub(super) struct Store {
     pub(super) labels: super::placement::Labels,
     /// Nodes whose scrubs operators hold.
     pub(super) held_scrubs: std::collections::BTreeSet<u32>,
+    /// Nodes that operators want freed, and those that they have removed.
+    pub(super) drained: std::collections::BTreeSet<u32>,
+    pub(super) removed: std::collections::BTreeSet<u32>,
 }
 
 #[derive(Debug)]

@@ -119,9 +119,10 @@ fn request(cluster_id: &str, registration: &Registration, page: &Page) -> Report
 }
 
 fn note_differences(page: &Page, answer: ReportChunksResponse) {
-    let ReportChunksResponse { unknown, missing } = answer;
-    if unknown > 0 || missing > 0 {
-        tracing::info!(chunks = page.chunks.len(), unknown, missing, "the leader expected other chunks here");
+    let ReportChunksResponse { unknown, missing, surplus } = answer;
+    if unknown + missing + surplus > 0 {
+        let chunks = page.chunks.len();
+        tracing::info!(chunks, unknown, missing, surplus, "the leader expected other chunks here");
     }
 }
 

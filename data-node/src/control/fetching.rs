@@ -23,7 +23,7 @@ use xdpfs_wire::{ChunkId, Receipt};
 use self::{
     fetcher::Fetcher,
     order::{Order, Orders},
-    queue::{End, Queue},
+    queue::{End, Made, Queue},
 };
 use super::leader::{Call, Leader};
 use crate::{
@@ -177,18 +177,18 @@ impl Fetching {
         let ended = told.iter().map(|(chunk, end)| FetchEnd {
             chunk_id: id(*chunk),
             end: Some(match end {
-                Ok(held) => {
+                Ok(Made { info, was_held }) => {
                     let mut receipt = Receipt {
                         chunk: *chunk,
-                        length: held.length,
-                        crc: held.crc,
+                        length: info.length,
+                        crc: info.crc,
                         node: registration.target.node,
                         node_epoch: registration.target.epoch,
                         mac: 0,
                     };
                     receipt.mac = registration.receipt_key.sign(&receipt);
                     let Receipt { length, crc, mac, .. } = receipt;
-                    fetch_end::End::Fetched(FetchedChunk { length, crc32c: crc, mac })
+                    fetch_end::End::Fetched(FetchedChunk { length, crc32c: crc, mac, held: *was_held })
                 }
                 Err(failure) => fetch_end::End::Failed((*failure).into()),
             }),

@@ -14,7 +14,7 @@ use super::{
     registration::{Registrar, parse_key_epochs},
 };
 use crate::{
-    cluster_clock::UnixMs, disks::Disks, link::OwnCertificate, node_failure::NodeFailure,
+    cluster_clock::UnixMs, disks::Disks, lease::Moment, link::OwnCertificate, node_failure::NodeFailure,
     node_state::NodeState, scrub::ScrubHandles, storage_probe::StorageDoubt, store::DeleteError,
 };
 
@@ -90,6 +90,7 @@ impl Heartbeats {
     async fn beat(&mut self) -> Result<(), NodeFailure> {
         let deleted = self.deletions.unreported();
         let vitals = &self.vitals;
+        let sent_at = Moment::now();
         let beat = self.leader.call(
             HEARTBEAT,
             || vitals.heartbeat(&deleted),
@@ -98,7 +99,7 @@ impl Heartbeats {
         match beat.await {
             Ok(answered) => {
                 self.deletions.reported(&deleted);
-                self.obey(answered).await
+                self.obey(sent_at, answered).await
             }
             Err(refusal) if refusal.node_is_unknown() => self.register_again().await,
             Err(refusal) if refusal.cluster_is_wrong() => Err(refusal.into()),
@@ -109,7 +110,11 @@ impl Heartbeats {
         }
     }
 
-    async fn obey(&mut self, answered: Answered<HeartbeatResponse>) -> Result<(), NodeFailure> {
+    async fn obey(
+        &mut self,
+        sent_at: Moment,
+        answered: Answered<HeartbeatResponse>,
+    ) -> Result<(), NodeFailure> {
         let Answered { message, round_trip } = answered;
         if message.leader_time_ms > 0 {
             self.vitals.state.set_clock(UnixMs(message.leader_time_ms), round_trip);
@@ -124,6 +129,7 @@ impl Heartbeats {
             return self.register_again().await;
         }
         self.superseded = 0;
+        self.vitals.state.lease().renew(sent_at, Duration::from_millis(message.lease_ms));
         self.fetches_wanted.send_if_modified(|wanted| {
             let is_new = *wanted != message.exchange_fetches;
             *wanted = message.exchange_fetches;
@@ -153,6 +159,8 @@ impl Heartbeats {
         self.vitals.state.replace_key_epochs(registered.key_epochs);
         self.vitals.state.set_clock(registered.leader_time, Duration::ZERO);
         self.vitals.state.replace_registration(registered.registration);
+        let (sent_at, lease) = registered.lease;
+        self.vitals.state.lease().renew(sent_at, lease);
         self.interval = registered.heartbeat_interval;
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     cluster_clock::UnixMs,
     data_directory::DataDirectory,
+    lease::Moment,
     node_failure::NodeFailure,
     node_state::{LiveKeyEpochs, Registration},
     storage_probe::StorageDoubt,
@@ -49,6 +50,8 @@ pub(super) struct Registered {
     pub(super) registration: Registration,
     pub(super) key_epochs: LiveKeyEpochs,
     pub(super) heartbeat_interval: Duration,
+    /// From when it was asked for.
+    pub(super) lease: (Moment, Duration),
     pub(super) leader_time: UnixMs,
 }
 
@@ -70,6 +73,7 @@ impl Registrar {
         let request_id = Uuid::new_v4().to_string();
         let mut backoff = Backoff::default();
         loop {
+            let sent_at = Moment::now();
             let answered = self
                 .leader
                 .call(
@@ -78,7 +82,7 @@ impl Registrar {
                     |mut service, request| async move { service.register_node(request).await },
                 )
                 .await?;
-            match parse(&answered) {
+            match parse(&answered, sent_at) {
                 Some(registered) => {
                     self.join(answered.message.cluster_id).await?;
                     let TargetNode { node, epoch } = registered.registration.target;
@@ -114,7 +118,7 @@ impl Registrar {
 }
 
 /// What the answer says; `None` if it makes no sense.
-fn parse(answered: &Answered<RegisterNodeResponse>) -> Option<Registered> {
+fn parse(answered: &Answered<RegisterNodeResponse>, sent_at: Moment) -> Option<Registered> {
     let answer = &answered.message;
     let node = NodeId(u16::try_from(answer.node_id).ok().filter(|id| *id > 0)?);
     let number = answer.node_epoch;
@@ -126,6 +130,7 @@ fn parse(answered: &Answered<RegisterNodeResponse>) -> Option<Registered> {
         registration: Registration { target, receipt_key, number },
         key_epochs: parse_key_epochs(&answer.key_epochs)?,
         heartbeat_interval: interval.clamp(HEARTBEAT_INTERVAL_MIN, HEARTBEAT_INTERVAL_MAX),
+        lease: (sent_at, Duration::from_millis(answer.lease_ms)),
         leader_time: UnixMs(answer.leader_time_ms.saturating_add(half_trip_ms)),
     })
     .filter(|_| !answer.cluster_id.is_empty())
@@ -162,11 +167,12 @@ mod tests {
             key_epochs: vec![KeyEpochSecret { key_epoch: 0x101, secret: vec![2; 16] }],
             heartbeat_interval_ms: 500,
             leader_time_ms: 1000,
+            lease_ms: 10_000,
         }
     }
 
     fn parsed(message: RegisterNodeResponse) -> Option<Registered> {
-        parse(&Answered { message, round_trip: Duration::from_millis(8) })
+        parse(&Answered { message, round_trip: Duration::from_millis(8) }, Moment::now())
     }
 
     #[test]

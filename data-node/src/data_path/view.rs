@@ -7,6 +7,7 @@ use xdpfs_wire::{ChunkId, EpochSecret, Expiry, KeyEpoch, KeyEpochs as _, Receipt
 
 use crate::{
     disks::Disks,
+    lease::Moment,
     node_state::{LiveKeyEpochs, NodeState, Registration},
 };
 
@@ -50,6 +51,10 @@ impl Node for View {
     fn chunk(&self, chunk: ChunkId) -> Option<ChunkInfo> {
         let found = self.disks.stat(chunk)?;
         Some(ChunkInfo { length: found.length, crc: found.crc })
+    }
+
+    fn takes_writes(&self) -> bool {
+        self.state.lease().holds(Moment::now())
     }
 }
 

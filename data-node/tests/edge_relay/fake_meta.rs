@@ -163,6 +163,7 @@ impl NodeService for Service {
                 key_epochs: key_epochs(),
                 heartbeat_interval_ms: 1000,
                 leader_time_ms: now_ms(),
+                lease_ms: 0,
             }
         })
     }

@@ -57,6 +57,8 @@ pub(crate) struct Heard {
     pub(crate) to_fetch: Option<ExchangeFetchesResponse>,
     /// How fetches ended, each time that it was told.
     pub(crate) fetched: Vec<FetchEnd>,
+    /// Of the node's registration. Zero: it has none.
+    pub(crate) lease_ms: u64,
     epoch: u16,
 }
 
@@ -140,6 +142,7 @@ impl Heard {
             node_id: NODE_ID,
             to_fetch: None,
             fetched: Vec::new(),
+            lease_ms: 0,
             epoch: 0,
         }
     }
@@ -174,6 +177,7 @@ impl Heard {
             key_epochs: self.told_key_epochs(),
             heartbeat_interval_ms: HEARTBEAT_INTERVAL.as_millis() as u64,
             leader_time_ms: now_ms(),
+            lease_ms: self.lease_ms,
         }
     }
 
@@ -189,6 +193,7 @@ impl Heard {
             leader_time_ms: now_ms(),
             delete_chunk_ids: self.to_delete.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
             exchange_fetches: self.to_fetch.is_some(),
+            lease_ms: self.lease_ms,
         }
     }
 
@@ -258,7 +263,7 @@ impl NodeService for Service {
     ) -> Result<Response<ReportChunksResponse>, Status> {
         self.answer(|heard| {
             heard.reports.push(request.into_inner());
-            ReportChunksResponse { unknown: 0, missing: 0 }
+            ReportChunksResponse::default()
         })
     }
 

@@ -49,6 +49,7 @@ fn whole(number: u64, data: &Bytes) -> Fetch {
         length: data.len() as u32,
         crc32c: Some(crc32c(data)),
         parts: vec![part(chunk(number), 0, data.len(), &[NODE_ID])],
+        verify: false,
     }
 }
 
@@ -108,7 +109,7 @@ impl Pair {
 
     /// The node's word for a chunk is good, and it serves the chunk's bytes.
     async fn check(&self, copy: ChunkId, end: End, data: &Bytes) {
-        let End::Fetched(FetchedChunk { length, crc32c: crc, mac }) = end else { panic!("{copy}: {end:?}") };
+        let End::Fetched(FetchedChunk { length, crc32c: crc, mac, .. }) = end else { panic!("{copy}: {end:?}") };
         assert_eq!((length as usize, crc), (data.len(), crc32c(data)));
         let epoch = self.meta.heard().epoch();
         let (node, node_epoch) = (NodeId(FETCHER), NodeEpoch(epoch));
@@ -259,5 +260,19 @@ async fn what_is_not_ordered_any_more_is_given_up() {
     // The same order again begins anew.
     let ends = pair.fetch(vec![whole(1, &data)]).await;
     pair.check(copy_of(1), ends[0], &data).await;
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunk_in_doubt_is_said_to_be_there_or_fetched_again() {
+    let pair = Pair::start().await;
+    let data = pair.hold(1, LENGTH).await;
+    let order = || Fetch { verify: true, ..whole(1, &data) };
+    for was_held in [false, true] {
+        let ends = pair.fetch(vec![order()]).await;
+        let End::Fetched(fetched) = ends[0] else { panic!("{:?}", ends[0]) };
+        assert_eq!(fetched.held, was_held);
+        pair.check(copy_of(1), ends[0], &data).await;
+    }
     pair.stop().await;
 }

@@ -254,3 +254,31 @@ async fn start_that_is_given_up_lets_go_of_the_directory() {
     };
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_without_a_word_of_the_leader_takes_no_writes_and_goes_on_reading() {
+    let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
+    meta.heard().lease_ms = 1000;
+    let node = start(&home, &meta).await;
+    meta.next_heartbeat().await;
+    let writer = Writer::to(&node);
+    let data = bytes_of(chunk(1), 1000);
+    writer.write_checked(&meta, chunk(1), &data).await;
+
+    meta.heard().role = Role::Refusing("OVERLOADED");
+    let epoch = meta.heard().epoch();
+    // Half of the lease is over at some moment, and from then on it is.
+    let mut number = 2;
+    while let Ok(receipt) = writer.write(epoch, chunk(number), &data).await {
+        assert_eq!(receipt.chunk, chunk(number));
+        number += 1;
+    }
+    let refused = writer.write(epoch, chunk(number), &data).await;
+    assert_eq!(refused.unwrap_err(), TransferError::Refused(Status::StaleNode));
+    assert!(writer.read(chunk(1), 0..data.len() as u32).await.unwrap() == data);
+
+    meta.heard().role = Role::Leader;
+    meta.next_heartbeat().await;
+    writer.write_checked(&meta, chunk(number), &data).await;
+    node.shutdown().await;
+}

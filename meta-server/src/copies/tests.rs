@@ -102,7 +102,7 @@ impl Scene {
         let done = |(node, order): &(NodeId, Order)| {
             let node_epoch = self.told.epoch_of(*node);
             let crc32c = order.crc32c.unwrap_or(77);
-            let fetched = Fetched { node_epoch, length: order.length, crc32c, mac: 1 };
+            let fetched = Fetched { node_epoch, length: order.length, crc32c, mac: 1, was_held: false };
             (*node, order.chunk, Ok(fetched))
         };
         orders.iter().map(done).collect()
@@ -280,7 +280,7 @@ fn replica_with_other_bytes_does_not_count() {
     let orders = scene.advance(vec![]).unwrap().orders;
     assert_eq!(orders[0].1.crc32c, None);
     let mut ends = scene.done(&orders);
-    let other = Fetched { node_epoch: 1, length: 30, crc32c: 78, mac: 1 };
+    let other = Fetched { node_epoch: 1, length: 30, crc32c: 78, mac: 1, was_held: false };
     ends[2].2 = Ok(other);
     assert_eq!(holders(&scene.advance(ends).unwrap().written.unwrap()), [[3, 4]]);
 }

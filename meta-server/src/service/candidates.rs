@@ -40,7 +40,11 @@ impl Gateway {
                 node: node.id,
                 position: topology.position(node.id, location(node)),
                 free_bytes: sight.usage.map_or(node.capacity_bytes, |usage| usage.free_bytes),
-                barred: (!sight.alive).then_some(Bar::Silent),
+                barred: match (node.draining || node.removed, sight.alive && !node.is_fenced()) {
+                    (true, _) => Some(Bar::Draining),
+                    (false, false) => Some(Bar::Silent),
+                    (false, true) => None,
+                },
                 avoid: avoided.contains(&node.id.0.into()),
             }
         });

@@ -30,6 +30,7 @@ impl Gateway {
             server_time_ms,
             requests: Some(self.requests().record()),
             feature_level: state.feature_level().0,
+            repair: self.repair_outline(&raft),
             ..totals(&state)
         }
     }
@@ -103,7 +104,15 @@ impl Gateway {
             scrub_ordered,
             storage_doubts: usage.storage_doubts,
             disks: usage.disks,
+            draining: node.draining,
+            removed: node.removed,
         }
+    }
+
+    /// Without names of objects: every key may ask for it. Only a leader repairs.
+    fn repair_outline(&self, raft: &RaftStatus) -> Option<proto::RepairStatus> {
+        let status = (raft.role == Role::Leader).then(|| self.repairs().status(raft.term))??;
+        Some(proto::RepairStatus { out_of_reach_sample: Vec::new(), ..status })
     }
 
     /// Only a leader hears from edges.

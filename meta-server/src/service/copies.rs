@@ -310,7 +310,7 @@ impl Gateway {
         let state = self.state();
         let is_open = |upload_id: u64| state.upload(upload_id).is_some();
         self.copies().retain(term, is_open);
-        self.fetches().retain(term, |Owner::Upload(upload_id)| is_open(upload_id));
+        self.forget_ended_orders(&state, term);
     }
 }
 

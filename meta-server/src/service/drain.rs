@@ -71,6 +71,56 @@ impl Gateway {
     }
 }
 
+/// What lies on one node.
+pub(super) struct Use {
+    pub(super) replicas: u64,
+    /// Chunks of which no other node that is heard of has a replica.
+    pub(super) chunks_lost: u64,
+    /// The first objects that have some of these.
+    pub(super) objects: Vec<String>,
+}
+
+impl Gateway {
+    /// What manifests name the node for.
+    pub(super) async fn use_of(&self, term: u64, node: NodeId, deadline: Instant) -> Result<Use, Refusal> {
+        let busy = |_| Refusal::new(Reason::Overloaded, "another drain plan is being made");
+        let _turn = self.drain_plans().try_acquire().map_err(busy)?;
+        let (nodes, mut after) = ([node].into(), None);
+        let mut found = Use { replicas: 0, chunks_lost: 0, objects: Vec::new() };
+        loop {
+            {
+                let state = self.state();
+                let now = Instant::now();
+                let is_heard = |other: NodeId| {
+                    let is_there = state.node(other).is_some_and(|other| !other.removed);
+                    other != node && is_there && self.liveness().sight(term, other, now).alive
+                };
+                let batch = Batch::read(&state, after.as_ref(), &nodes);
+                for ((bucket, key), chunks) in batch.concerned {
+                    found.replicas += chunks.len() as u64;
+                    let is_lost = |chunk: &&Chunk| !chunk.replicas.iter().any(is_heard);
+                    let lost = chunks.iter().filter(is_lost).count() as u64;
+                    found.chunks_lost += lost;
+                    if lost > 0
+                        && found.objects.len() < SAMPLE_MAX
+                        && let Some(bucket) = state.bucket_by_id(bucket)
+                    {
+                        found.objects.push(name::object_resource(&bucket.name, &key));
+                    }
+                }
+                after = batch.last;
+            }
+            if after.is_none() {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                return Err(Refusal::new(Reason::DeadlineExceeded, "there are too many objects to look at in time"));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// What a request asks for.
 #[derive(Debug)]
 struct Asked {

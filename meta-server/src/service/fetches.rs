@@ -1,7 +1,7 @@
 //! What data nodes are to fetch from each other: `ExchangeFetches` of `xdpfs.node.v1.NodeService`.
 //!
-//! Invariant: a node is told to fetch only for an upload that is open, into a chunk that the upload was granted there; from
-//! registered nodes only; and with a capability to read, whose key it has to make itself.
+//! Invariant: a node is told to fetch only for an upload that is open, into a chunk that the upload was granted there, or for
+//! the repair of a chunk that a manifest names and that the node is not to remove; from registered nodes only; and with a capability to read, whose key it has to make itself.
 
 use std::{
     collections::BTreeSet,
@@ -72,14 +72,17 @@ impl Gateway {
     fn standing(&self, term: u64, node: NodeId) -> Vec<Arc<Order>> {
         let standing = self.fetches().standing(term, node, FETCHES_PER_ANSWER_MAX);
         let state = self.state();
-        let is_wanted = |order: &Arc<Order>| {
-            let Owner::Upload(upload_id) = order.owner;
-            let granted = state.upload(upload_id).and_then(|upload| upload.chunks.get(&order.chunk));
-            granted.is_some_and(|nodes| nodes.contains(node))
+        let is_wanted = |order: &Arc<Order>| match order.owner {
+            Owner::Upload(upload_id) => {
+                let granted = state.upload(upload_id).and_then(|upload| upload.chunks.get(&order.chunk));
+                granted.is_some_and(|nodes| nodes.contains(node))
+            }
+            Owner::Repair => {
+                state.chunk(order.chunk).is_some() && !state.pending_deletes().contains(node, order.chunk)
+            }
         };
         if !standing.iter().all(is_wanted) {
-            let is_open = |Owner::Upload(upload_id)| state.upload(upload_id).is_some();
-            self.fetches().retain(term, is_open);
+            self.forget_ended_orders(&state, term);
         }
         let mut parts = 0;
         let fits = |order: &Arc<Order>| {
@@ -87,6 +90,15 @@ impl Gateway {
             parts == order.parts.len() || parts <= PARTS_PER_ANSWER_MAX
         };
         standing.into_iter().filter(is_wanted).take_while(fits).collect()
+    }
+
+    /// Orders for uploads that are open no more are nobody's.
+    pub(super) fn forget_ended_orders(&self, state: &State, term: u64) {
+        self.fetches().retain(term, |owner| match owner {
+            Owner::Upload(upload_id) => state.upload(upload_id).is_some(),
+            // Repair looks after its own.
+            Owner::Repair => true,
+        });
     }
 
     /// Says with the orders how they can be done.
@@ -144,6 +156,7 @@ fn fetch(node: NodeId, order: &Order, state: &State) -> Fetch {
         length: order.length,
         crc32c: order.crc32c,
         parts: order.parts.iter().map(part).collect(),
+        verify: order.verify,
     }
 }
 
@@ -173,6 +186,7 @@ fn parse_ends(request: &ExchangeFetchesRequest) -> Result<Vec<(ChunkId, End)>, R
                 length: fetched.length,
                 crc32c: fetched.crc32c,
                 mac: fetched.mac,
+                was_held: fetched.held,
             }),
             Some(fetch_end::End::Failed(why)) => {
                 Err(FetchFailure::try_from(why).unwrap_or(FetchFailure::Unspecified))

@@ -28,6 +28,7 @@ use crate::{
     edges::Edges,
     fetches::Fetches,
     liveness::Liveness,
+    repair::Inbox,
     scrubs::Scrubs,
     state_machine::{FeatureLevel, MetaMember, Need, Reason, need},
 };
@@ -50,6 +51,7 @@ pub(crate) struct Gateway {
     fetches: Fetches,
     scrubs: Scrubs,
     copies: Copies,
+    repairs: Inbox,
     clock: LeaderClock,
     audit: Audit,
     strangers: Semaphore,
@@ -106,6 +108,7 @@ impl Gateway {
             fetches: Fetches::default(),
             scrubs: Scrubs::default(),
             copies: Copies::default(),
+            repairs: Inbox::default(),
             clock,
             audit,
             strangers,
@@ -151,6 +154,11 @@ impl Gateway {
     /// Copies that this server drives.
     pub(super) const fn copies(&self) -> &Copies {
         &self.copies
+    }
+
+    /// What repair is told, and what it tells.
+    pub(super) const fn repairs(&self) -> &Inbox {
+        &self.repairs
     }
 
     pub(super) const fn audit(&self) -> &Audit {

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::is_host_and_port,
     liveness::Usage,
+    repair::Doubt,
     scrubs::Wish,
     state_machine::{
         FeatureLevel, KEY_RULE, Node, Reason, State, VALUE_RULE, are_labels, chunk_id_bytes, parse_chunk_id,
@@ -114,6 +115,7 @@ impl Gateway {
             key_epochs: key_epochs(&state),
             heartbeat_interval_ms: duration_ms(self.config().times.heartbeat_interval),
             leader_time_ms,
+            lease_ms: self.lease_ms(&state),
         })
     }
 
@@ -175,7 +177,13 @@ impl Gateway {
             delete_chunk_ids: due.map(|chunk| chunk_id_bytes(chunk).to_vec()).collect(),
             exchange_fetches,
             scrub_order: wish.map(|Wish { number, action }| ScrubOrder { number, action: action.into() }),
+            lease_ms: self.lease_ms(&state),
         })
+    }
+
+    /// Registrations end with their leases once all servers know how to end one.
+    fn lease_ms(&self, state: &State) -> u64 {
+        if state.feature_level() >= FeatureLevel::REPAIR { duration_ms(self.config().times.node_lease) } else { 0 }
     }
 
     /// Takes the node's word that chunks are gone. What it was not asked to remove makes no entry in the log.
@@ -199,23 +207,33 @@ impl Gateway {
     ) -> Result<ReportChunksResponse, Refusal> {
         let request = call.message;
         let page = Page::parse(&request)?;
-        self.read_barrier(call.deadline).await?;
+        let term = self.read_barrier(call.deadline).await?;
         self.check_member(&request.cluster_id)?;
         let state = self.state();
         let node = registered(&state, request.node_id, request.node_epoch).ok_or_else(|| {
             Refusal::new(Reason::NodeUnknown, "the node is not registered, or has registered anew")
         })?;
-        let response = page.compare(&state, node);
+        let Differences { unknown, missing, surplus } = page.compare(&state, node);
         drop(state);
-        if response.unknown > 0 || response.missing > 0 {
-            let ReportChunksResponse { unknown, missing } = response;
+        let response = ReportChunksResponse {
+            unknown: unknown as u32,
+            missing: missing.len() as u32,
+            surplus: surplus.len() as u32,
+        };
+        if unknown + missing.len() + surplus.len() > 0 {
+            let ReportChunksResponse { unknown, missing, surplus } = response;
             tracing::info!(
                 node = node.0,
                 unknown,
                 missing,
+                surplus,
                 "a data node does not hold what it is believed to hold"
             );
         }
+        // The page may be older than the state: the node is asked before anything is done about it.
+        let doubt = |chunk| Doubt { chunk, node, verify: false };
+        self.repairs().doubt(term, missing.into_iter().map(doubt));
+        self.repairs().surplus(term, node, surplus);
         Ok(response)
     }
 }
@@ -311,16 +329,33 @@ impl Page {
         Ok(Self { first, last, chunks })
     }
 
-    fn compare(&self, state: &State, node: NodeId) -> ReportChunksResponse {
-        let is_known = |chunk: ChunkId| {
-            state.chunk_owner(chunk).is_some() || state.pending_deletes().contains(node, chunk)
-        };
-        let unknown = self.chunks.iter().filter(|chunk| !is_known(**chunk)).count();
+    fn compare(&self, state: &State, node: NodeId) -> Differences {
+        let mut differences = Differences::default();
+        for chunk in self.chunks.iter().copied() {
+            if state.pending_deletes().contains(node, chunk) {
+                continue;
+            }
+            match state.chunk(chunk) {
+                Some(held) if !held.replicas.contains(node) => differences.surplus.push(chunk),
+                Some(_) => {}
+                None => differences.unknown += usize::from(state.chunk_owner(chunk).is_none()),
+            }
+        }
         let held: BTreeSet<ChunkId> = self.chunks.iter().copied().collect();
         let believed = state.chunks_on(node, self.first, self.last, CHUNKS_LOOKED_AT_MAX);
-        let missing = believed.filter(|chunk| !held.contains(chunk)).count();
-        ReportChunksResponse { unknown: unknown as u32, missing: missing as u32 }
+        differences.missing = believed.filter(|chunk| !held.contains(chunk)).collect();
+        differences
     }
+}
+
+/// What a node holds besides what manifests say, and what it does not hold.
+#[derive(Debug, Default)]
+struct Differences {
+    /// Chunks that nothing refers to.
+    unknown: usize,
+    missing: Vec<ChunkId>,
+    /// Chunks that manifests name others for.
+    surplus: Vec<ChunkId>,
 }
 
 #[cfg(test)]

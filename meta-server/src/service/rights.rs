@@ -66,12 +66,15 @@ methods! {
     CreateBucket => Need::Right(Right::Admin),
     DeleteBucket => Need::Right(Right::Admin),
     DeleteObject => Need::Right(Right::Write),
+    DrainNode => Need::AdminOfAll,
     // Like reading the object, of which it tells no more; where nodes are, every key sees by GetClusterStatus.
     ExplainPlacement => Need::Right(Right::Read),
     ExtendPut => Need::Right(Right::Write),
     GetBucket => Need::AnyRight,
     GetClusterStatus => Need::Key,
     GetObject => Need::Right(Right::Read),
+    // It names objects of all buckets.
+    GetRepairStatus => Need::AdminOfAll,
     HeadObject => Need::Right(Right::Read),
     LabelNode => Need::AdminOfAll,
     ListAccessKeys => Need::AdminOfAll,
@@ -84,7 +87,10 @@ methods! {
     PlanDrain => Need::AdminOfAll,
     PromoteMember => Need::AdminOfAll,
     RemoveMember => Need::AdminOfAll,
+    RemoveNode => Need::AdminOfAll,
     ReplaceMember => Need::AdminOfAll,
+    // Whoever reads may say that he could not.
+    ReportReplicas => Need::Right(Right::Read),
     ReserveMember => Need::AdminOfAll,
     RevokeAccessKey => Need::AdminOfAll,
     RotateKeyEpoch => Need::AdminOfAll,
@@ -202,11 +208,13 @@ asks! {
     proto::CreateBucketRequest: CreateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
     proto::DeleteBucketRequest: DeleteBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
     proto::DeleteObjectRequest: DeleteObject, |request| bucket_of(&request.name);
+    proto::DrainNodeRequest: DrainNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     proto::ExplainPlacementRequest: ExplainPlacement, |request| bucket_of(&request.name);
     proto::ExtendPutRequest: ExtendPut, |request| Ok(Place::Upload(request.upload_id));
     proto::GetBucketRequest: GetBucket, |request| bucket("name", &request.name);
     proto::GetClusterStatusRequest: GetClusterStatus, |_request| Ok(Place::Cluster);
     proto::GetObjectRequest: GetObject, |request| bucket_of(&request.name);
+    proto::GetRepairStatusRequest: GetRepairStatus, |_request| Ok(Place::Cluster);
     proto::HeadObjectRequest: HeadObject, |request| bucket_of(&request.name);
     proto::LabelNodeRequest: LabelNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::ListAccessKeysRequest: ListAccessKeys, |_request| Ok(Place::Cluster);
@@ -214,6 +222,8 @@ asks! {
     proto::ListObjectVersionsRequest: ListObjectVersions, |request| bucket("parent", &request.parent);
     proto::ListObjectsRequest: ListObjects, |request| bucket("parent", &request.parent);
     proto::PlanDrainRequest: PlanDrain, |_request| Ok(Place::Cluster);
+    proto::RemoveNodeRequest: RemoveNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
+    proto::ReportReplicasRequest: ReportReplicas, |request| bucket("parent", &request.parent);
     access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     access::RotateKeyEpochRequest: RotateKeyEpoch, |_request| Ok(Place::Cluster), |request| "";
     proto::ScrubNodeRequest: ScrubNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();

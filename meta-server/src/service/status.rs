@@ -132,6 +132,8 @@ const fn code(reason: Reason) -> Code {
         | Reason::MembershipBusy
         | Reason::MemberRemoved
         | Reason::QuorumAtRisk
+        | Reason::NodeInUse
+        | Reason::NodeRemoved
         | Reason::NodeUnknown
         | Reason::PreconditionFailed
         | Reason::QuotaExceeded

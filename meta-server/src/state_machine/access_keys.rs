@@ -376,6 +376,8 @@ impl State {
             | Kind::RevokeAccessKey(_)
             | Kind::RotateKeyEpoch(_)
             | Kind::LabelNode(_)
+            | Kind::DrainNode(_)
+            | Kind::RemoveNode(_)
             | Kind::ReserveMember(_)
             | Kind::AddMember(_)
             | Kind::PromoteMember(_)
@@ -383,6 +385,9 @@ impl State {
             | Kind::ReplaceMember(_)
             | Kind::UpdateMember(_) => Some((&[Right::Admin], Place::Everywhere)),
             Kind::RegisterNode(_)
+            | Kind::FenceNode(_)
+            | Kind::ReplaceReplicas(_)
+            | Kind::CollectReplicas(_)
             | Kind::ExpireUploads(_)
             | Kind::ForgetChunks(_)
             | Kind::AddKeyEpoch(_)

@@ -162,6 +162,14 @@ impl Owner {
             Self::Upload(_) => None,
         }
     }
+
+    /// All of the versions that have the chunk. None if it is an upload's.
+    pub(super) fn versions(&self) -> Vec<VersionName> {
+        match self {
+            Self::Versions(names) => names.iter().cloned().collect(),
+            Self::Version(..) | Self::Upload(_) => self.first().into_iter().collect(),
+        }
+    }
 }
 
 /// Every chunk that a manifest or an open upload refers to. Follows from the rest of the state, whatever the order in

@@ -18,8 +18,10 @@ impl FeatureLevel {
     pub const FIRST: Self = Self(0);
     /// Batches and copies, quotas, versions, labels of nodes, and metadata servers that come and go.
     pub const MEMBERS_AND_BATCHES: Self = Self(1);
+    /// Replicas that change their nodes, registrations that the cluster ends, and data nodes that go.
+    pub const REPAIR: Self = Self(2);
     /// The highest one that this program supports.
-    pub const SUPPORTED: Self = Self::MEMBERS_AND_BATCHES;
+    pub const SUPPORTED: Self = Self::REPAIR;
 }
 
 impl fmt::Display for FeatureLevel {
@@ -87,6 +89,10 @@ pub fn need(kind: &command::Kind) -> Need {
         | Kind::RemoveMember(_)
         | Kind::ReplaceMember(_)
         | Kind::UpdateMember(_) => members,
+        Kind::ReplaceReplicas(_) | Kind::CollectReplicas(_) => since(FeatureLevel::REPAIR, "repair"),
+        Kind::FenceNode(_) => since(FeatureLevel::REPAIR, "the end of a registration"),
+        Kind::DrainNode(_) => since(FeatureLevel::REPAIR, "draining a data node"),
+        Kind::RemoveNode(_) => since(FeatureLevel::REPAIR, "removing a data node"),
         // Whether it is time for that is decided by what servers support, not by what they use.
         Kind::RaiseFeatureLevel(_)
         | Kind::AbortPut(_)

@@ -10,7 +10,7 @@ use xdpfs_wire::NodeId;
 
 use super::{
     State,
-    reject::{Reason, Reject},
+    reject::{NODE_UNKNOWN, Reason, Reject},
 };
 
 /// Labels that one side gives to one node.
@@ -61,7 +61,6 @@ pub fn are_labels(labels: &Labels) -> bool {
     labels.len() <= LABELS_MAX && labels.iter().all(|(key, value)| is_label_key(key) && is_label_value(value))
 }
 
-const NODE_UNKNOWN: Reject = Reject::new(Reason::NodeUnknown, "no data node of this number has registered");
 const HAS_VALUE: Reject = Reject::new(
     Reason::PreconditionFailed,
     "the node has another value for this label: nobody said that it is to be overwritten",

@@ -211,9 +211,20 @@ struct ModelNode {
     labels: BTreeMap<String, String>,
     operator_labels: BTreeMap<String, String>,
     register_time_ms: u64,
+    /// Its registration is over.
+    fenced: bool,
+    draining: bool,
+    removed: bool,
 }
 
 impl ModelNode {
+    fn end_registration(&mut self) {
+        self.epoch += 1;
+        self.fenced = true;
+        self.key = Bytes::from(vec![0; 16]);
+        self.request_id = Bytes::new();
+    }
+
     fn label(&self, key: &str) -> Option<&String> {
         self.operator_labels.get(key).or(self.labels.get(key))
     }
@@ -304,7 +315,9 @@ impl Model {
             Kind::CreateAccessKey(_)
             | Kind::RevokeAccessKey(_)
             | Kind::RotateKeyEpoch(_)
-            | Kind::LabelNode(_) => may(key.makes_keys(), Reason::AccessDenied),
+            | Kind::LabelNode(_)
+            | Kind::DrainNode(_)
+            | Kind::RemoveNode(_) => may(key.makes_keys(), Reason::AccessDenied),
             _ => Ok(()),
         }
     }
@@ -366,6 +379,17 @@ impl Model {
                 }
                 self.check(&delete.bucket, &delete.key, delete.precondition.as_ref())?;
                 self.judge_version(&delete.bucket, &delete.key, delete.version)
+            }
+            Kind::RegisterNode(register) => {
+                let is_removed = |node: &ModelNode| node.uuid == register.node_uuid && node.removed;
+                if self.nodes.values().any(is_removed) { Err(Reason::NodeRemoved) } else { Ok(()) }
+            }
+            Kind::DrainNode(drain) => {
+                let node = self.nodes.get(&drain.node_id).ok_or(Reason::NodeUnknown)?;
+                if node.removed { Err(Reason::NodeRemoved) } else { Ok(()) }
+            }
+            Kind::RemoveNode(remove) => {
+                self.nodes.get(&remove.node_id).map(|_| ()).ok_or(Reason::NodeUnknown)
             }
             Kind::LabelNode(label) => {
                 let node = self.nodes.get(&label.node_id).ok_or(Reason::NodeUnknown)?;
@@ -520,7 +544,10 @@ impl Model {
             let Some(node) = self.nodes.get(&receipt.node_id) else { return false };
             let word = Word { chunk: id, length: chunk.length, crc32c: chunk.crc32c, node: receipt.node_id };
             let mac_is_right = receipt.mac == sign(&node.key, node.epoch, word);
-            granted.contains(&receipt.node_id) && receipt.node_epoch == node.epoch && mac_is_right
+            granted.contains(&receipt.node_id)
+                && receipt.node_epoch == node.epoch
+                && mac_is_right
+                && !node.fenced
         });
         valid.map(|receipt| receipt.node_id).collect()
     }
@@ -619,6 +646,34 @@ impl Model {
                 assert_eq!(rotated.key_epoch, self.last_key_epoch);
             }
             (Kind::CloseAccess(_), outcome::Kind::Done(_)) => self.is_closed = true,
+            (Kind::ReplaceReplicas(replace), outcome::Kind::ReplicasReplaced(replaced)) => {
+                assert_eq!(replace.changes.len(), replaced.applied.len());
+                for (change, applied) in replace.changes.iter().zip(&replaced.applied) {
+                    assert_eq!(self.replace(removable_ms, change), *applied, "{change:?}");
+                }
+            }
+            (Kind::CollectReplicas(collect), outcome::Kind::Done(_)) => {
+                for chunk in &collect.chunk_ids {
+                    self.collect(removable_ms, collect.node_id, parse_chunk_id(chunk).unwrap());
+                }
+            }
+            (Kind::FenceNode(fence), outcome::Kind::Done(_)) => {
+                let node = self.nodes.get_mut(&fence.node_id);
+                if let Some(node) = node.filter(|node| node.epoch == fence.epoch) {
+                    node.end_registration();
+                }
+            }
+            (Kind::DrainNode(drain), outcome::Kind::Done(_)) => {
+                self.nodes.get_mut(&drain.node_id).unwrap().draining = drain.draining;
+            }
+            (Kind::RemoveNode(remove), outcome::Kind::Done(_)) => {
+                let node = self.nodes.get_mut(&remove.node_id).unwrap();
+                if !node.removed {
+                    node.end_registration();
+                    (node.removed, node.draining) = (true, false);
+                    self.pending.retain(|(own, _), _| *own != remove.node_id);
+                }
+            }
             (Kind::LabelNode(label), outcome::Kind::Labelled(labelled)) => {
                 let node = self.nodes.get_mut(&label.node_id).unwrap();
                 node.operator_labels.retain(|key, _| !label.remove.contains(key));
@@ -645,6 +700,61 @@ impl Model {
                 }
             }
             (kind, outcome) => panic!("{kind:?} is answered with {outcome:?}"),
+        }
+    }
+
+    /// The length and the replicas of a committed chunk.
+    fn chunk(&self, id: ChunkId) -> Option<(u32, BTreeSet<u32>)> {
+        let mut chunks = self.stacks.all_objects().flat_map(|object| &object.chunks);
+        chunks.find(|(own, ..)| *own == id).map(|(_, length, replicas)| (*length, replicas.clone()))
+    }
+
+    /// Whether a replica changes its node. It needs a manifest like the one it was made for, and the new node's word.
+    fn replace(&mut self, removable_ms: u64, change: &pb::ReplicaChange) -> bool {
+        let id = parse_chunk_id(&change.chunk_id).unwrap();
+        let receipt = change.to.as_ref().unwrap();
+        let Some(to) = self.nodes.get(&receipt.node_id).filter(|node| !node.removed) else { return false };
+        let Some((length, mut replicas)) = self.chunk(id) else {
+            self.collect(removable_ms, receipt.node_id, id);
+            return false;
+        };
+        let word = Word { chunk: id, length, crc32c: id.0 as u32, node: receipt.node_id };
+        let is_good = !to.fenced
+            && receipt.node_epoch == to.epoch
+            && receipt.mac == sign(&to.key, to.epoch, word)
+            && !self.pending.contains_key(&(receipt.node_id, id));
+        if !is_good {
+            return false;
+        }
+        let bucket = self.buckets.values().find(|bucket| BucketId(bucket.id) == id.bucket()).unwrap();
+        let is_named = replicas.contains(&receipt.node_id);
+        let has_place = match change.from {
+            0 => replicas.len() < bucket.replicas as usize,
+            from => replicas.remove(&from),
+        };
+        replicas.insert(receipt.node_id);
+        if is_named || !has_place {
+            self.collect(removable_ms, receipt.node_id, id);
+            return false;
+        }
+        for chunk in self.stacks.0.values_mut().flatten() {
+            let ModelVersion::Object(object) = chunk else { continue };
+            let of_chunk = object.chunks.iter_mut().filter(|(own, ..)| *own == id);
+            of_chunk.for_each(|(.., own)| own.clone_from(&replicas));
+        }
+        if change.from != 0 {
+            self.release(removable_ms, [(id, [change.from].into())]);
+        }
+        true
+    }
+
+    /// The node removes the chunk if nobody names it for it, and it is not about to do so.
+    fn collect(&mut self, removable_ms: u64, node: u32, id: ChunkId) {
+        let is_written = self.uploads.values().any(|upload| upload.chunks.contains_key(&id));
+        let is_named = self.chunk(id).is_some_and(|(_, replicas)| replicas.contains(&node));
+        let is_nobodys = self.granted.contains(&id) && !is_written && !is_named;
+        if is_nobodys && self.nodes.contains_key(&node) && !self.pending.contains_key(&(node, id)) {
+            self.release(removable_ms, [(id, [node].into())]);
         }
     }
 
@@ -801,7 +911,9 @@ impl Model {
 
     fn release(&mut self, removable_ms: u64, chunks: impl IntoIterator<Item = (ChunkId, BTreeSet<u32>)>) {
         for (chunk, nodes) in chunks {
-            self.pending.extend(nodes.into_iter().map(|node| ((node, chunk), removable_ms)));
+            let told = nodes.into_iter().filter(|node| self.nodes.get(node).is_none_or(|node| !node.removed));
+            let told: Vec<u32> = told.collect();
+            self.pending.extend(told.into_iter().map(|node| ((node, chunk), removable_ms)));
         }
     }
 
@@ -826,6 +938,9 @@ impl Model {
             labels: register.labels.clone(),
             operator_labels: known.map(|(_, node)| node.operator_labels.clone()).unwrap_or_default(),
             register_time_ms: self.time_ms,
+            fenced: false,
+            draining: known.is_some_and(|(_, node)| node.draining),
+            removed: false,
         };
         if !repeated {
             self.nodes.insert(registered.node_id, node);
@@ -960,6 +1075,8 @@ impl Model {
             let found = state.node(NodeId(*id as u16)).unwrap();
             assert_eq!((&found.labels, &found.operator_labels), (&node.labels, &node.operator_labels));
             assert_eq!(found.register_time_ms, node.register_time_ms);
+            let flags = (found.is_fenced(), found.draining, found.removed, found.epoch);
+            assert_eq!(flags, (node.fenced, node.draining, node.removed, node.epoch));
             for (other_id, other) in &self.nodes {
                 let fail_together = node.what_fails_with_it(*id) == other.what_fails_with_it(*other_id);
                 let other = state.node(NodeId(*other_id as u16)).unwrap();
@@ -1035,6 +1152,12 @@ enum Step {
     Label { node: u32, set: Vec<(usize, u32)>, remove: Vec<usize>, overwrite: bool },
     Expire,
     Forget { node: u32, count: usize },
+    /// From and to are places among the nodes; from behind the last: none leaves.
+    Replace { changes: Vec<(usize, usize, usize, bool)> },
+    Collect { node: u32, chunks: Vec<usize> },
+    Fence { node: u32, stale: bool },
+    Drain { node: u32, draining: bool },
+    RemoveNode { node: u32 },
     AddKeyEpoch { stale: bool },
     RotateKeyEpoch,
     CloseAccess,
@@ -1189,6 +1312,13 @@ fn any_step() -> impl Strategy<Value = Step> {
             any::<bool>(),
         )
             .prop_map(|(node, set, remove, overwrite)| Step::Label { node, set, remove, overwrite }),
+        4 => prop::collection::vec((pick.clone(), 0..6usize, 0..6usize, prop::bool::weighted(0.1)), 1..4)
+            .prop_map(|changes| Step::Replace { changes }),
+        2 => (0..6u32, prop::collection::vec(pick.clone(), 1..4))
+            .prop_map(|(node, chunks)| Step::Collect { node, chunks }),
+        1 => (0..6u32, any::<bool>()).prop_map(|(node, stale)| Step::Fence { node, stale }),
+        1 => (0..6u32, any::<bool>()).prop_map(|(node, draining)| Step::Drain { node, draining }),
+        1 => prop_oneof![3 => Just(9), 1 => 4..6u32].prop_map(|node| Step::RemoveNode { node }),
         1 => Just(Step::Expire),
         1 => (0..6u32, 0..5usize).prop_map(|(node, count)| Step::Forget { node, count }),
         1 => any::<bool>().prop_map(|stale| Step::AddKeyEpoch { stale }),
@@ -1289,6 +1419,9 @@ impl Pair {
                 | Kind::ForgetChunks(_)
                 | Kind::AddKeyEpoch(_)
                 | Kind::CloseAccess(_)
+                | Kind::ReplaceReplicas(_)
+                | Kind::CollectReplicas(_)
+                | Kind::FenceNode(_)
         );
         let named = !own || matches!(kind, Kind::RegisterNode(_));
         let caller = self.caller.clone().filter(|_| !own).map(|kind| pb::Caller { kind: Some(kind) });
@@ -1474,6 +1607,36 @@ impl Pair {
                 let chunk_ids = chunks.map(|(_, chunk)| chunk_id_bytes(*chunk)).collect();
                 Kind::ForgetChunks(pb::ForgetChunks { node_id: *node, chunk_ids })
             }
+            Step::Replace { changes } => {
+                let change = |(chunk, from, to, stale): &(usize, usize, usize, bool)| {
+                    let chunk = self.chunk_id(*chunk)?;
+                    let nodes: Vec<u32> = self.model.nodes.keys().copied().collect();
+                    let to = *pick(&nodes, *to)?;
+                    let from = nodes.get(*from).copied().unwrap_or_default();
+                    let node = &self.model.nodes[&to];
+                    let length = self.model.chunk(chunk).map_or(8, |(length, _)| length);
+                    let word = Word { chunk, length, crc32c: chunk.0 as u32, node: to };
+                    let epoch = node.epoch - u32::from(*stale);
+                    let mac = sign(&node.key, epoch, word);
+                    let to = Some(pb::Receipt { node_id: to, node_epoch: epoch, mac });
+                    Some(pb::ReplicaChange { chunk_id: chunk_id_bytes(chunk), from, to })
+                };
+                let changes = changes.iter().filter_map(change).collect();
+                Kind::ReplaceReplicas(pb::ReplaceReplicas { changes })
+            }
+            Step::Collect { node, chunks } => {
+                let chunks = chunks.iter().filter_map(|number| self.chunk_id(*number));
+                let chunk_ids = chunks.map(chunk_id_bytes).collect();
+                Kind::CollectReplicas(pb::CollectReplicas { node_id: *node, chunk_ids })
+            }
+            Step::Fence { node, stale } => {
+                let epoch = self.model.nodes.get(node).map_or(1, |node| node.epoch);
+                Kind::FenceNode(pb::FenceNode { node_id: *node, epoch: epoch - u32::from(*stale) })
+            }
+            Step::Drain { node, draining } => {
+                Kind::DrainNode(pb::DrainNode { node_id: *node, draining: *draining })
+            }
+            Step::RemoveNode { node } => Kind::RemoveNode(pb::RemoveNode { node_id: *node }),
             Step::AddKeyEpoch { stale } => {
                 let newest = self.model.last_key_epoch;
                 let after = if *stale { newest.saturating_sub(1) } else { newest };
@@ -1563,6 +1726,15 @@ impl Pair {
         let open: Vec<u64> = self.model.uploads.keys().copied().collect();
         let ever: Vec<u64> = self.model.upload_ids.iter().copied().collect();
         pick(if number.is_multiple_of(8) { &ever } else { &open }, number / 8).copied()
+    }
+
+    /// Mostly one that a manifest names, else any that was ever granted.
+    fn chunk_id(&self, number: usize) -> Option<ChunkId> {
+        let committed: BTreeSet<ChunkId> =
+            self.model.stacks.all_objects().flat_map(|object| &object.chunks).map(|(id, ..)| *id).collect();
+        let chunks = if number.is_multiple_of(8) { &self.model.granted } else { &committed };
+        let chunks: Vec<ChunkId> = chunks.iter().copied().collect();
+        pick(&chunks, number / 8).copied()
     }
 
     fn placements(&self, seeds: &[u32]) -> Vec<pb::Placement> {
@@ -2065,4 +2237,103 @@ fn full_bucket_takes_what_makes_it_no_fuller() {
     pair.step(&begin(1, 1001));
     pair.step(&begin(2, 1002));
     assert_eq!(pair.state.upload_count(), 2, "one may be smaller, the other is for a batch");
+}
+
+/// A change of the chunk's replicas, by the present word of the node that it goes to.
+fn change_of(pair: &Pair, chunk: ChunkId, from: u32, to: u32) -> pb::ReplicaChange {
+    let node = &pair.model.nodes[&to];
+    let length = pair.model.chunk(chunk).map_or(8, |(length, _)| length);
+    let word = Word { chunk, length, crc32c: chunk.0 as u32, node: to };
+    let mac = sign(&node.key, node.epoch, word);
+    let to = Some(pb::Receipt { node_id: to, node_epoch: node.epoch, mac });
+    pb::ReplicaChange { chunk_id: chunk_id_bytes(chunk), from, to }
+}
+
+/// Whether each change took effect.
+fn replace(pair: &mut Pair, changes: Vec<pb::ReplicaChange>) -> Vec<bool> {
+    pair.index += 1;
+    let kind = Some(Kind::ReplaceReplicas(pb::ReplaceReplicas { changes }));
+    let command = pb::Command { time_ms: pair.clock_ms, kind, deletion_grace_ms: 700, ..Default::default() };
+    let outcome = pair.state.apply(pair.index, &command);
+    pair.model.apply(pair.index, &command, &outcome);
+    pair.model.assert_equals(&pair.state);
+    match outcome.kind {
+        Some(outcome::Kind::ReplicasReplaced(replaced)) => replaced.applied,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn replica_moves_in_every_version_that_shares_its_chunk() {
+    let (mut pair, chunk) = committed();
+    pair.step(&Step::Register { uuid: 3, domain: 3 });
+    pair.step(&Step::Batch { bucket: 0, parts: vec![copy(0, 1)] });
+    let change = change_of(&pair, chunk, 1, 4);
+    assert_eq!(replace(&mut pair, vec![change.clone()]), [true]);
+    for key in [0, 1] {
+        let object = pair.state.object(BucketId(1), KEYS[key]).unwrap();
+        assert_eq!(object.chunks[0].replicas.numbers(), [2, 3, 4]);
+    }
+    assert!(pair.state.pending_deletes().contains(NodeId(1), chunk));
+    pair.through_snapshot(100);
+    assert_eq!(replace(&mut pair, vec![change]), [false], "a second time it finds another manifest");
+    assert!(!pair.state.pending_deletes().contains(NodeId(4), chunk), "and takes nothing away");
+}
+
+#[test]
+fn of_two_changes_of_one_replica_the_first_wins_and_the_other_is_collected() {
+    let (mut pair, chunk) = committed();
+    pair.step(&Step::Register { uuid: 3, domain: 3 });
+    pair.step(&Step::Register { uuid: 4, domain: 4 });
+    let changes = vec![change_of(&pair, chunk, 1, 4), change_of(&pair, chunk, 1, 5)];
+    assert_eq!(replace(&mut pair, changes), [true, false]);
+    assert!(pair.state.pending_deletes().contains(NodeId(5), chunk));
+}
+
+#[test]
+fn node_that_is_to_remove_a_chunk_cannot_be_named_for_it() {
+    let (mut pair, chunk) = committed();
+    pair.step(&Step::Register { uuid: 3, domain: 3 });
+    let away = change_of(&pair, chunk, 1, 4);
+    let back = change_of(&pair, chunk, 4, 1);
+    assert_eq!(replace(&mut pair, vec![away, back.clone()]), [true, false]);
+    pair.step(&Step::Forget { node: 1, count: 1 });
+    assert_eq!(replace(&mut pair, vec![back]), [true], "once it has, it can have it again");
+}
+
+#[test]
+fn debt_is_paid_by_one_more_replica_and_no_second_one() {
+    let (mut pair, upload) = begun();
+    pair.step(&Step::Register { uuid: 3, domain: 3 });
+    let chunk = *pair.model.uploads[&upload].chunks.keys().next().unwrap();
+    assert_eq!(commit_with(&mut pair, upload, Fault::OneMissing), None);
+    assert_eq!(pair.state.replica_debt(), 1);
+    let changes = vec![change_of(&pair, chunk, 0, 4), change_of(&pair, chunk, 0, 1)];
+    assert_eq!(replace(&mut pair, changes), [true, false]);
+    assert_eq!(pair.state.replica_debt(), 0);
+}
+
+#[test]
+fn registration_that_is_over_vouches_for_nothing() {
+    let (mut pair, upload) = begun();
+    let kind = Some(pair.commit(upload, Condition::None, &[(0, Fault::None)], false));
+    pair.step(&Step::Fence { node: 1, stale: true });
+    assert!(!pair.state.node(NodeId(1)).unwrap().is_fenced(), "another registration was meant");
+    for node in [1, 2] {
+        pair.step(&Step::Fence { node, stale: false });
+        assert!(pair.state.node(NodeId(node as u16)).unwrap().is_fenced());
+    }
+    let command = pb::Command { time_ms: pair.clock_ms, kind, ..Default::default() };
+    assert_eq!(reason(&pair.state.apply(100, &command)), Some(Reason::StaleReceipts));
+}
+
+#[test]
+fn removed_node_never_registers_again_and_is_told_nothing() {
+    let (mut pair, chunk) = committed();
+    pair.step(&Step::RemoveNode { node: 1 });
+    pair.step(&Step::Register { uuid: 0, domain: 0 });
+    assert!(pair.state.node(NodeId(1)).unwrap().removed);
+    pair.step(&Step::Delete { bucket: 0, key: 0, condition: Condition::None, version: None });
+    let pending = pair.state.pending_deletes();
+    assert!(!pending.contains(NodeId(1), chunk) && pending.contains(NodeId(2), chunk));
 }

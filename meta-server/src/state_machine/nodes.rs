@@ -8,7 +8,7 @@ use super::{
     FeatureLevel, State,
     backup::NO_RECEIPTS,
     labels::{self, Labels},
-    reject::{Reason, Reject},
+    reject::{NODE_REMOVED, Reason, Reject},
 };
 
 const NODES_MAX: usize = 4096;
@@ -40,6 +40,10 @@ pub struct Node {
     pub receipt_key: ReceiptKey,
     /// The request that made this registration.
     pub request_id: Bytes,
+    /// It gets no new chunks, and what it holds goes elsewhere.
+    pub draining: bool,
+    /// It never takes part again, and what it held counts as lost.
+    pub removed: bool,
 }
 
 impl Node {
@@ -108,6 +112,8 @@ impl Node {
             labels: self.labels.clone(),
             operator_labels: self.operator_labels.clone(),
             register_time_ms: self.register_time_ms,
+            draining: self.draining,
+            removed: self.removed,
         }
     }
 
@@ -126,6 +132,8 @@ impl Node {
             labels: record.labels,
             operator_labels: record.operator_labels,
             register_time_ms: record.register_time_ms,
+            draining: record.draining,
+            removed: record.removed,
         })
     }
 }
@@ -166,10 +174,13 @@ impl State {
         if let Some(node) = known.filter(|node| node.request_id == request_id) {
             return Ok(node.registered());
         }
-        let (id, epoch, operator_labels) = match known {
+        if known.is_some_and(|node| node.removed) {
+            return Err(NODE_REMOVED);
+        }
+        let (id, epoch, operator_labels, draining) = match known {
             // What operators say stays with the node, however often it starts.
-            Some(node) => (node.id, node.epoch + 1, node.operator_labels.clone()),
-            None => (self.next_node_id()?, 1, Labels::new()),
+            Some(node) => (node.id, node.epoch + 1, node.operator_labels.clone(), node.draining),
+            None => (self.next_node_id()?, 1, Labels::new(), false),
         };
         let node = Node {
             id,
@@ -187,6 +198,8 @@ impl State {
             capacity_bytes: register.capacity_bytes,
             receipt_key,
             request_id: request_id.clone(),
+            draining,
+            removed: false,
         };
         let registered = node.registered();
         self.nodes.insert(id, node);

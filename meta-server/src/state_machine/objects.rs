@@ -65,10 +65,19 @@ impl Object {
     }
 
     /// Chunks mostly lie in the order of their ids, but a client may have filled them in any order.
-    fn chunk(&self, id: ChunkId) -> Option<&Chunk> {
+    pub(super) fn chunk(&self, id: ChunkId) -> Option<&Chunk> {
+        self.chunks.get(self.place_of(id)?)
+    }
+
+    pub(super) fn chunk_mut(&mut self, id: ChunkId) -> Option<&mut Chunk> {
+        let at = self.place_of(id)?;
+        self.chunks.get_mut(at)
+    }
+
+    fn place_of(&self, id: ChunkId) -> Option<usize> {
         match self.chunks.binary_search_by_key(&id, |chunk| chunk.id) {
-            Ok(at) => self.chunks.get(at),
-            Err(_) => self.chunks.iter().find(|chunk| chunk.id == id),
+            Ok(at) => Some(at),
+            Err(_) => self.chunks.iter().position(|chunk| chunk.id == id),
         }
     }
 
@@ -305,7 +314,7 @@ impl State {
         for chunk in &object.chunks {
             let granted = surplus.remove(&chunk.id).unwrap_or_default();
             for node in granted.iter().filter(|node| !chunk.replicas.contains(*node)) {
-                self.pending_deletes.add(node, chunk.id, context.removable_ms);
+                self.remove_later(context, node, chunk.id);
             }
         }
         for (chunk, replicas) in surplus {

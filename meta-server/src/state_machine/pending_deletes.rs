@@ -23,6 +23,14 @@ impl PendingDeletes {
         self.replicas.remove(&(node, chunk));
     }
 
+    /// The node never removes anything again.
+    pub(super) fn forget_node(&mut self, node: NodeId) {
+        let chunks = self.of(node).map(|(replica, _)| *replica).collect::<Vec<_>>();
+        for replica in chunks {
+            self.replicas.remove(&replica);
+        }
+    }
+
     /// Replicas in all.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -40,13 +48,15 @@ impl PendingDeletes {
     /// Looks at no more than a bounded number of chunks, so that a long queue of young ones costs little.
     pub fn due(&self, node: NodeId, now_ms: u64, count_max: usize) -> impl Iterator<Item = ChunkId> + '_ {
         const LOOKED_AT_MAX: usize = 100_000;
-        let all = (node, ChunkId(0))..=(node, ChunkId(u128::MAX));
-        self.replicas
-            .range(all)
+        self.of(node)
             .take(LOOKED_AT_MAX)
             .filter(move |(_, not_before_ms)| **not_before_ms <= now_ms)
             .map(|((_, chunk), _)| *chunk)
             .take(count_max)
+    }
+
+    fn of(&self, node: NodeId) -> impl Iterator<Item = (&Replica, &u64)> {
+        self.replicas.range((node, ChunkId(0))..=(node, ChunkId(u128::MAX)))
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = pb::PendingDelete> + '_ {

@@ -68,6 +68,10 @@ reasons! {
     ListingExpired = "LISTING_EXPIRED",
     /// The cluster has no leader now.
     NoLeader = "NO_LEADER",
+    /// Chunks lie on the node that nobody else has, or that it should be drained of first.
+    NodeInUse = "NODE_IN_USE",
+    /// The node was removed from the cluster.
+    NodeRemoved = "NODE_REMOVED",
     /// The node is not registered.
     NodeUnknown = "NODE_UNKNOWN",
     /// Too few data nodes are alive.
@@ -153,6 +157,12 @@ impl Reject {
     }
 }
 
+pub(super) const NODE_UNKNOWN: Reject =
+    Reject::new(Reason::NodeUnknown, "no data node of this number has registered");
+pub(super) const NODE_REMOVED: Reject = Reject::new(
+    Reason::NodeRemoved,
+    "the data node was removed from the cluster: to use it again, start it with an empty data directory",
+);
 pub(super) const BUCKET_NOT_FOUND: Reject = Reject::new(Reason::BucketNotFound, "no bucket of this name");
 pub(super) const OBJECT_NOT_FOUND: Reject = Reject::new(Reason::ObjectNotFound, "no object of this name");
 pub(super) const VERSION_NOT_FOUND: Reject =

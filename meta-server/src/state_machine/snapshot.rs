@@ -253,6 +253,13 @@ impl State {
         Ok(())
     }
 
+    /// With these objects, too, whose buckets don't count them.
+    #[cfg(test)]
+    pub(crate) fn with_objects(mut self, records: impl Iterator<Item = pb::Object>) -> Self {
+        records.for_each(|record| self.load_object(record).expect("an object"));
+        self
+    }
+
     fn load_object(&mut self, record: pb::Object) -> Result<(), SnapshotError> {
         let (name, object) = Object::from_record(record).ok_or(SnapshotError::Content("an object"))?;
         self.own_chunks(&name, &object);

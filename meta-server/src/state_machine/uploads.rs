@@ -201,7 +201,7 @@ impl State {
     pub(super) fn release(&mut self, context: Context, chunk: ChunkId, replicas: &Replicas) {
         self.owners.remove(chunk);
         for node in replicas.iter() {
-            self.pending_deletes.add(node, chunk, context.removable_ms);
+            self.remove_later(context, node, chunk);
         }
     }
 }

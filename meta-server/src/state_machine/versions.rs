@@ -9,7 +9,7 @@ use xdpfs_proto::state::v1::{self as pb};
 use xdpfs_wire::BucketId;
 
 use super::{
-    Bucket, Context, Object, ObjectName, State,
+    Bucket, Context, Object, ObjectName, State, VersionName,
     pictured::PicturedMap,
     reject::{OBJECT_NOT_FOUND, Reason, Reject, VERSION_NOT_FOUND},
 };
@@ -197,6 +197,10 @@ impl OlderVersions {
         self.versions.get(&place(name, version))
     }
 
+    fn version_mut(&mut self, name: &ObjectName, version: u64) -> Option<&mut Older> {
+        self.versions.get_mut(&place(name, version))
+    }
+
     /// Those of the key that are older than `version`, the newest first.
     pub(super) fn beneath(&self, name: &ObjectName, version: u64) -> impl Iterator<Item = &Older> {
         use std::ops::Bound::{Excluded, Included};
@@ -294,6 +298,19 @@ impl State {
             Older::Object(object) => Some(object),
             Older::DeleteMarker(_) => None,
         })
+    }
+
+    /// As [`State::version`], to change where its chunks lie.
+    pub(super) fn version_mut(&mut self, bucket: BucketId, named: &VersionName) -> Option<&mut Object> {
+        let name = (bucket, Arc::clone(&named.key));
+        let is_held = self.objects.get(&name).is_some_and(|object| object.version == named.version);
+        if is_held {
+            return self.objects.get_mut(&name);
+        }
+        match self.older.version_mut(&name, named.version)? {
+            Older::Object(object) => Some(object),
+            Older::DeleteMarker(_) => None,
+        }
     }
 
     /// Older versions that are objects, in all buckets.

@@ -45,7 +45,7 @@ impl FakeNode {
             let crc = crc32c(&bytes_of(fetch, source));
             assert!(fetch.crc32c.is_none_or(|expected| expected == crc));
             let receipt = self.receipt(&fetch.chunk_id, fetch.length, crc);
-            let fetched = FetchedChunk { length: fetch.length, crc32c: crc, mac: receipt.mac };
+            let fetched = FetchedChunk { length: fetch.length, crc32c: crc, mac: receipt.mac, held: false };
             FetchEnd { chunk_id: fetch.chunk_id.clone(), end: Some(fetch_end::End::Fetched(fetched)) }
         };
         let ended: Vec<FetchEnd> = told.fetches.iter().map(end).collect();

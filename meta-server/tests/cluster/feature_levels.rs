@@ -45,7 +45,8 @@ async fn cluster_rises_when_the_last_server_can_do_more_and_refuses_that_before(
     eventually("the new leader to hear what the others run", async || {
         let status = cluster.status_of(1).await;
         let levels: Vec<_> = status.meta_servers.iter().map(|server| server.feature_level).collect();
-        (status.leader_id == 1 && levels == [Some(1), Some(1), Some(0)]).then_some(())
+        let supported = Some(FeatureLevel::SUPPORTED.0);
+        (status.leader_id == 1 && levels == [supported, supported, Some(0)]).then_some(())
     })
     .await;
     create(&cluster, "plain", 0).await.unwrap();
@@ -64,7 +65,7 @@ async fn cluster_rises_when_the_last_server_can_do_more_and_refuses_that_before(
     cluster.voters_are(&[1, 2, 3]).await;
     for id in cluster.ids() {
         eventually("all servers to know", async || {
-            (cluster.status_of(id).await.feature_level == 1).then_some(())
+            (cluster.status_of(id).await.feature_level == FeatureLevel::SUPPORTED.0).then_some(())
         })
         .await;
     }

@@ -23,6 +23,7 @@ mod observation;
 mod peers;
 mod placement;
 mod puts;
+mod repair;
 mod scrubs;
 mod start;
 mod trust;

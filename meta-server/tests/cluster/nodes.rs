@@ -197,7 +197,7 @@ async fn report_counts_what_is_missing_and_what_is_unknown() {
         cluster_id: nodes[0].registered.cluster_id.clone(),
     };
     let counted = async |chunk_ids| {
-        let ReportChunksResponse { unknown, missing } = report(&cluster, page(chunk_ids)).await.unwrap();
+        let ReportChunksResponse { unknown, missing, .. } = report(&cluster, page(chunk_ids)).await.unwrap();
         (unknown, missing)
     };
     assert_eq!(counted(held.to_vec()).await, (0, 0));

@@ -16,19 +16,18 @@ use crate::{
 
 /// Say what it would take to free data nodes of their chunks; move nothing.
 ///
-/// Every replica on these nodes is placed anew, on paper, by the rules that puts go by. Nothing is moved: a command that
-/// does that is yet to come. A node that is stopped instead leaves its chunks with fewer replicas.
+/// Every replica on these nodes is placed anew, on paper, by the rules that puts go by. `xdpfs-cli node drain` moves them.
 #[derive(Debug, Args)]
 pub(super) struct DrainPlanArguments {
     /// The numbers of the data nodes, which are all freed at once.
     #[arg(value_name = "NODE", required = true)]
-    nodes: Vec<u32>,
+    pub(super) nodes: Vec<u32>,
     /// Bytes per second that would be moved in all, for the estimate of the time.
     #[arg(long, value_name = "SIZE", default_value = "100MiB", value_parser = parse_rate)]
-    rate: u64,
+    pub(super) rate: u64,
 }
 
-fn parse_rate(text: &str) -> Result<u64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
     let rate: ByteSize =
         text.parse().map_err(|error| format!("{error}: write bytes per second, or 100MiB"))?;
     if rate.as_u64() == 0 { Err("it must be more than nothing".to_owned()) } else { Ok(rate.as_u64()) }

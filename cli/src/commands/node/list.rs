@@ -6,7 +6,7 @@ use clap::Args;
 use xdpfs_client::{ClusterStatus, DataNode, DataNodeState, NodeLabel, ObjectClient};
 
 use crate::{
-    commands::status::{lay_out, table, trimmed},
+    commands::status::{lay_out, state, table, trimmed},
     console::Console,
     failure::{Exit, Failure},
     record::DataNodeRecord,
@@ -51,7 +51,7 @@ fn list_text(status: &ClusterStatus) -> String {
         table.add_row([
             node.id.to_string(),
             node.address.clone(),
-            node.state.label().to_owned(),
+            state(node).to_owned(),
             heard(human_bytes(node.used_bytes)),
             heard(human_bytes(node.free_bytes)),
             heard(format!("{} %", percent_full(node))),
@@ -108,7 +108,7 @@ fn node_text(node: &DataNode) -> String {
     let ago = humantime::format_duration(Duration::from_secs(node.last_heartbeat_age.as_secs()));
     line("address", &node.address);
     line("direct address", &node.direct_address);
-    line("state", node.state.label());
+    line("state", state(node));
     if is_heard {
         line("heard", &format!("{ago} ago"));
         line(

@@ -13,11 +13,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use xdpfs_proto::node::v1::FetchFailure;
 use xdpfs_transport::{ChunkClient, ChunkClientConfig, SessionKey, Target, TransferError, crc32c};
-use xdpfs_wire::{BucketId, KeyEpochs as _, NodeEpoch, NodeId, Status};
+use xdpfs_wire::{BucketId, ChunkId, KeyEpochs as _, NodeEpoch, NodeId, Status};
 
 use super::{
     order::{Introduction, Order, Part},
-    queue::End,
+    queue::{End, Made},
 };
 use crate::{
     disks::Disks,
@@ -53,7 +53,13 @@ impl Fetcher {
     pub(super) async fn fetch(&self, order: &Order) -> End {
         if let Some(held) = self.disks.stat_safe(order.chunk) {
             let is_it = held.length == order.length && order.crc.is_none_or(|crc| crc == held.crc);
-            return if is_it { Ok(held) } else { Err(FetchFailure::Conflict) };
+            if !is_it {
+                return Err(FetchFailure::Conflict);
+            }
+            // What turns out to be damaged is out of service by then, and can be written again.
+            if !order.verify || self.is_good(order.chunk, held).await {
+                return Ok(Made { info: held, was_held: true });
+            }
         }
         let data = match order.parts.as_slice() {
             [whole] => self.read(whole, order.crc).await?,
@@ -75,7 +81,10 @@ impl Fetcher {
     async fn keep(&self, order: &Order, crc: u32, data: Bytes) -> End {
         for _ in 0..BUSY_TRIES_MAX {
             match self.disks.put(order.chunk, crc, data.clone()).await {
-                Ok(()) => return Ok(ChunkInfo { length: order.length, crc }),
+                Ok(()) => {
+                    let info = ChunkInfo { length: order.length, crc };
+                    return Ok(Made { info, was_held: false });
+                }
                 Err(PutError::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
                 Err(PutError::Conflict) => return Err(FetchFailure::Conflict),
                 Err(PutError::NoSpace) => return Err(FetchFailure::NoSpace),
@@ -117,6 +126,12 @@ impl Fetcher {
             }
         }
         Err(failure)
+    }
+
+    /// Whether all of it can be read, and is what was written.
+    async fn is_good(&self, chunk: ChunkId, held: ChunkInfo) -> bool {
+        let whole = Part { chunk, offset: 0, length: held.length, nodes: Vec::new() };
+        self.read_here(&whole).await.is_some_and(|bytes| crc32c(&bytes) == held.crc)
     }
 
     /// What this node holds needs no network.

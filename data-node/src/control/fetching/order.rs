@@ -20,6 +20,8 @@ pub(super) struct Order {
     pub(super) crc: Option<u32>,
     /// In the order of their bytes; together as long as the chunk.
     pub(super) parts: Vec<Part>,
+    /// Whether the chunk has to be read before it counts as held.
+    pub(super) verify: bool,
 }
 
 /// Some bytes of a chunk.
@@ -83,6 +85,7 @@ impl Order {
             length: fetch.length,
             crc: fetch.crc32c,
             parts,
+            verify: fetch.verify,
         })
     }
 }
@@ -131,7 +134,7 @@ mod tests {
     }
 
     fn fetch(length: u32, parts: Vec<proto::FetchPart>) -> proto::Fetch {
-        proto::Fetch { chunk_id: vec![2; 16], length, crc32c: None, parts }
+        proto::Fetch { chunk_id: vec![2; 16], length, crc32c: None, parts, verify: false }
     }
 
     #[test]

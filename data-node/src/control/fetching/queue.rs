@@ -21,8 +21,16 @@ const RUNNING_MAX: usize = 4;
 /// Bytes of the chunks that are under way. One is always let in, whatever its length.
 const RUNNING_BYTES_MAX: u64 = 64 << 20;
 
+/// A chunk that is durable here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Made {
+    pub(super) info: ChunkInfo,
+    /// Whether it was before it was asked for.
+    pub(super) was_held: bool,
+}
+
 /// How a fetch ended.
-pub(super) type End = Result<ChunkInfo, FetchFailure>;
+pub(super) type End = Result<Made, FetchFailure>;
 
 /// Where fetches stand.
 #[derive(Debug, Default)]
@@ -133,7 +141,7 @@ mod tests {
     use super::*;
 
     fn order(chunk: u128, length: u32) -> Arc<Order> {
-        Arc::new(Order { chunk: ChunkId(chunk), length, crc: None, parts: vec![] })
+        Arc::new(Order { chunk: ChunkId(chunk), length, crc: None, parts: vec![], verify: false })
     }
 
     fn orders(range: std::ops::Range<u128>) -> Vec<Arc<Order>> {
@@ -144,7 +152,7 @@ mod tests {
         std::iter::from_fn(|| queue.begin()).map(|order| order.chunk.0).collect()
     }
 
-    const DONE: End = Ok(ChunkInfo { length: 10, crc: 1 });
+    const DONE: End = Ok(Made { info: ChunkInfo { length: 10, crc: 1 }, was_held: false });
 
     #[test]
     fn fetches_begin_in_their_order_and_a_few_at_a_time() {

@@ -234,7 +234,9 @@ impl Cluster {
             ..ConsensusConfig::default()
         };
         // Nobody sends heartbeats for the nodes of most tests.
-        config.times = Times { node_silent_after: Duration::from_secs(600), ..Times::default() };
+        let never = Duration::from_secs(600);
+        let (node_silent_after, node_lease, repair_after) = (never, never, never);
+        config.times = Times { node_silent_after, node_lease, repair_after, ..Times::default() };
         config.shutdown_timeout = Duration::from_secs(4);
         (self.configure)(&mut config);
         config

@@ -1,0 +1,549 @@
+//! What lacks replicas, and what is being done about it ([design 0034](../../docs/design/0034-repair.md)). Not replicated: the
+//! next leader looks at the manifests again, and nodes that hold a chunk by then only say so.
+//!
+//! Invariant: pure; what nodes are like, and what they said, is told. One change of a chunk is under way at a time; before it
+//! begins, and again where it is applied, the manifest is looked at as it is then. Memory is bounded, however much there is to
+//! do.
+
+mod inbox;
+mod nodes;
+mod queue;
+mod rates;
+mod survey;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use xdpfs_proto::{meta::v1 as proto, node::v1::FetchFailure, state::v1 as pb};
+use xdpfs_wire::{ChunkId, NodeId};
+
+pub use self::{
+    inbox::{Doubt, Inbox, News},
+    nodes::{Nodes, Why},
+    queue::{Risk, Task},
+    survey::{Survey, SurveyTotals},
+};
+use self::{queue::Queue, rates::Rates};
+use crate::{
+    fetches::{End, Fetched, Order, Owner, Part},
+    placement::place_beside,
+    state_machine::{Chunk, ObjectName, REPLICA_CHANGES_MAX, Replicas, State, chunk_id_bytes},
+};
+
+/// A job that has not ended by then is begun anew elsewhere. Nodes try each source for tens of seconds.
+const JOB_MAX: Duration = Duration::from_secs(120);
+/// How long a task that failed is put off, the first time and at most.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Tasks that are put off at once; what does not fit is found again by the next survey.
+const PUT_OFF_MAX: usize = 16_384;
+/// Tasks that are looked at in one turn, so that the state is never held for long.
+const LOOKED_AT_MAX: usize = 512;
+/// As many tasks that have to wait for their nodes are passed over for others.
+const KEPT_MAX: usize = 64;
+/// A word of a node is used within this time, or not at all: in the time of a grace it could remove the chunk again.
+const WORD_MAX: Duration = Duration::from_secs(30);
+/// Between two surveys, as long as something is left that only they can find.
+const SURVEY_INTERVAL: Duration = Duration::from_secs(10);
+/// While there is enough to do, it is that many times as long.
+const BUSY_INTERVALS: u32 = 6;
+/// Names of objects that are told.
+const SAMPLE_MAX: usize = 20;
+
+/// How much repair may do at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Bytes that one node may get, and give, in a second.
+    pub bytes_per_s: u64,
+    /// Chunks that one node makes at once.
+    pub per_node: usize,
+}
+
+/// Repair, as the leader of one term drives it.
+#[derive(Debug)]
+pub struct Repair {
+    limits: Limits,
+    queue: Queue,
+    rates: Rates,
+    jobs: BTreeMap<ChunkId, Job>,
+    /// Chunks that wait for a change of their manifest, with the words of the nodes that have them.
+    ready: BTreeMap<ChunkId, Ready>,
+    put_off: BTreeSet<(Instant, Task)>,
+    failures: BTreeMap<ChunkId, Failures>,
+    survey: Option<Survey>,
+    /// What the last survey found, less what was done since.
+    totals: SurveyTotals,
+    surveyed: Option<Surveyed>,
+    done: Done,
+}
+
+/// A chunk that a node makes.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    task: Task,
+    change: Change,
+    to: NodeId,
+    length: u32,
+    /// Replicas that could be read when it began.
+    live: u8,
+    began: Instant,
+}
+
+/// What a job is to come to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Change {
+    /// Nothing in the manifest: the node has the chunk again.
+    InPlace,
+    /// This node is named no more; none leaves if there are too few.
+    Replace(Option<NodeId>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    job: Job,
+    from: Option<NodeId>,
+    word: Fetched,
+    at: Instant,
+}
+
+/// What went wrong with a chunk.
+#[derive(Clone, Debug, Default)]
+struct Failures {
+    count: u32,
+    /// Nodes that will not take it.
+    refusing: BTreeSet<NodeId>,
+    last: Option<Obstacle>,
+    /// It is put off until then.
+    until: Option<Instant>,
+}
+
+/// Why nothing can be done for a chunk at present.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Obstacle {
+    /// No replica can be read.
+    OutOfReach,
+    /// No node would do.
+    NoPlace,
+    /// A node was asked and did not do it.
+    Refused,
+}
+
+#[derive(Clone, Debug)]
+struct Surveyed {
+    nodes: Nodes,
+    at: Instant,
+    /// How long it took.
+    took: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Done {
+    chunks: u64,
+    bytes: u64,
+    cleared: u64,
+    /// Bytes of the last seconds, for a rate.
+    recent: Vec<(Instant, u64)>,
+}
+
+impl Done {
+    fn note(&mut self, now: Instant, length: u32) {
+        self.chunks += 1;
+        self.bytes += u64::from(length);
+        self.recent.push((now, length.into()));
+    }
+}
+
+/// Over how long the rate is told.
+const RATE_OVER: Duration = Duration::from_secs(10);
+
+impl Repair {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            queue: Queue::default(),
+            rates: Rates::new(limits.bytes_per_s),
+            jobs: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            put_off: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            survey: None,
+            totals: SurveyTotals::default(),
+            surveyed: None,
+            done: Done::default(),
+        }
+    }
+
+    /// Whether a survey is under way.
+    #[must_use]
+    pub const fn is_surveying(&self) -> bool {
+        self.survey.is_some()
+    }
+
+    /// Whether anything is under way or known to be due.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.is_surveying() || !self.queue.is_empty() || !self.jobs.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Begins a survey if there may be something that nobody knows of. A change of nodes that leave begins it anew.
+    pub fn consider_survey(&mut self, now: Instant, nodes: &Nodes, debt: u64) {
+        let is_same = |known: &Nodes| known.leaving() == nodes.leaving();
+        if let Some(survey) = &self.survey {
+            if is_same(survey.nodes()) {
+                return;
+            }
+        } else if let Some(surveyed) = &self.surveyed
+            && is_same(&surveyed.nodes)
+        {
+            // One that takes long is not to keep a core busy.
+            let interval = SURVEY_INTERVAL.max(surveyed.took * 10);
+            let interval = if self.is_busy() { interval * BUSY_INTERVALS } else { interval };
+            let waits = now.saturating_duration_since(surveyed.at) < interval;
+            // What was found may be gone, too.
+            let is_stale = self.totals.replicas > 0 || self.totals.out_of_reach > 0;
+            let may_find_more = debt > 0 || !nodes.leaving().is_empty() || is_stale;
+            let is_overdue = self.queue.has_overflowed() && self.queue.is_empty();
+            if !is_overdue && (waits || !may_find_more) {
+                return;
+            }
+        }
+        self.queue.begin_survey();
+        self.survey = Some(Survey::new(now, nodes.clone()));
+    }
+
+    /// Looks at some manifests. The state is held for a bounded number of chunks.
+    pub fn survey(&mut self, now: Instant, state: &State) {
+        let Some(survey) = &mut self.survey else { return };
+        survey.look_on(state, &mut self.queue);
+        if survey.is_complete() {
+            let Some(survey) = self.survey.take() else { return };
+            let took = now.saturating_duration_since(survey.began());
+            self.surveyed = Some(Surveyed { nodes: survey.nodes().clone(), at: now, took });
+            self.totals = survey.into_totals();
+        }
+    }
+
+    /// Somebody doubts that a node has a chunk.
+    pub fn doubt(&mut self, doubt: Doubt) {
+        let Doubt { chunk, node, .. } = doubt;
+        if !self.is_under_way(chunk) {
+            self.queue.insert(Risk::IN_DOUBT, Task { chunk, doubted: Some(node), verify: doubt.verify });
+        }
+    }
+
+    /// How fetches have ended.
+    pub fn note_ends(&mut self, now: Instant, ends: Vec<(NodeId, ChunkId, End)>) {
+        for (node, chunk, end) in ends {
+            let Some(job) = self.jobs.get(&chunk).copied().filter(|job| job.to == node) else { continue };
+            self.jobs.remove(&chunk);
+            match (end, job.change) {
+                (Ok(word), Change::InPlace) => {
+                    self.failures.remove(&chunk);
+                    if word.was_held {
+                        self.done.cleared += 1;
+                        self.rates.give_back(node, job.length);
+                    } else {
+                        self.done.note(now, job.length);
+                    }
+                }
+                (Ok(word), Change::Replace(from)) => {
+                    self.ready.insert(chunk, Ready { job, from, word, at: now });
+                }
+                (Err(why), _) => self.fail(now, job, why),
+            }
+        }
+    }
+
+    fn fail(&mut self, now: Instant, job: Job, why: FetchFailure) {
+        let obstacle = match why {
+            FetchFailure::OutOfReach | FetchFailure::Gone | FetchFailure::Corrupt => Obstacle::OutOfReach,
+            FetchFailure::Unspecified
+            | FetchFailure::Conflict
+            | FetchFailure::NoSpace
+            | FetchFailure::Refused => Obstacle::Refused,
+        };
+        if obstacle == Obstacle::Refused {
+            self.failures.entry(job.task.chunk).or_default().refusing.insert(job.to);
+        }
+        self.put_off(now, job.task, obstacle);
+    }
+
+    fn put_off(&mut self, now: Instant, task: Task, obstacle: Obstacle) {
+        let failures = self.failures.entry(task.chunk).or_default();
+        failures.count += 1;
+        failures.last = Some(obstacle);
+        if obstacle == Obstacle::NoPlace {
+            // Perhaps those that would not take it will.
+            failures.refusing.clear();
+        }
+        let delay = RETRY_AFTER.saturating_mul(1 << failures.count.min(6)).min(RETRY_AFTER_MAX) / 2;
+        failures.until = Some(now + delay);
+        if self.put_off.len() < PUT_OFF_MAX {
+            self.put_off.insert((now + delay, task));
+        } else {
+            self.failures.remove(&task.chunk);
+            self.queue.note_overflow();
+        }
+    }
+
+    /// Gives up jobs whose nodes can't be expected to end them. Gives what nodes need not fetch any more.
+    pub fn give_up(&mut self, now: Instant, nodes: &Nodes) -> Vec<(NodeId, ChunkId)> {
+        let is_lost = |job: &Job| {
+            !nodes.is_heard(job.to) || now.saturating_duration_since(job.began) >= JOB_MAX
+        };
+        let lost: Vec<Job> = self.jobs.values().filter(|job| is_lost(job)).copied().collect();
+        for job in &lost {
+            self.jobs.remove(&job.task.chunk);
+            self.put_off(now, job.task, Obstacle::Refused);
+        }
+        lost.into_iter().map(|job| (job.to, job.task.chunk)).collect()
+    }
+
+    /// What nodes are to fetch from here on.
+    pub fn begin(&mut self, now: Instant, state: &State, nodes: &mut Nodes) -> Vec<(NodeId, Order)> {
+        let due: Vec<_> = self.put_off.range(..=(now, Task::LAST)).copied().collect();
+        for entry in due {
+            self.put_off.remove(&entry);
+            self.queue.insert(Risk::IN_DOUBT, entry.1);
+        }
+        let mut per_node: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for job in self.jobs.values() {
+            *per_node.entry(job.to).or_default() += 1;
+        }
+        let mut orders = Vec::new();
+        let mut kept = Vec::new();
+        for _ in 0..LOOKED_AT_MAX {
+            if kept.len() >= KEPT_MAX {
+                break;
+            }
+            let Some((risk, task)) = self.queue.pop() else { break };
+            let until = self.failures.get(&task.chunk).and_then(|failures| failures.until);
+            if self.is_under_way(task.chunk) || until.is_some_and(|until| until > now) {
+                continue;
+            }
+            match self.look_at(now, state, nodes, task, &per_node) {
+                Look::Nothing => {
+                    self.failures.remove(&task.chunk);
+                }
+                Look::Later => kept.push((risk, task)),
+                Look::Obstacle(obstacle) => self.put_off(now, task, obstacle),
+                Look::Begin(job, order) => {
+                    *per_node.entry(job.to).or_default() += 1;
+                    nodes.take_room(job.to, u64::from(job.length));
+                    self.jobs.insert(task.chunk, job);
+                    orders.push((job.to, order));
+                }
+            }
+        }
+        kept.into_iter().for_each(|(risk, task)| self.queue.insert(risk, task));
+        orders
+    }
+
+    fn look_at(
+        &mut self,
+        now: Instant,
+        state: &State,
+        nodes: &Nodes,
+        task: Task,
+        per_node: &BTreeMap<NodeId, usize>,
+    ) -> Look {
+        let Some(chunk) = state.chunk(task.chunk) else { return Look::Nothing };
+        let Some(wanted) = state.bucket_by_id(task.chunk.bucket()).map(|bucket| bucket.replicas) else {
+            return Look::Nothing;
+        };
+        let failures = self.failures.get(&task.chunk);
+        let is_refusing = |node: NodeId| failures.is_some_and(|failures| failures.refusing.contains(&node));
+        let (change, to) = match task.doubted.filter(|node| chunk.replicas.contains(*node)) {
+            // Whoever leaves need not have it again.
+            Some(node) if !nodes.is_leaving(node) && !is_refusing(node) => {
+                if !nodes.is_heard(node) {
+                    return Look::Nothing;
+                }
+                (Change::InPlace, node)
+            }
+            doubted => {
+                // A node that can't take the chunk again, or one that leaves; or nobody does and one is lacking.
+                let refusing = doubted.filter(|node| is_refusing(*node));
+                let from = refusing.or_else(|| nodes.first_leaving(&chunk.replicas));
+                if from.is_none() && chunk.replicas.len() >= wanted as usize {
+                    return Look::Nothing;
+                }
+                let held = nodes.positions(&chunk.replicas, from);
+                let barred = |node: NodeId| {
+                    chunk.replicas.contains(node)
+                        || is_refusing(node)
+                        || state.pending_deletes().contains(node, task.chunk)
+                };
+                // Low bits: chunks of one bucket differ in them.
+                let seed = task.chunk.0 as u64;
+                let Some(to) =
+                    place_beside(seed, nodes.candidates(), &held, chunk.length.into(), barred)
+                else {
+                    return Look::Obstacle(Obstacle::NoPlace);
+                };
+                (Change::Replace(from), to)
+            }
+        };
+        let sources = nodes.sources(&chunk.replicas, to);
+        if sources.is_empty() && change != Change::InPlace {
+            return Look::Obstacle(Obstacle::OutOfReach);
+        }
+        let is_full = per_node.get(&to).is_some_and(|jobs| *jobs >= self.limits.per_node);
+        if is_full || !self.rates.take(now, to, &sources, chunk.length) {
+            return Look::Later;
+        }
+        // One that has nobody else to ask can still say that it has it.
+        let holders = if sources.is_empty() { Replicas::new([to]) } else { sources };
+        let live = chunk.replicas.iter().filter(|node| nodes.is_heard(*node)).count() as u8;
+        let job = Job { task, change, to, length: chunk.length, live, began: now };
+        Look::Begin(job, order(chunk, holders, task.verify))
+    }
+
+    /// Changes of manifests that are to be put in the log now.
+    #[must_use]
+    pub fn changes(&mut self, now: Instant) -> Vec<(ChunkId, pb::ReplicaChange)> {
+        let is_old = |ready: &Ready| now.saturating_duration_since(ready.at) >= WORD_MAX;
+        let old: Vec<Ready> = self.ready.values().filter(|ready| is_old(ready)).copied().collect();
+        for ready in old {
+            self.ready.remove(&ready.job.task.chunk);
+            self.put_off(now, ready.job.task, Obstacle::Refused);
+        }
+        let change = |(chunk, ready): (&ChunkId, &Ready)| {
+            let change = pb::ReplicaChange {
+                chunk_id: chunk_id_bytes(*chunk),
+                from: ready.from.map_or(0, |node| node.0.into()),
+                to: Some(pb::Receipt {
+                    node_id: ready.job.to.0.into(),
+                    node_epoch: ready.word.node_epoch,
+                    mac: ready.word.mac,
+                }),
+            };
+            (*chunk, change)
+        };
+        self.ready.iter().take(REPLICA_CHANGES_MAX).map(change).collect()
+    }
+
+    /// Whether the change of a chunk took effect. What it still lacks is looked at again.
+    pub fn note_change(&mut self, now: Instant, chunk: ChunkId, applied: bool) {
+        let Some(Ready { job, from, .. }) = self.ready.remove(&chunk) else { return };
+        if !applied {
+            self.put_off(now, job.task, Obstacle::Refused);
+            return;
+        }
+        self.failures.remove(&chunk);
+        self.done.note(now, job.length);
+        self.totals.settle(job.live, from, job.length);
+        // Another one may be lacking.
+        self.queue.insert(Risk::IN_DOUBT, Task { doubted: None, ..job.task });
+    }
+
+    /// Whether the node is about to be named for the chunk.
+    #[must_use]
+    pub fn is_under_way(&self, chunk: ChunkId) -> bool {
+        self.jobs.contains_key(&chunk) || self.ready.contains_key(&chunk)
+    }
+
+    /// Bytes in a second, of late.
+    fn rate(&mut self, now: Instant) -> u64 {
+        self.done.recent.retain(|(at, _)| now.saturating_duration_since(*at) < RATE_OVER);
+        let bytes: u64 = self.done.recent.iter().map(|(_, bytes)| bytes).sum();
+        let since = self.done.recent.first().map_or(RATE_OVER, |(at, _)| now.saturating_duration_since(*at));
+        (bytes as f64 / since.as_secs_f64().max(1.0)) as u64
+    }
+
+    /// As it is told to operators.
+    pub fn status(
+        &mut self,
+        now: Instant,
+        nodes: &Nodes,
+        resource: impl Fn(&ObjectName) -> Option<String>,
+    ) -> proto::RepairStatus {
+        let bytes_per_s = self.rate(now);
+        let complete = self
+            .surveyed
+            .as_ref()
+            .is_some_and(|surveyed| !self.is_surveying() && surveyed.nodes.leaving() == nodes.leaving());
+        let totals = match &self.survey {
+            Some(survey) => survey.totals(),
+            None => &self.totals,
+        };
+        let count = |obstacle| {
+            self.failures.values().filter(|failures| failures.last == Some(obstacle)).count() as u64
+        };
+        let classes = totals.classes.iter().filter(|(_, chunks)| **chunks > 0);
+        let eta_s = (totals.bytes > 0 && complete && bytes_per_s > 0).then(|| totals.bytes / bytes_per_s);
+        proto::RepairStatus {
+            reason: self.reason(nodes, totals),
+            complete,
+            classes: classes
+                .map(|(live, chunks)| proto::RepairClass { live_replicas: u32::from(*live), chunks: *chunks })
+                .collect(),
+            bytes_left: totals.bytes,
+            in_progress: (self.jobs.len() + self.ready.len()) as u64,
+            chunks_repaired: self.done.chunks,
+            bytes_repaired: self.done.bytes,
+            replicas_cleared: self.done.cleared,
+            bytes_per_s,
+            eta_s,
+            without_place: count(Obstacle::NoPlace),
+            out_of_reach: totals.out_of_reach.max(count(Obstacle::OutOfReach)),
+            nodes: nodes
+                .leaving()
+                .iter()
+                .map(|(node, why)| proto::LeavingNode {
+                    node_id: node.0.into(),
+                    why: why.to_proto().into(),
+                    replicas: totals.leaving.get(node).copied().unwrap_or_default(),
+                })
+                .collect(),
+            out_of_reach_sample: totals.out_of_reach_sample.iter().filter_map(resource).collect(),
+        }
+    }
+
+    fn reason(&self, nodes: &Nodes, totals: &SurveyTotals) -> String {
+        let mut why: BTreeMap<Why, Vec<String>> = BTreeMap::new();
+        for (node, cause) in nodes.leaving() {
+            if totals.leaving.get(node).is_some_and(|replicas| *replicas > 0) {
+                why.entry(*cause).or_default().push(node.to_string());
+            }
+        }
+        let mut words: Vec<String> =
+            why.into_iter().map(|(why, nodes)| format!("{} {}", why.words(nodes.len()), nodes.join(", "))).collect();
+        if totals.lacking > 0 {
+            words.push("puts got fewer replicas than they asked for".to_owned());
+        }
+        if self.jobs.values().any(|job| job.change == Change::InPlace) {
+            words.push("replicas are in doubt".to_owned());
+        }
+        if words.is_empty() { "every chunk has its replicas".to_owned() } else { words.join("; ") }
+    }
+}
+
+/// What becomes of a task.
+enum Look {
+    /// There is nothing to do any more.
+    Nothing,
+    /// Not now.
+    Later,
+    Obstacle(Obstacle),
+    Begin(Job, Order),
+}
+
+fn order(chunk: &Chunk, holders: Replicas, verify: bool) -> Order {
+    let part = Part { chunk: chunk.id, offset: 0, length: chunk.length, holders };
+    Order {
+        owner: Owner::Repair,
+        chunk: chunk.id,
+        length: chunk.length,
+        crc32c: Some(chunk.crc32c),
+        parts: [part].into(),
+        verify,
+    }
+}
+
+#[cfg(test)]
+mod tests;
