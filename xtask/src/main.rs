@@ -12,6 +12,7 @@ mod ebpf;
 mod formats;
 mod fuzz;
 mod image;
+mod python;
 mod setup;
 mod sh;
 mod sim;
@@ -41,6 +42,12 @@ enum Task {
     Docs,
     /// Build the kernel program to target/bpf/xdpfs-ebpf.o; says how to get the tools if they are missing.
     BuildEbpf,
+    /// Build the Python package as a wheel in target/wheels; brings what that takes into an environment under target/.
+    Python {
+        /// Install it there, and run its tests on clusters of processes.
+        #[arg(long)]
+        test: bool,
+    },
     /// Put a tree of files into a cluster of separate processes and get it back, with a leader and a node killed.
     Demo {
         /// The tree; by default the Rust toolchain's own documentation.
@@ -153,6 +160,7 @@ fn main() -> anyhow::Result<()> {
         Task::Tidy => tidy::run(),
         Task::Docs => docs::write(),
         Task::BuildEbpf => ebpf::build(),
+        Task::Python { test } => python::run(test),
         Task::Demo { dir } => demo::run(dir),
         Task::Bench { group, json, runs } => bench::run(group.as_deref(), json.as_deref(), runs),
         Task::KeepFormats { name } => formats::keep(&name),

@@ -4,7 +4,7 @@ use std::{env, fs::File};
 
 use anyhow::ensure;
 
-use crate::{apt, ebpf, sh};
+use crate::{apt, ebpf, python, sh};
 
 struct Tool {
     name: &'static str,
@@ -29,6 +29,8 @@ enum Need {
     Browser,
     /// Tests on file systems with faults.
     Disks,
+    /// The Python package.
+    Python,
     /// Comparing the kernel program with others' work.
     References,
     /// Comparing the metadata service with others' work.
@@ -116,6 +118,13 @@ const TOOLS: &[Tool] = &[
         need: Need::Disks,
     },
     Tool {
+        name: "Python",
+        is_there: python::has_interpreter,
+        bring: Some(|| apt::install(&["python3", "python3-venv"])),
+        hint: "install Python 3.11 or later with venv; on Debian, as root: apt-get install python3 python3-venv",
+        need: Need::Python,
+    },
+    Tool {
         name: "iptables, nft and ethtool",
         is_there: || REFERENCES.iter().all(|(program, _)| has_program(program)),
         bring: Some(bring_references),
@@ -174,6 +183,11 @@ pub(crate) fn for_browser_test() -> anyhow::Result<()> {
 /// Brings what the tests of power cuts and failing disks cannot do without.
 pub(crate) fn for_fuse_tests() -> anyhow::Result<()> {
     bring_for(&[Need::Disks])
+}
+
+/// Brings what the Python package cannot do without.
+pub(crate) fn for_python() -> anyhow::Result<()> {
+    bring_for(&[Need::Python])
 }
 
 /// Brings what the kernel program is compared with, where that can be; what is missing is left out there.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{deploy, ebpf, setup, sh, sim, tidy, upgrade};
+use crate::{deploy, ebpf, python, setup, sh, sim, tidy, upgrade};
 
 /// One check.
 type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
@@ -21,6 +21,8 @@ struct Scope {
     no_browser: Option<String>,
     /// Why there can be no file systems with faults, if that is so.
     no_fuse: Option<String>,
+    /// What the Python package is built and tested in, or why that can't be had.
+    python: Result<python::Environment, String>,
     /// Why there is no container engine to deploy on, if that is so.
     no_engine: Option<String>,
     /// Why there are no programs of the previous release, if that is so.
@@ -65,6 +67,7 @@ const STEPS: &[Step] = &[
     }),
     ("binaries", |scope| scope.run(&["cargo", "build", "--locked", "--workspace", "--bins"])),
     ("tests", tests),
+    ("Python package", |scope| scope.python.as_ref().map_or(Ok(()), python::test)),
     ("interleavings", |_| interleavings()),
     ("simulation", |scope| sim::for_ci(&scope.features())),
     ("rolling upgrade", |scope| if scope.no_previous.is_none() { upgrade::test(None, None) } else { Ok(()) }),
@@ -90,8 +93,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (name, took) in times {
         eprintln!("{name:<28}{:>7.1} s", took.as_secs_f64());
     }
-    let Scope { obstacle, no_browser, no_fuse, no_engine, no_previous } = &scope;
-    let is_all = [obstacle, no_browser, no_fuse, no_engine, no_previous].into_iter().all(Option::is_none);
+    let Scope { obstacle, no_browser, no_fuse, python, no_engine, no_previous } = &scope;
+    let missing = [obstacle, no_browser, no_fuse, no_engine, no_previous];
+    let is_all = missing.into_iter().all(Option::is_none) && python.is_ok();
     eprintln!("{}", if is_all { "all is well" } else { "all that ran is well" });
     if let Some(obstacle) = obstacle {
         let count = tests_in(KERNEL_TESTS)?;
@@ -102,6 +106,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     if let Some(obstacle) = no_fuse {
         eprintln!("SKIPPED {} tests of power cuts and failing disks: {obstacle}", tests_in(FUSE_TESTS)?);
+    }
+    if let Err(obstacle) = python {
+        let count = python::count_tests()?;
+        eprintln!("SKIPPED {count} tests of the Python package, and fsspec's own: {obstacle}");
     }
     if let Some(obstacle) = no_engine {
         eprintln!("SKIPPED 1 test of the deployment (`cargo xtask test-deploy`): {obstacle}");
@@ -139,6 +147,14 @@ impl Scope {
             );
             eprintln!("SKIPPED: the tests of power cuts and failing disks: {obstacle}");
         }
+        let python = python::Environment::bring().map_err(|error| format!("{error:#}"));
+        if let Err(obstacle) = &python {
+            ensure!(
+                env::var_os("CI").is_none(),
+                "the Python package can't be tested, and CI skips nothing: {obstacle}"
+            );
+            eprintln!("SKIPPED: the tests of the Python package: {obstacle}");
+        }
         let no_engine = deploy::bring_engine().err().map(|error| format!("{error:#}"));
         if let Some(obstacle) = &no_engine {
             ensure!(
@@ -152,7 +168,7 @@ impl Scope {
             // Nothing that this machine lacks: a copy without history has no earlier programs, wherever it is.
             eprintln!("SKIPPED: the test of a rolling upgrade: {obstacle}");
         }
-        Ok(Self { obstacle, no_browser, no_fuse, no_engine, no_previous })
+        Ok(Self { obstacle, no_browser, no_fuse, python, no_engine, no_previous })
     }
 
     const fn has_kernel(&self) -> bool {
