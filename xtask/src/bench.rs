@@ -12,6 +12,7 @@ mod meta;
 mod object;
 mod reference;
 mod row;
+mod sdk;
 mod store;
 mod xdp;
 
@@ -62,6 +63,16 @@ const GROUPS: &[Group] = &[
         name: "object.small",
         about: "a tree of small files, put and got",
         measure: Measure::OnBed(object::small),
+    },
+    Group {
+        name: "sdk.python.64m",
+        about: "large objects by the Python package, and by the Rust client",
+        measure: Measure::OnBed(sdk::large),
+    },
+    Group {
+        name: "sdk.python.4k",
+        about: "small objects by the Python package, and by the Rust client",
+        measure: Measure::OnBed(sdk::small),
     },
     Group {
         name: "meta.put",

@@ -1,13 +1,14 @@
-"""Puts objects of one size and gets them again: `bench.py ENDPOINTS BUCKET SIZE COUNT PARALLEL` prints how many seconds the
+"""Puts objects of one size and gets them again: `transfers.py ENDPOINTS BUCKET SIZE COUNT PARALLEL` prints how many seconds the
 puts took, and how many the gets. The same as client/examples/transfers.rs, beside which it is measured.
 
-`bench.py --boto3 SIZE COUNT PARALLEL` does it by boto3, on the S3 server of moto, which keeps objects in the memory of a process
+`transfers.py --boto3 SIZE COUNT PARALLEL` does it by boto3, on the S3 server of moto, which keeps objects in the memory of a process
 of its own."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,8 @@ def by_boto3(size: int, count: int, parallel: int) -> None:
     try:
         assert server.stderr is not None
         address = next(line.split()[-1] for line in server.stderr if "Running on http" in line)
+        # It tells every request, and would wait for somebody to read that.
+        threading.Thread(target=server.stderr.read, daemon=True).start()
         credentials = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
         config = Config(max_pool_connections=parallel)
         client, data = boto3.client("s3", endpoint_url=address, config=config, **credentials), content(size)
