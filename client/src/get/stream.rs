@@ -26,6 +26,9 @@ use crate::{
     error::{Error, Result},
 };
 
+/// Room that is made for an object at once, before its bytes have shown that it is as large as its manifest says.
+const RESERVED_BYTES_MAX: u64 = 256 << 20;
+
 /// Reads one version of an object, or a range of it, in order. Dropping it cancels what is in flight.
 ///
 /// As a reader it fails with an [`io::Error`] whose source is the [`Error`]; as a stream it gives the error itself.
@@ -95,8 +98,14 @@ impl GetStream {
     /// # Errors
     /// Why it cannot be read to its end.
     pub async fn into_bytes(mut self) -> Result<Bytes> {
+        let left = self.left;
         let first = self.next().await.transpose()?.unwrap_or_default();
-        let mut all = BytesMut::from(first);
+        if first.len() as u64 == left {
+            // A small object is one block, which nobody else needs.
+            return Ok(first);
+        }
+        let mut all = BytesMut::with_capacity(left.min(RESERVED_BYTES_MAX) as usize);
+        all.extend_from_slice(&first);
         while let Some(bytes) = self.next().await {
             all.extend_from_slice(&bytes?);
         }
