@@ -13,11 +13,11 @@ use xdpfs_proto::meta::v1 as proto;
 use xdpfs_transport::{ChunkClient, Counters};
 
 use crate::{
-    Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClientConfig,
-    ClusterStatus, CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange,
-    ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, Precondition,
-    PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
-    Versioning,
+    AccessKey, Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
+    ClientConfig, ClusterStatus, CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream,
+    LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport,
+    Precondition, PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer,
+    StatOptions, VersionListOptions, VersionPage, Versioning,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     copy,
@@ -49,12 +49,14 @@ pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
     pub(crate) control: Control,
     pub(crate) transport: Arc<dyn ChunkTransport>,
-    pub(crate) suspects: Suspects,
-    pub(crate) reports: Reports,
+    pub(crate) suspects: Arc<Suspects>,
+    pub(crate) reports: Arc<Reports>,
     /// Aborts of puts that were given up.
     pub(crate) cleanups: TaskTracker,
     memory: Arc<Semaphore>,
     memory_units: u32,
+    /// What the caller calls the one change that it makes.
+    named_request: Option<Uuid>,
 }
 
 impl Client {
@@ -79,6 +81,28 @@ impl Client {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.chunks.as_ref().map(ChunkClient::counters).unwrap_or_default()
+    }
+
+    /// This client on behalf of somebody else: it shows this key, or none, and has everything else in common with this
+    /// one: sockets, connections, and the bound on memory.
+    #[must_use]
+    pub fn on_behalf_of(&self, access_key: Option<AccessKey>) -> Self {
+        let twin = self.shared.twin();
+        let control = twin.control.showing(access_key.as_ref());
+        let config = ClientConfig { access_key, ..twin.config };
+        self.with_shared(Shared { control, config, ..twin })
+    }
+
+    /// This client for one change that its caller may have to repeat: the put, copy, delete, batch or change of a bucket is
+    /// made under this request id, and repeating it within 15 minutes gives the first answer again. A put does not look at
+    /// its precondition before its bytes are sent, since it may hold no more because of the first attempt.
+    #[must_use]
+    pub fn under_request_id(&self, request_id: Uuid) -> Self {
+        self.with_shared(Shared { named_request: Some(request_id), ..self.shared.twin() })
+    }
+
+    fn with_shared(&self, shared: Shared) -> Self {
+        Self { shared: Arc::new(shared), chunks: self.chunks.clone() }
     }
 
     /// A client of a cluster in memory.
@@ -109,13 +133,39 @@ impl Shared {
         Arc::new(Self {
             control: Control::new(&config, dialer),
             transport,
-            suspects: Suspects::new(config.suspect_for),
-            reports: Reports::default(),
+            suspects: Arc::new(Suspects::new(config.suspect_for)),
+            reports: Arc::default(),
             cleanups: TaskTracker::new(),
             memory: Arc::new(Semaphore::new(memory_units as usize)),
             memory_units,
+            named_request: None,
             config,
         })
+    }
+
+    /// Another one that has all in common with this one.
+    fn twin(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            control: self.control.showing(self.config.access_key.as_ref()),
+            transport: Arc::clone(&self.transport),
+            suspects: Arc::clone(&self.suspects),
+            reports: Arc::clone(&self.reports),
+            cleanups: self.cleanups.clone(),
+            memory: Arc::clone(&self.memory),
+            memory_units: self.memory_units,
+            named_request: self.named_request,
+        }
+    }
+
+    /// The id of a request that changes what others see.
+    pub(crate) fn change_id(&self) -> String {
+        self.named_request.map_or_else(request_id, |id| id.to_string())
+    }
+
+    /// What can be said of a put before its bytes are sent.
+    pub(crate) fn early<'p>(&self, precondition: Option<&'p Precondition>) -> Option<&'p Precondition> {
+        precondition.filter(|_| self.named_request.is_none())
     }
 
     /// Waits for a share of the memory budget.
@@ -142,7 +192,7 @@ impl ObjectClient for Client {
     async fn create_bucket(&self, bucket: &str, options: BucketOptions) -> Result<Bucket> {
         options.check()?;
         let request = proto::CreateBucketRequest {
-            request_id: request_id(),
+            request_id: self.shared.change_id(),
             name: bucket_name(bucket)?,
             chunk_size: options.chunk_size.unwrap_or_default(),
             replicas: options.replicas.unwrap_or_default(),
@@ -184,7 +234,7 @@ impl ObjectClient for Client {
     async fn update_bucket(&self, bucket: &str, update: BucketUpdate) -> Result<Bucket> {
         update.check()?;
         let request = proto::UpdateBucketRequest {
-            request_id: request_id(),
+            request_id: self.shared.change_id(),
             name: bucket_name(bucket)?,
             quota_bytes: update.quota_bytes.to_proto(),
             quota_objects: update.quota_objects.to_proto(),
@@ -200,7 +250,8 @@ impl ObjectClient for Client {
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<()> {
-        let request = proto::DeleteBucketRequest { request_id: request_id(), name: bucket_name(bucket)? };
+        let request =
+            proto::DeleteBucketRequest { request_id: self.shared.change_id(), name: bucket_name(bucket)? };
         let operation = Operation::DeleteBucket;
         let send = |mut meta: Meta, request| async move { meta.delete_bucket(request).await };
         let reply = self.shared.control.call(operation, request, send).await;
@@ -277,7 +328,7 @@ impl ObjectClient for Client {
 
     async fn delete_with(&self, bucket: &str, key: &str, options: DeleteOptions) -> Result<Deleted> {
         let request = proto::DeleteObjectRequest {
-            request_id: request_id(),
+            request_id: self.shared.change_id(),
             name: ObjectName::new(bucket, key)?.resource,
             precondition: Precondition::to_proto(options.precondition.as_ref()),
             version: version_number(options.version)?,
@@ -291,7 +342,7 @@ impl ObjectClient for Client {
     async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {
         options.check()?;
         let request = proto::CopyObjectRequest {
-            request_id: request_id(),
+            request_id: self.shared.change_id(),
             source: ObjectName::new(bucket, source)?.resource,
             destination: ObjectName::new(bucket, key)?.resource,
             source_precondition: Precondition::to_proto(options.source_precondition.as_ref()),

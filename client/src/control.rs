@@ -10,7 +10,7 @@ mod route;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -119,12 +119,18 @@ pub(crate) struct Control {
     deadline: Duration,
     first_contact: Duration,
     attempt_timeout: Duration,
-    dialer: Dialer,
-    route: Mutex<Route>,
-    channels: Mutex<BTreeMap<String, Connection>>,
+    links: Arc<Links>,
     /// The access key as a header, which is not shown.
     authorization: Option<MetadataValue<Ascii>>,
     insecure_key: bool,
+}
+
+/// The ways to the servers, which are the same for everybody who asks.
+#[derive(Debug)]
+struct Links {
+    dialer: Dialer,
+    route: Mutex<Route>,
+    channels: Mutex<BTreeMap<String, Connection>>,
 }
 
 /// How metadata servers are connected to.
@@ -161,11 +167,22 @@ impl Control {
             deadline: config.deadline,
             first_contact: config.first_contact.min(config.deadline),
             attempt_timeout: config.attempt_timeout,
-            dialer,
-            route: Mutex::new(Route::new(config.endpoints.as_slice())),
-            channels: Mutex::default(),
+            links: Arc::new(Links {
+                dialer,
+                route: Mutex::new(Route::new(config.endpoints.as_slice())),
+                channels: Mutex::default(),
+            }),
             authorization: config.access_key.as_ref().map(AccessKey::authorization),
             insecure_key: config.insecure_key,
+        }
+    }
+
+    /// The same ways, showing this key or none.
+    pub(crate) fn showing(&self, access_key: Option<&AccessKey>) -> Self {
+        Self {
+            links: Arc::clone(&self.links),
+            authorization: access_key.map(AccessKey::authorization),
+            ..*self
         }
     }
 
@@ -327,25 +344,25 @@ impl Control {
 
     /// A leader's address comes from a server, which may be led astray: so this is looked at before every attempt.
     fn would_show_key_on_the_way_to(&self, endpoint: &str) -> bool {
-        let is_safe = self.dialer.is_secret() || may_send_key(endpoint);
+        let is_safe = self.links.dialer.is_secret() || may_send_key(endpoint);
         self.authorization.is_some() && !self.insecure_key && !is_safe
     }
 
     fn channel(&self, endpoint: &str) -> Result<Connection, Status> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self.links.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = channels.get(endpoint) {
             return Ok(connection.clone());
         }
         if channels.len() >= ENDPOINTS_MAX {
             channels.clear();
         }
-        let connection = self.dialer.open(endpoint)?;
+        let connection = self.links.dialer.open(endpoint)?;
         channels.insert(endpoint.to_owned(), connection.clone());
         Ok(connection)
     }
 
     fn with_route<T>(&self, act: impl FnOnce(&mut Route) -> T) -> T {
-        act(&mut self.route.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.links.route.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

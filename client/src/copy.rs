@@ -126,7 +126,7 @@ pub(crate) async fn copy_across(
         source: ObjectName::new(source.0, source.1)?.resource,
         destination: ObjectName::new(target.0, target.1)?.resource,
         source_precondition: Precondition::to_proto(options.source_precondition.as_ref()),
-        precondition: Precondition::to_proto(options.precondition.as_ref()),
+        precondition: Precondition::to_proto(shared.early(options.precondition.as_ref())),
     };
     let send = |mut meta: Meta, request| async move { meta.begin_copy(request).await };
     let begun = match shared.control.call(Operation::BeginCopy, begin, send).await {
@@ -140,7 +140,7 @@ pub(crate) async fn copy_across(
     };
     let mut upload = OpenUpload { shared: Arc::clone(shared), id: begun.upload_id, is_settled: false };
     let go_on = proto::ContinueCopyRequest {
-        request_id: request_id(),
+        request_id: shared.change_id(),
         upload_id: begun.upload_id,
         source: begun.source,
         precondition: Precondition::to_proto(options.precondition.as_ref()),

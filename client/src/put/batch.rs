@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Batch, BatchOperation, BatchResult, Object, Precondition,
-    client::{Shared, request_id},
+    client::Shared,
     control::{Backoff, Meta, Operation, Reason, Refusal},
     error::{Error, Result},
     name::bucket_name,
@@ -49,7 +49,7 @@ pub(crate) async fn commit_batch(shared: &Arc<Shared>, batch: Batch) -> Result<V
     for attempts in 1.. {
         let seen: Vec<u64> = puts(&ready).map(|staged| staged.guard.upload().generation()).collect();
         let request = proto::CommitBatchRequest {
-            request_id: request_id(),
+            request_id: shared.change_id(),
             parent: parent.clone(),
             operations: ready.iter().map(to_proto).collect(),
         };

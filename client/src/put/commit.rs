@@ -15,7 +15,6 @@ use super::{PutOptions, PutResult, Staged, replicas::Written, upload::Upload};
 use crate::{
     Object, Precondition,
     chunk_transport::ChunkSum,
-    client::request_id,
     control::{Backoff, Operation, Reason},
     error::{Error, Result},
 };
@@ -40,7 +39,6 @@ pub(super) async fn commit(mut staged: Staged, options: PutOptions) -> Result<Pu
     let mut backoff = Backoff::default();
     for attempts in 1.. {
         let seen = upload.generation();
-        // An answer is kept under its request id, so asking anew takes a new one.
         let request = request(upload, chunks, &options);
         let send = |mut meta: crate::control::Meta, request| async move { meta.commit_put(request).await };
         match upload.shared.control.call(Operation::CommitPut, request, send).await {
@@ -68,7 +66,7 @@ pub(super) async fn commit(mut staged: Staged, options: PutOptions) -> Result<Pu
 
 fn request(upload: &Upload, chunks: &[Written], options: &PutOptions) -> proto::CommitPutRequest {
     proto::CommitPutRequest {
-        request_id: request_id(),
+        request_id: upload.shared.change_id(),
         upload_id: upload.id,
         chunks: chunks.iter().map(Written::to_proto).collect(),
         precondition: Precondition::to_proto(options.precondition.as_ref()),

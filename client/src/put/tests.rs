@@ -444,6 +444,46 @@ async fn preconditions_are_checked_before_the_first_byte_and_again_at_the_commit
 }
 
 #[tokio::test(start_paused = true)]
+async fn change_with_a_name_is_committed_under_it_and_its_precondition_is_left_to_the_commit() {
+    let cluster = FakeCluster::start(3);
+    let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    let named = cluster.client().under_request_id(id.parse().unwrap());
+    let once = PutOptions { precondition: Some(Precondition::IfNoneMatchAny), ..PutOptions::default() };
+    named.put(BUCKET, "key", b"bytes".as_slice(), once.clone()).await.unwrap();
+    // To this cluster it is another one, whose precondition holds no more: that is found at its commit.
+    let again = named.put(BUCKET, "key", b"bytes".as_slice(), once).await;
+    assert!(matches!(again, Err(Error::PreconditionFailed { .. })), "{again:?}");
+    named.delete(BUCKET, "key", None).await.unwrap();
+    let asked = cluster.meta.requests();
+    let under = |operation| {
+        let requests = asked.iter().filter(move |(asked, _)| *asked == operation);
+        requests.map(|(_, request)| request.contains(id)).collect::<Vec<_>>()
+    };
+    assert_eq!(under(Operation::BeginPut), [false, false]);
+    assert_eq!(under(Operation::CommitPut), [true, true]);
+    assert_eq!(under(Operation::DeleteObject), [true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_on_behalf_of_others_shows_their_keys_and_shares_what_it_has() {
+    let cluster = FakeCluster::start(3);
+    let client = cluster.client();
+    cluster.meta.require("XKABC.SECRET".parse().unwrap());
+    let with = |key: &str| client.on_behalf_of(Some(key.parse().unwrap()));
+    put(&with("XKABC.SECRET"), b"bytes").await.unwrap();
+    assert!(get(&with("XKABC.SECRET")).await == "bytes".as_bytes());
+    for other in [with("XKABC.OTHER"), with("XKABC.SECRET").on_behalf_of(None), client.clone()] {
+        let refused = put(&other, b"bytes").await;
+        assert!(matches!(refused, Err(Error::Unauthenticated { .. })), "{refused:?}");
+    }
+    let (one, two) = (with("XKABC.SECRET"), client.on_behalf_of(None));
+    let all = one.shared().memory(usize::MAX).await.unwrap();
+    assert!(two.shared().try_memory(1).is_none(), "there is one budget");
+    drop(all);
+    assert!(two.shared().try_memory(1).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_commit_whose_answer_is_lost_takes_effect_once() {
     let cluster = FakeCluster::start(3);
     let client = cluster.client();

@@ -79,7 +79,7 @@ impl Upload {
             request_id: request_id(),
             name: name.resource.clone(),
             chunks,
-            precondition: Precondition::to_proto(precondition),
+            precondition: Precondition::to_proto(shared.early(precondition)),
             avoid_node_ids: shared.suspects.ids(),
             for_batch: purpose == Purpose::Batch,
         };
