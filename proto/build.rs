@@ -4,13 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "xdpfs/access/v1/access.proto",
     "xdpfs/admin/v1/admin.proto",
     "xdpfs/backup/v1/backup.proto",
     "xdpfs/members/v1/members.proto",
     "xdpfs/meta/v1/meta.proto",
     "xdpfs/node/v1/node.proto",
+    "xdpfs/object/v1/object.proto",
     "xdpfs/raft/v1/raft.proto",
     "xdpfs/state/v1/state.proto",
 ];
@@ -22,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".xdpfs.backup.v1")
+        .bytes(".xdpfs.object.v1")
         .bytes(".xdpfs.raft.v1")
         .bytes(".xdpfs.state.v1")
         .btree_map(".")

@@ -64,6 +64,13 @@ pub mod node {
     }
 }
 
+/// Objects and buckets through a gateway, for programs in any language.
+pub mod object {
+    pub mod v1 {
+        tonic::include_proto!("xdpfs.object.v1");
+    }
+}
+
 /// Consensus traffic between metadata servers.
 pub mod raft {
     pub mod v1 {

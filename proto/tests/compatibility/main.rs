@@ -11,11 +11,12 @@ use std::{fs, path::Path};
 
 use prost_reflect::DescriptorPool;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "xdpfs/access/v1/access.proto",
     "xdpfs/admin/v1/admin.proto",
     "xdpfs/meta/v1/meta.proto",
     "xdpfs/node/v1/node.proto",
+    "xdpfs/object/v1/object.proto",
     "xdpfs/raft/v1/raft.proto",
     "xdpfs/state/v1/state.proto",
 ];
