@@ -22,7 +22,7 @@ use xdpfs_trust::{
 use crate::failure::{Failure, message_of};
 
 const CA_KEY_FILE: &str = "ca.key";
-/// A metadata server answers to these, too, for whoever watches it on its own host.
+/// A metadata server and a gateway answer to these, too, for whoever is on their own host.
 const OWN_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Certificates are for everybody; keys stay as they are made, for their owner alone.
 const PUBLIC: u32 = 0o644;
@@ -34,7 +34,7 @@ pub(crate) struct AuthorityDirectory {
     authority: Authority,
 }
 
-/// A member of a cluster, as its directory is called: `meta-1`, `node`, `node-a`, `edge-b`.
+/// A member of a cluster, as its directory is called: `meta-1`, `node`, `node-a`, `edge-b`, `gateway-c`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct MemberName {
     role: Role,
@@ -106,7 +106,7 @@ impl AuthorityDirectory {
     ) -> Result<PathBuf, Failure> {
         let principal = member.principal(&self.authority)?;
         let mut hosts = hosts.to_vec();
-        if member.role == Role::Meta {
+        if is_called(member.role) {
             hosts.extend(OWN_HOSTS.map(ToOwned::to_owned));
         }
         let mut seen = Vec::new();
@@ -125,6 +125,11 @@ impl AuthorityDirectory {
         write(&directory, CERTIFICATE_FILE, issued.certificate_pem.as_bytes(), Some(PUBLIC))?;
         Ok(directory)
     }
+}
+
+/// Whether clients connect to it, so that its certificate has to name its hosts.
+pub(crate) const fn is_called(role: Role) -> bool {
+    matches!(role, Role::Gateway | Role::Meta)
 }
 
 impl MemberName {
@@ -206,7 +211,7 @@ mod tests {
 
     #[test]
     fn members_are_called_as_their_directories() {
-        for good in ["meta-1", "node", "node-rack-7", "edge-a.b"] {
+        for good in ["meta-1", "node", "node-rack-7", "edge-a.b", "gateway", "gateway-c"] {
             assert_eq!(good.parse::<MemberName>().unwrap().to_string(), good);
         }
         for bad in ["", "root", "node-", "node-..", "meta-A", "node-a/b"] {

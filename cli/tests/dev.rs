@@ -29,9 +29,14 @@ struct Cluster {
 
 impl Cluster {
     fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    fn start_with(data_dir: &Path, args: &[&str]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(["dev", "--data-dir"])
             .arg(data_dir)
+            .args(args)
             .env_remove("XDPFS_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -213,6 +218,16 @@ fn an_interrupted_transfer_leaves_nothing() {
     let mut cat = cluster.command().args(["cat", "demo/large"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(cat.stdout.take());
     assert_eq!(cat.wait().unwrap().code(), Some(141));
+    cluster.stop(Signal::TERM);
+}
+
+#[test]
+fn gateway_is_served_where_it_is_asked_for() {
+    let files = Files::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let cluster = Cluster::start_with(&files.path("data"), &["--gateway-listen", &free]);
+    let ask = format!("health {free} xdpfs.object.v1.ObjectService");
+    wait_until(|| cluster.command().args(ask.split(' ')).output().unwrap().status.success());
     cluster.stop(Signal::TERM);
 }
 

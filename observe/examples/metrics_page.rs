@@ -7,7 +7,7 @@ use xdpfs_observe::catalogue::{self, Process};
 const HEAD: &str = "\
 # Metrics
 
-With `--http-listen IP:PORT` a meta server, a data node or an edge answers `/metrics` in OpenMetrics text, which Prometheus
+With `--http-listen IP:PORT` a meta server, a data node, an edge or a gateway answers `/metrics` in OpenMetrics text, which Prometheus
 reads, `/healthz` (the process answers) and `/readyz` (it can serve). Without the option nobody listens. The listener speaks plain HTTP and
 asks nobody who they are: it tells load and health, never a name of a bucket or an object. Keep it on a network of operators.
 
@@ -18,7 +18,7 @@ written by `cargo xtask docs` from `observe/src/catalogue.rs`.
 fn main() -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(HEAD.as_bytes())?;
-    for process in [Process::Meta, Process::Node, Process::Edge] {
+    for process in [Process::Meta, Process::Node, Process::Edge, Process::Gateway] {
         writeln!(out, "\n## Of a {process}\n\n| Name | Kind | Labels | Meaning |\n|---|---|---|---|")?;
         for metric in catalogue::of(process) {
             let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();

@@ -36,6 +36,8 @@ pub enum Process {
     Node,
     /// `xdpfs-data-node edge`
     Edge,
+    /// `xdpfs-gateway`
+    Gateway,
 }
 
 /// One metric.
@@ -99,6 +101,7 @@ impl fmt::Display for Process {
             Self::Meta => "meta server",
             Self::Node => "data node",
             Self::Edge => "edge",
+            Self::Gateway => "gateway",
         })
     }
 }
@@ -138,16 +141,16 @@ macro_rules! catalogue {
 
 catalogue! {
     /// Always one; the labels say which program this is.
-    BUILD = Gauge "build_info" {"version", "role"} of Meta, Node, Edge;
+    BUILD = Gauge "build_info" {"version", "role"} of Meta, Node, Edge, Gateway;
     /// Since the process started.
-    UPTIME = Gauge "process_uptime" [Seconds] of Meta, Node, Edge;
+    UPTIME = Gauge "process_uptime" [Seconds] of Meta, Node, Edge, Gateway;
     /// Memory that the process holds (`VmRSS`).
-    RESIDENT = Gauge "process_resident_memory" [Bytes] of Meta, Node, Edge;
+    RESIDENT = Gauge "process_resident_memory" [Bytes] of Meta, Node, Edge, Gateway;
     /// Descriptors that the process has open.
-    DESCRIPTORS = Gauge "process_open_descriptors" of Meta, Node, Edge;
+    DESCRIPTORS = Gauge "process_open_descriptors" of Meta, Node, Edge, Gateway;
     /// One if the process can serve: a meta server that knows a leader, a node or an edge that has heard from one within
-    /// ten seconds, a node of whose disks one at least has not failed.
-    READY = Gauge "ready" of Meta, Node, Edge;
+    /// ten seconds, a node of whose disks one at least has not failed, a gateway that knows a metadata server which serves.
+    READY = Gauge "ready" of Meta, Node, Edge, Gateway;
     /// Spans of traces (`--otlp-endpoint`), by what became of them: the collector has taken them (`sent`), or they are gone
     /// because it is slow or down (`lost`).
     TRACE_SPANS = Counter "trace_spans" {"outcome"} of Meta;
@@ -284,7 +287,7 @@ catalogue! {
     SCRUB_LAST_END = Gauge "scrub_last_pass_end" [Seconds] {"disk"} of Node;
 
     /// The last second, since the Unix epoch, in which the process's own certificate holds; missing without one.
-    CERTIFICATE_EXPIRES = Gauge "certificate_expires" [Seconds] of Meta, Node, Edge;
+    CERTIFICATE_EXPIRES = Gauge "certificate_expires" [Seconds] of Meta, Node, Edge, Gateway;
 
     /// Always one; the label says where the kernel program runs: `native`, `generic` or `off`.
     XDP_MODE = Gauge "xdp_mode_info" {"mode"} of Node, Edge;
@@ -301,6 +304,19 @@ catalogue! {
     EDGE_RELAY = Counter "edge_relay_datagrams" {"event"} of Edge;
     /// Datagrams that the relay refused, by reason.
     EDGE_REJECTS = Counter "edge_rejects" {"reason"} of Edge;
+
+    /// Calls that ended, by method of `xdpfs.object.v1` and by gRPC code; `CANCELLED` are those whose callers went away.
+    GATEWAY_CALLS = Counter "gateway_calls" {"method", "code"} of Gateway;
+    /// How long calls took, by method, from their first message to their last.
+    GATEWAY_CALL = Histogram "gateway_call" [Seconds] {"method"} of Gateway;
+    /// Calls that are under way.
+    GATEWAY_UNDER_WAY = Gauge "gateway_calls_under_way" of Gateway;
+    /// Calls that may be under way at once.
+    GATEWAY_CALLS_MAX = Gauge "gateway_calls_max" of Gateway;
+    /// Bytes of objects that came from callers.
+    GATEWAY_RECEIVED = Counter "gateway_received" [Bytes] of Gateway;
+    /// Bytes of objects that went to callers.
+    GATEWAY_SENT = Counter "gateway_sent" [Bytes] of Gateway;
 }
 
 #[cfg(test)]

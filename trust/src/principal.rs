@@ -15,6 +15,8 @@ const NAME_LEN_MAX: usize = 63;
 pub enum Role {
     /// A host that stands before data nodes.
     Edge,
+    /// A process that serves clients on their own behalf. It has no more rights than they have.
+    Gateway,
     /// A metadata server.
     Meta,
     /// A data node.
@@ -46,7 +48,7 @@ pub enum NameError {
     #[error("{0:?} is no name for a member: write up to 63 of a-z, 0-9, '.', '-' and '_'")]
     Member(String),
     /// The role.
-    #[error("{0:?} is no role: write meta, node or edge")]
+    #[error("{0:?} is no role: write meta, node, edge or gateway")]
     Role(String),
     /// Not of the form at all.
     #[error("{0:?} is not xdpfs://CLUSTER/ROLE or xdpfs://CLUSTER/ROLE/NAME")]
@@ -55,13 +57,14 @@ pub enum NameError {
 
 impl Role {
     /// All of them.
-    pub const ALL: &'static [Self] = &[Self::Edge, Self::Meta, Self::Node];
+    pub const ALL: &'static [Self] = &[Self::Edge, Self::Gateway, Self::Meta, Self::Node];
 
     /// Its name in certificates.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
             Self::Edge => "edge",
+            Self::Gateway => "gateway",
             Self::Meta => "meta",
             Self::Node => "node",
         }
@@ -161,7 +164,9 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        for good in ["xdpfs://red/meta/1", "xdpfs://red.example/node", "xdpfs://r/edge/host-7"] {
+        for good in
+            ["xdpfs://red/meta/1", "xdpfs://red.example/node", "xdpfs://r/edge/host-7", "xdpfs://r/gateway"]
+        {
             let principal: Principal = good.parse().unwrap();
             assert_eq!(principal.to_string(), good);
         }

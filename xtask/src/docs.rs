@@ -12,7 +12,7 @@ pub(crate) type Page = (&'static str, fn() -> anyhow::Result<String>);
 /// All of them.
 pub(crate) const PAGES: &[Page] = &[("docs/CONFIGURATION.md", configuration), ("docs/metrics.md", metrics)];
 
-const BINARIES: &[&str] = &["xdpfs-meta-server", "xdpfs-data-node", "xdpfs-cli"];
+const BINARIES: &[&str] = &["xdpfs-meta-server", "xdpfs-data-node", "xdpfs-gateway", "xdpfs-cli"];
 
 const HEAD: &str = "\
 # Configuration

@@ -2,15 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
-use xdpfs_trust::Role;
-
 use super::init::tell;
 use crate::{
-    authority_directory::{AuthorityDirectory, MemberName},
+    authority_directory::{AuthorityDirectory, MemberName, is_called},
     console::Console,
     failure::{Exit, Failure},
 };
+use clap::Args;
 
 /// How long certificates last.
 pub(super) const DAYS_DEFAULT: u32 = 365;
@@ -25,12 +23,13 @@ restart; connections that are open stay open.
 Examples:
   xdpfs-cli certify tls meta-1                          renew: for the same hosts, with a new key
   xdpfs-cli certify tls meta-1 --host meta-1.example    the same, and one more host
-  xdpfs-cli certify tls node-c                          a new data node")]
+  xdpfs-cli certify tls node-c                          a new data node
+  xdpfs-cli certify tls gateway --host gw.example       a gateway that clients call gw.example")]
 pub(crate) struct CertifyArguments {
     /// The directory of the CA.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// The member: meta-ID, node, node-NAME, edge or edge-NAME.
+    /// The member: meta-ID, node, node-NAME, edge, edge-NAME, gateway or gateway-NAME.
     #[arg(value_name = "MEMBER")]
     member: MemberName,
     /// A name or an address at which others reach it, besides those that its present certificate names.
@@ -51,7 +50,7 @@ pub(crate) fn run(arguments: &CertifyArguments, console: &mut Console) -> Result
     }
     let directory = AuthorityDirectory::open(root)?;
     let present = directory.certificate_of(member)?;
-    if present.is_none() && more.is_empty() && member.role() == Role::Meta {
+    if present.is_none() && more.is_empty() && is_called(member.role()) {
         return Err(Failure::usage(format!("nobody has said where {member} is reached"))
             .with_hint("give its names and addresses with --host"));
     }
@@ -104,6 +103,8 @@ mod tests {
         assert_eq!(failure.exit, Exit::NotFound, "{failure:?}");
         AuthorityDirectory::make(root.path(), "red").unwrap();
         let failure = certify(root.path(), "meta-9", &[]).unwrap_err();
+        assert!(failure.hint.unwrap().contains("--host"));
+        let failure = certify(root.path(), "gateway", &[]).unwrap_err();
         assert!(failure.hint.unwrap().contains("--host"));
         certify(root.path(), "edge-a", &[]).unwrap();
     }

@@ -7,9 +7,10 @@ mod addresses;
 mod cluster;
 mod directory;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use xdpfs_gateway::{Gateway, GatewayConfig};
 
 use self::{addresses::Bound, cluster::Cluster, directory::Directory};
 use crate::{
@@ -24,6 +25,9 @@ pub(crate) const LOG_FILTER: &str = "warn,slog=error,xdpfs_meta_server::server=e
 /// Servers of each kind. Three is the least that outlives the loss of one.
 const SERVERS: usize = 3;
 
+/// Calls through the gateway have so long to end.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Run a whole cluster in this process, for trying things out.
 ///
 /// Runs three metadata servers and three data nodes on the loopback interface, without root, until it is interrupted.
@@ -36,7 +40,8 @@ Logs go to standard error; XDPFS_LOG=info shows more of them.
 
 Examples:
   xdpfs-cli dev --data-dir /tmp/xdpfs
-  xdpfs-cli dev --data-dir /tmp/xdpfs --listen 127.0.0.1:7001")]
+  xdpfs-cli dev --data-dir /tmp/xdpfs --listen 127.0.0.1:7001
+  xdpfs-cli dev --data-dir /tmp/xdpfs --gateway-listen 127.0.0.1:7600      for programs in any language")]
 pub(crate) struct DevArguments {
     /// The directory that keeps everything; made if it is not there.
     #[arg(long, value_name = "DIR", env = "XDPFS_DEV_DATA_DIR")]
@@ -44,11 +49,14 @@ pub(crate) struct DevArguments {
     /// The address of the first metadata server; the others are on the same interface.
     #[arg(long, value_name = "ADDRESS:PORT", env = "XDPFS_DEV_LISTEN")]
     listen: Option<SocketAddr>,
+    /// Serve objects over gRPC here, too, as xdpfs-gateway does. By default nowhere.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "XDPFS_DEV_GATEWAY_LISTEN")]
+    gateway_listen: Option<SocketAddr>,
 }
 
 /// Runs the cluster until a signal comes.
 pub(crate) async fn run(arguments: &DevArguments, console: &mut Console) -> Result<Exit, Failure> {
-    if let Some(listen) = arguments.listen {
+    for listen in [arguments.listen, arguments.gateway_listen].into_iter().flatten() {
         check_loopback(listen)?;
     }
     let mut signals = Signals::listen()?;
@@ -63,10 +71,15 @@ pub(crate) async fn run(arguments: &DevArguments, console: &mut Console) -> Resu
         started = start(directory, bound) => started?,
         _ = signals.next() => return Ok(Exit::Done),
     };
+    let gateway = start_gateway(arguments.gateway_listen, &cluster).await?;
     let outcome = tokio::select! {
-        outcome = serve(&cluster, console) => outcome,
+        outcome = serve(&cluster, gateway.as_ref(), console) => outcome,
         _ = signals.next() => Ok(()),
     };
+    if let Some(gateway) = gateway {
+        // Whatever it had to say, it ends.
+        let _ = gateway.shutdown().await;
+    }
     cluster.stop().await;
     outcome.map(|()| Exit::Done)
 }
@@ -80,12 +93,24 @@ async fn start(mut directory: Directory, bound: Bound) -> Result<Cluster, Failur
     Ok(cluster)
 }
 
+/// Lets programs in any language in, if that is asked for.
+async fn start_gateway(listen: Option<SocketAddr>, cluster: &Cluster) -> Result<Option<Gateway>, Failure> {
+    let Some(listen) = listen else { return Ok(None) };
+    let meta = cluster.endpoints().parse().map_err(|error| Failure::machine(format!("{error}")))?;
+    let config = GatewayConfig { listen, shutdown_timeout: GATEWAY_PATIENCE, ..GatewayConfig::new(meta) };
+    let started = Gateway::start(config).await;
+    started.map(Some).map_err(|error| Failure::caused("start the gateway", &error))
+}
+
 /// Tells where the cluster is, and waits until a part of it fails.
-async fn serve(cluster: &Cluster, console: &mut Console) -> Result<(), Failure> {
+async fn serve(cluster: &Cluster, gateway: Option<&Gateway>, console: &mut Console) -> Result<(), Failure> {
     let endpoints = cluster.endpoints();
     console.text(&format!("ready XDPFS_ENDPOINT={endpoints}"))?;
     console.flush()?;
     console.note(&format!("try it in another shell: export XDPFS_ENDPOINT={endpoints}; xdpfs-cli mb demo"));
+    if let Some(gateway) = gateway {
+        console.note(&format!("objects are served over gRPC on {}", gateway.address()));
+    }
     Err(cluster.failed().await)
 }
 

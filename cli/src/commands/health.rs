@@ -19,7 +19,9 @@ Services:
   xdpfs.meta.v1.MetaService    a metadata server that knows a leader
   xdpfs.DataNode               a data node that is registered and has a sound store
   xdpfs.Edge                   an edge that knows which nodes are behind it
-The last two answer where --health-listen says.
+  xdpfs.object.v1.ObjectService
+                               a gateway without TLS, before a cluster that serves
+The second and the third answer where --health-listen says.
 
 Examples:
   xdpfs-cli health 127.0.0.1:7001                              the process answers

@@ -43,6 +43,9 @@ pub(crate) struct InitArguments {
     /// An edge with a certificate of its own.
     #[arg(long, value_name = "NAME", value_parser = parse_edge)]
     edge: Vec<MemberName>,
+    /// A gateway: its name, and the names and addresses at which clients reach it.
+    #[arg(long, value_name = "NAME=HOST[,HOST...]", value_parser = parse_gateway)]
+    gateway: Vec<Member>,
     /// How long certificates last.
     #[arg(long, value_name = "DAYS", default_value_t = DAYS_DEFAULT)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
@@ -98,6 +101,7 @@ impl InitArguments {
         let of = |name: &MemberName| Member { name: name.clone(), hosts: Vec::new() };
         let mut members = self.meta.clone();
         members.extend(self.node.iter().chain(&self.edge).map(of));
+        members.extend(self.gateway.iter().cloned());
         if self.node.is_empty() && self.edge.is_empty() {
             let all = MemberName::new(Role::Node, None);
             members.push(of(&all.map_err(|error| Failure::usage(error.to_string()))?));
@@ -147,11 +151,18 @@ fn parse_meta(text: &str) -> Result<Member, String> {
     if !id.parse::<u64>().is_ok_and(|number| number > 0 && number.to_string() == id) {
         return Err(format!("{id:?} is no server id: write a number from 1 on"));
     }
-    let hosts: Vec<String> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
-    if hosts.iter().any(String::is_empty) {
-        return Err(shape());
-    }
-    Ok(Member { name: named(Role::Meta, id)?, hosts })
+    Ok(Member { name: named(Role::Meta, id)?, hosts: parse_hosts(hosts).ok_or_else(shape)? })
+}
+
+fn parse_gateway(text: &str) -> Result<Member, String> {
+    let shape = || "write NAME=HOST or NAME=HOST,HOST".to_owned();
+    let (name, hosts) = text.split_once('=').ok_or_else(shape)?;
+    Ok(Member { name: named(Role::Gateway, name)?, hosts: parse_hosts(hosts).ok_or_else(shape)? })
+}
+
+fn parse_hosts(text: &str) -> Option<Vec<String>> {
+    let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
+    hosts.iter().all(|host| !host.is_empty()).then_some(hosts)
 }
 
 fn parse_node(text: &str) -> Result<MemberName, String> {
@@ -202,6 +213,14 @@ mod tests {
         assert_eq!(names(root.path()), ["ca.key", "ca.pem", "edge-b", "meta-1", "meta-2", "node-a"]);
         assert_eq!(names(&root.path().join("meta-1")), ["ca.pem", "server.key", "server.pem"]);
         assert!(printed.lines().next().unwrap().contains("m1, localhost, 10.0.0.1"), "{printed}");
+    }
+
+    #[test]
+    fn gateway_is_called_by_its_hosts() {
+        let root = tempfile::tempdir().unwrap();
+        let printed = init(root.path(), "--meta 1=m1 --gateway web=gw.example,10.0.0.9").unwrap();
+        assert_eq!(names(root.path()), ["ca.key", "ca.pem", "gateway-web", "meta-1", "node"]);
+        assert!(printed.contains("gw.example, localhost, 10.0.0.9"), "{printed}");
     }
 
     #[test]

@@ -64,7 +64,8 @@ fn check(kind: Kind, is_secured: bool, role: Option<Role>) -> Result<(), Refusal
             Ok(())
         }
         (Kind::Node, None) if !is_secured => Ok(()),
-        (Kind::Node, None) => Err(Refusal::new(
+        // A gateway has the rights of its callers, who are clients.
+        (Kind::Node, None | Some(Role::Gateway)) => Err(Refusal::new(
             Reason::CertificateRequired,
             "this takes the certificate of a data node or an edge: start it with --tls",
         )),
@@ -80,7 +81,10 @@ mod tests {
         let check = |kind, is_secured, role| check(kind, is_secured, role).is_ok();
         for role in Role::ALL.iter().copied().map(Some).chain([None]) {
             assert!(check(Kind::Client, true, role) && check(Kind::Observation, true, role), "{role:?}");
-            assert_eq!(check(Kind::Node, true, role), role.is_some(), "{role:?}");
+            let is_member = role.is_some_and(|role| role != Role::Gateway);
+            assert_eq!(check(Kind::Node, true, role), is_member, "{role:?}");
+        }
+        for role in [None, Some(Role::Edge), Some(Role::Meta), Some(Role::Node)] {
             assert!(check(Kind::Node, false, role), "{role:?}");
         }
     }

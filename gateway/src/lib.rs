@@ -1,0 +1,25 @@
+//! A gateway: objects over gRPC, as `xdpfs.object.v1` has them, for programs that have generated code and nothing else.
+//!
+//! Inside is the native client, so bytes go straight between this process and the data nodes. Invariant: a call has the
+//! rights of the access key that its caller shows, and no others; memory is bounded by the calls under way, whatever the
+//! size of objects; no name of an object and no key is in any log.
+
+mod call;
+mod config;
+mod deadline;
+mod delivery;
+mod gateway;
+mod health;
+mod inbox;
+mod link;
+mod message;
+mod metrics;
+mod reason;
+mod refusal;
+mod service;
+mod web;
+
+pub use self::{
+    config::{Arguments, GatewayConfig, GatewayConfigError},
+    gateway::{Gateway, GatewayError},
+};
