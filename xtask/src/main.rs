@@ -9,6 +9,7 @@ mod demo;
 mod deploy;
 mod docs;
 mod ebpf;
+mod examples;
 mod formats;
 mod fuzz;
 mod image;
@@ -109,6 +110,8 @@ enum Task {
         #[arg(long, env = "XDPFS_BUCKET", default_value = deploy::BUCKET)]
         bucket: String,
     },
+    /// Make the programs of `examples/` ready to be run by their tests, in the target directory.
+    Examples,
     /// Let cargo-fuzz look for frames that the parser or the kernel program's decisions stumble over; needs a nightly
     /// toolchain and cargo-fuzz.
     Fuzz {
@@ -170,6 +173,7 @@ fn main() -> anyhow::Result<()> {
         Task::Chaos { seconds, seed, project, address, bucket } => {
             deploy::chaos(&deploy::ChaosOptions { seconds, seed, project, address, bucket })
         }
+        Task::Examples => examples::prepare(),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Sim { seeds, from, replicas, mutants } => {
             let replicas = replicas.and_then(|text| text.parse().ok());

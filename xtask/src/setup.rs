@@ -1,6 +1,6 @@
 //! The tools that building and testing need. Running it again changes nothing.
 
-use std::{env, fs::File};
+use std::{env, fs::File, path::Path};
 
 use anyhow::ensure;
 
@@ -31,6 +31,8 @@ enum Need {
     Disks,
     /// The Python package.
     Python,
+    /// Running the programs of `examples/`.
+    Examples,
     /// Comparing the kernel program with others' work.
     References,
     /// Comparing the metadata service with others' work.
@@ -125,6 +127,30 @@ const TOOLS: &[Tool] = &[
         need: Need::Python,
     },
     Tool {
+        name: "Python with venv",
+        is_there: || sh::succeeds(&["python3", "-c", "import ensurepip, venv"]),
+        bring: Some(|| apt::install(&["python3", "python3-venv"])),
+        hint: "on Debian, as root: apt-get install python3 python3-venv",
+        need: Need::Examples,
+    },
+    Tool {
+        name: "Go with gRPC",
+        is_there: || {
+            GO_PROGRAMS.iter().all(|name| has_program(name))
+                && GO_LIBRARIES.iter().all(|path| Path::new(path).exists())
+        },
+        bring: Some(|| apt::install(GO_PACKAGES)),
+        hint: "on Debian, as root: apt-get install what examples/go/README.md names",
+        need: Need::Examples,
+    },
+    Tool {
+        name: "Node with npm",
+        is_there: || has_program("node") && has_program("npm"),
+        bring: Some(|| apt::install(&["nodejs", "npm"])),
+        hint: "on Debian, as root: apt-get install nodejs npm; Node 20 or newer",
+        need: Need::Examples,
+    },
+    Tool {
         name: "iptables, nft and ethtool",
         is_there: || REFERENCES.iter().all(|(program, _)| has_program(program)),
         bring: Some(bring_references),
@@ -150,6 +176,27 @@ const TOOLS: &[Tool] = &[
 /// Programs that the kernel program is measured against or set up with, each with Debian's package.
 const REFERENCES: &[(&str, &str)] =
     &[("iptables", "iptables"), ("nft", "nftables"), ("ethtool", "ethtool"), ("ip", "iproute2")];
+
+/// What the example in Go takes, as Debian calls it.
+const GO_PACKAGES: &[&str] = &[
+    "golang-go",
+    "golang-google-grpc-dev",
+    "golang-google-genproto-dev",
+    "golang-google-protobuf-dev",
+    // With the other one that there is, gRPC can't read what protoc-gen-go generates.
+    "golang-github-golang-protobuf-1-5-dev",
+    "protobuf-compiler",
+    "protoc-gen-go",
+    "protoc-gen-go-grpc",
+];
+const GO_PROGRAMS: &[&str] = &["go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc"];
+const GO_LIBRARIES: &[&str] = &[
+    "/usr/share/gocode/src/google.golang.org/grpc",
+    "/usr/share/gocode/src/google.golang.org/genproto",
+    "/usr/share/gocode/src/google.golang.org/protobuf",
+    // Only the later one has it.
+    "/usr/share/gocode/src/github.com/golang/protobuf/proto/registry.go",
+];
 
 /// What Chromium may be called; the same as in testbed/tests/console.
 const BROWSERS: &[&str] = &["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
@@ -188,6 +235,11 @@ pub(crate) fn for_fuse_tests() -> anyhow::Result<()> {
 /// Brings what the Python package cannot do without.
 pub(crate) fn for_python() -> anyhow::Result<()> {
     bring_for(&[Need::Python])
+}
+
+/// Brings what the programs of `examples/` can't do without.
+pub(crate) fn for_examples() -> anyhow::Result<()> {
+    bring_for(&[Need::Examples])
 }
 
 /// Brings what the kernel program is compared with, where that can be; what is missing is left out there.

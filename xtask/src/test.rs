@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{deploy, ebpf, python, setup, sh, sim, tidy, upgrade};
+use crate::{deploy, ebpf, examples, python, setup, sh, sim, tidy, upgrade};
 
 /// One check.
 type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
@@ -23,6 +23,8 @@ struct Scope {
     no_fuse: Option<String>,
     /// What the Python package is built and tested in, or why that can't be had.
     python: Result<python::Environment, String>,
+    /// Why the programs of `examples/` can't run, if that is so.
+    no_examples: Option<String>,
     /// Why there is no container engine to deploy on, if that is so.
     no_engine: Option<String>,
     /// Why there are no programs of the previous release, if that is so.
@@ -37,6 +39,9 @@ const BROWSER_TESTS: &[&str] = &["testbed/tests/console"];
 /// What builds the tests on file systems with faults, and where those are.
 const FUSE_FEATURES: &str = "xdpfs-meta-server/fuse,xdpfs-testbed/fuse";
 const FUSE_TESTS: &[&str] = &["meta-server/tests/power", "testbed/tests/power"];
+/// What builds the tests that run the programs of `examples/`, and where those are.
+const EXAMPLES_FEATURE: &str = "xdpfs-gateway/examples";
+const EXAMPLES_TESTS: &[&str] = &["gateway/tests/examples"];
 /// What builds the tests that decide which thread runs next, and those tests.
 const INTERLEAVING_FEATURE: &str = "shuttle";
 const INTERLEAVING_TESTS: &str = "tests::interleavings";
@@ -53,10 +58,10 @@ const STEPS: &[Step] = &[
     ("pure cores alone", |_| cores()),
     ("kernel program", |scope| if scope.has_kernel() { ebpf::build() } else { Ok(()) }),
     ("lints", |_| {
-        // Lints see the tests that only run where there is BPF, FUSE or a browser, everywhere.
+        // Lints see the tests that only run where there is BPF, FUSE, a browser or another language, everywhere.
         let words = ["cargo", "clippy", "--locked", "--workspace", "--all-targets"];
-        let features =
-            [KERNEL_FEATURES, BROWSER_FEATURE, FUSE_FEATURES].map(|features| ["--features", features]);
+        let features = [KERNEL_FEATURES, BROWSER_FEATURE, FUSE_FEATURES, EXAMPLES_FEATURE]
+            .map(|features| ["--features", features]);
         let features = features.concat();
         sh::run(&[&words[..], &features, &["--", "-D", "warnings"]].concat())
     }),
@@ -93,8 +98,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     for (name, took) in times {
         eprintln!("{name:<28}{:>7.1} s", took.as_secs_f64());
     }
-    let Scope { obstacle, no_browser, no_fuse, python, no_engine, no_previous } = &scope;
-    let missing = [obstacle, no_browser, no_fuse, no_engine, no_previous];
+    let Scope { obstacle, no_browser, no_fuse, python, no_examples, no_engine, no_previous } = &scope;
+    let missing = [obstacle, no_browser, no_fuse, no_examples, no_engine, no_previous];
     let is_all = missing.into_iter().all(Option::is_none) && python.is_ok();
     eprintln!("{}", if is_all { "all is well" } else { "all that ran is well" });
     if let Some(obstacle) = obstacle {
@@ -110,6 +115,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     if let Err(obstacle) = python {
         let count = python::count_tests()?;
         eprintln!("SKIPPED {count} tests of the Python package, and fsspec's own: {obstacle}");
+    }
+    if let Some(obstacle) = no_examples {
+        eprintln!("SKIPPED {} tests of the programs of examples/: {obstacle}", tests_in(EXAMPLES_TESTS)?);
     }
     if let Some(obstacle) = no_engine {
         eprintln!("SKIPPED 1 test of the deployment (`cargo xtask test-deploy`): {obstacle}");
@@ -155,6 +163,14 @@ impl Scope {
             );
             eprintln!("SKIPPED: the tests of the Python package: {obstacle}");
         }
+        let no_examples = examples::prepare().err().map(|error| format!("{error:#}"));
+        if let Some(obstacle) = &no_examples {
+            ensure!(
+                env::var_os("CI").is_none(),
+                "the programs of examples/ can't be run, and CI skips nothing: {obstacle}"
+            );
+            eprintln!("SKIPPED: the tests of the programs of examples/: {obstacle}");
+        }
         let no_engine = deploy::bring_engine().err().map(|error| format!("{error:#}"));
         if let Some(obstacle) = &no_engine {
             ensure!(
@@ -168,7 +184,7 @@ impl Scope {
             // Nothing that this machine lacks: a copy without history has no earlier programs, wherever it is.
             eprintln!("SKIPPED: the test of a rolling upgrade: {obstacle}");
         }
-        Ok(Self { obstacle, no_browser, no_fuse, python, no_engine, no_previous })
+        Ok(Self { obstacle, no_browser, no_fuse, python, no_examples, no_engine, no_previous })
     }
 
     const fn has_kernel(&self) -> bool {
@@ -180,7 +196,9 @@ impl Scope {
         let kernel = self.has_kernel().then_some(KERNEL_FEATURES);
         let browser = self.no_browser.is_none().then_some(BROWSER_FEATURE);
         let fuse = self.no_fuse.is_none().then_some(FUSE_FEATURES);
-        kernel.into_iter().chain(browser).chain(fuse).flat_map(|features| ["--features", features]).collect()
+        let examples = self.no_examples.is_none().then_some(EXAMPLES_FEATURE);
+        let all = kernel.into_iter().chain(browser).chain(fuse).chain(examples);
+        all.flat_map(|features| ["--features", features]).collect()
     }
 
     /// Runs cargo with these features, always the same so that nothing is built twice.
@@ -193,7 +211,8 @@ impl Scope {
 pub(crate) fn build_binaries() -> anyhow::Result<()> {
     let words = ["cargo", "build", "--locked", "--workspace", "--bins"];
     // No binary has anything of these, but cargo would build them anew without.
-    let of_tests = ["--features", BROWSER_FEATURE, "--features", FUSE_FEATURES];
+    let of_tests =
+        ["--features", BROWSER_FEATURE, "--features", FUSE_FEATURES, "--features", EXAMPLES_FEATURE];
     sh::run(&[&words[..], host_features(), &of_tests].concat())
 }
 
