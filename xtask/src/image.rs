@@ -16,7 +16,7 @@ use crate::{ebpf, setup, sh};
 pub(crate) const TAG: &str = "xdpfs:latest";
 
 const PROFILE: &str = "image";
-const BINARIES: &[&str] = &["xdpfs-meta-server", "xdpfs-data-node", "xdpfs-cli"];
+const BINARIES: &[&str] = &["xdpfs-meta-server", "xdpfs-data-node", "xdpfs-gateway", "xdpfs-cli"];
 /// Places of volumes and sockets. A volume takes over whose its place is, so they must be there.
 const PLACES: &[&str] = &[
     "var/lib/xdpfs/meta",
