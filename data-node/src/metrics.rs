@@ -40,6 +40,7 @@ impl Source for NodeMetrics {
         scrape.counters(&names::NODE_REJECTS, rejects.iter().map(|(label, count)| ([label], *count)));
         scrape.counter(&names::NODE_DUPLICATES, counters.duplicates());
         scrape.counter(&names::NODE_UPLOADS_EXPIRED, counters.uploads_expired());
+        scrape.counter(&names::NODE_BURSTS_ONE_BY_ONE, counters.bursts_one_by_one());
         self.disks.collect(scrape);
         self.scrub.collect(scrape);
         self.certificate.collect(scrape);

@@ -71,6 +71,7 @@ pub(crate) struct DataPathCounters {
     accepted: AtomicU64,
     duplicates: AtomicU64,
     uploads_expired: AtomicU64,
+    bursts_one_by_one: AtomicU64,
 }
 
 impl DataPathCounters {
@@ -84,6 +85,7 @@ impl DataPathCounters {
         self.accepted.store(counted.accepted, Ordering::Relaxed);
         self.duplicates.store(counted.duplicates, Ordering::Relaxed);
         self.uploads_expired.store(counted.uploads_expired, Ordering::Relaxed);
+        self.bursts_one_by_one.store(counted.bursts_one_by_one, Ordering::Relaxed);
     }
 
     /// Notes a read that found the queue full; the endpoint doesn't see these.
@@ -104,6 +106,11 @@ impl DataPathCounters {
     /// Uploads that were forgotten because nothing came any more.
     pub(crate) fn uploads_expired(&self) -> u64 {
         self.uploads_expired.load(Ordering::Relaxed)
+    }
+
+    /// Bursts that readers wanted one datagram at a time.
+    pub(crate) fn bursts_one_by_one(&self) -> u64 {
+        self.bursts_one_by_one.load(Ordering::Relaxed)
     }
 
     /// All counters of refusals that aren't zero, by label, with what the kernel program has `refused` before.
@@ -129,6 +136,7 @@ impl Default for DataPathCounters {
             accepted: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
             uploads_expired: AtomicU64::new(0),
+            bursts_one_by_one: AtomicU64::new(0),
         }
     }
 }

@@ -224,6 +224,8 @@ catalogue! {
     NODE_DUPLICATES = Counter "node_duplicate_pieces" of Node;
     /// Uploads that were forgotten because nothing came any more.
     NODE_UPLOADS_EXPIRED = Counter "node_uploads_expired" of Node;
+    /// Bursts that readers wanted one datagram at a time, since super-packets are damaged or lost on their way.
+    NODE_BURSTS_ONE_BY_ONE = Counter "node_bursts_one_by_one" of Node;
     /// Bytes that chunks may take on the disk. Disks are told apart by their UUIDs; `data-dir` is the one of the data directory.
     STORE_CAPACITY = Gauge "store_capacity" [Bytes] {"disk"} of Node;
     /// Bytes that chunks take, garbage included.

@@ -2,9 +2,12 @@
 //!
 //! The client drives everything. Reads ask for bursts and ask again for what is missing; writes send batches and
 //! learn from selective acknowledgements. Bytes outstanding are bounded per node by a congestion window and over all
-//! nodes by a budget that fits the receive buffer, so that many nodes answering at once lose nothing.
+//! nodes by a budget that fits the receive buffer and the last link, so that many nodes answering at once lose nothing. What
+//! there is room for goes to the transfer that lacks the least, and a share of it to the oldest.
 
+mod budget;
 mod link;
+mod offload;
 mod read;
 mod rtt;
 mod window;
@@ -16,19 +19,24 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use xdpfs_wire::payload::Pong;
+use xdpfs_wire::payload::{Pong, Tail};
 use xdpfs_wire::{
     Capability, CapabilityKey, ChunkId, Cookie, Flags, Header, NodeEpoch, NodeId, Opcode, PieceClass,
     Receipt, RequestId, Status,
 };
 
 use crate::datagram::{self, Transmit};
+use budget::Budget;
 use link::Link;
 use read::Read;
 use write::Write;
 
 /// How many nodes one endpoint remembers the path to; the longest idle one is forgotten beyond that.
 const LINKS_MAX: usize = 256;
+/// Every so many sends belong to the oldest transfer, whatever it lacks (Homa gives it five to ten percent).
+const SHARE_OF_OLDEST: u32 = 8;
+/// An endpoint with transfers that is not called for so long was not running: their timers are due more often.
+const STOPPED_MIN: Duration = Duration::from_millis(1500);
 
 /// How a client endpoint behaves.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +142,23 @@ pub struct Counters {
     pub retransmits: u64,
     /// Timers that ran out.
     pub timeouts: u64,
+    /// Paths, of those that are known now, whose super-packets are damaged or lost, so that datagrams travel one by one.
+    pub paths_one_by_one: u64,
+}
+
+/// What an endpoint holds at one moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Held {
+    /// Transfers that have not ended.
+    pub transfers: usize,
+    /// Request ids whose replies it knows what to do with.
+    pub requests: usize,
+    /// Bytes that reads have asked for and that have not come.
+    pub read_bytes: u64,
+    /// The most that these have been.
+    pub read_bytes_most: u64,
+    /// Bytes that count against the windows of all paths.
+    pub window_bytes: u64,
 }
 
 /// What a request id belongs to.
@@ -141,6 +166,8 @@ pub struct Counters {
 enum Purpose {
     Transfer(TransferId),
     Probe(LinkKey, PieceClass),
+    /// A burst that is whole but for its tail.
+    Tail(LinkKey),
 }
 
 type LinkKey = (SocketAddr, NodeId);
@@ -158,6 +185,16 @@ struct Transfer {
     progress: Instant,
 }
 
+impl Transfer {
+    /// Bytes that have yet to arrive.
+    fn remaining(&self) -> u32 {
+        match &self.kind {
+            Kind::Read(read) => read.remaining(),
+            Kind::Write(write) => write.remaining(),
+        }
+    }
+}
+
 /// Everything that the headers of one transfer have in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addressed {
@@ -167,6 +204,10 @@ pub(crate) struct Addressed {
 }
 
 impl Addressed {
+    fn link(&self) -> LinkKey {
+        (self.target.address, self.target.node)
+    }
+
     fn header(&self, opcode: Opcode, class: PieceClass, request: RequestId) -> Header {
         let capability = &self.session.capability;
         Header {
@@ -209,6 +250,11 @@ impl Requests {
         }
     }
 
+    /// Replies to a request that has been answered belong to somebody else.
+    fn pass_on(&mut self, id: RequestId, purpose: Purpose) {
+        self.purposes.insert(id, purpose);
+    }
+
     fn retire(&mut self, id: RequestId) {
         self.purposes.remove(&id);
     }
@@ -222,9 +268,8 @@ struct Context<'a> {
     link: &'a mut Link,
     requests: &'a mut Requests,
     counters: &'a mut Counters,
-    /// Bytes asked for by reads over all links.
-    read_outstanding: &'a mut u64,
-    config: &'a ClientConfig,
+    /// Of reads over all links.
+    budget: &'a mut Budget,
 }
 
 impl Context<'_> {
@@ -256,7 +301,11 @@ pub struct ClientEndpoint {
     aborts: VecDeque<(Addressed, PieceClass)>,
     counters: Counters,
     next_transfer: u64,
-    read_outstanding: u64,
+    budget: Budget,
+    /// Transfers by what they lack; kept only to be used again.
+    order: Vec<(u32, TransferId)>,
+    transmits: u32,
+    heard_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for ClientEndpoint {
@@ -283,7 +332,10 @@ impl ClientEndpoint {
             aborts: VecDeque::new(),
             counters: Counters::default(),
             next_transfer: 0,
-            read_outstanding: 0,
+            budget: Budget::new(config.read_budget_bytes),
+            order: Vec::new(),
+            transmits: 0,
+            heard_at: None,
         }
     }
 
@@ -337,13 +389,27 @@ impl ClientEndpoint {
     /// What has been seen and done.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        let one_by_one = self.links.values().filter(|link| link.offload.is_off()).count();
+        Counters { paths_one_by_one: one_by_one as u64, ..self.counters }
+    }
+
+    /// What is held at the moment.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            transfers: self.transfers.len(),
+            requests: self.requests.purposes.len(),
+            read_bytes: self.budget.outstanding(),
+            read_bytes_most: self.budget.outstanding_most(),
+            window_bytes: self.links.values().map(|link| link.window.outstanding()).sum(),
+        }
     }
 
     fn start(&mut self, now: Instant, to: Addressed, kind: Kind) -> TransferId {
         let id = TransferId(self.next_transfer);
         self.next_transfer += 1;
-        let link = (to.target.address, to.target.node);
+        self.note_time(now);
+        let link = to.link();
         self.links.entry(link).or_insert_with(|| Link::new(now, self.config.window_bytes_max)).touch(now);
         self.transfers.insert(id, Transfer { link, to, kind, started: now, progress: now });
         self.forget_idle_links();
@@ -352,6 +418,7 @@ impl ClientEndpoint {
 
     /// A datagram arrived from `from`.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.note_time(now);
         self.counters.datagrams_received += 1;
         self.counters.bytes_received += datagram.len() as u64;
         let Some((bytes, payload)) = datagram::split(datagram) else {
@@ -367,7 +434,8 @@ impl ClientEndpoint {
             Some(Purpose::Probe(key, class)) if key.0 == from => {
                 self.handle_pong(now, key, class, bytes, &header, payload);
             }
-            Some(Purpose::Probe(..)) | None => self.counters.stray += 1,
+            Some(Purpose::Tail(key)) if key.0 == from => self.handle_tail(now, key, bytes, &header, payload),
+            Some(Purpose::Probe(..) | Purpose::Tail(_)) | None => self.counters.stray += 1,
         }
     }
 
@@ -418,8 +486,46 @@ impl ClientEndpoint {
         }
     }
 
+    fn handle_tail(
+        &mut self,
+        now: Instant,
+        key: LinkKey,
+        bytes: &xdpfs_wire::HeaderBytes,
+        header: &Header,
+        payload: &[u8],
+    ) {
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let genuine = link.tail_key_verifies(header.request, bytes) && header.node == key.1;
+        if !genuine || !datagram::payload_intact(header, payload) {
+            self.counters.corrupt += 1;
+            return;
+        }
+        match (header.opcode, Tail::parse(payload)) {
+            (Opcode::Tail, Some(tail)) => {
+                link.handle_tail(now, header.request, tail);
+                self.requests.retire(header.request);
+            }
+            // A piece that the network has doubled.
+            _ => self.counters.duplicates += 1,
+        }
+    }
+
+    /// Whoever was stopped for long, with its host or by a signal, has heard nobody in that time: no transfer is to blame.
+    fn note_time(&mut self, now: Instant) {
+        let before = self.heard_at.replace(now).unwrap_or(now);
+        let gap = now.saturating_duration_since(before);
+        if gap < STOPPED_MIN {
+            return;
+        }
+        for transfer in self.transfers.values_mut() {
+            transfer.progress += gap;
+            transfer.started += gap;
+        }
+    }
+
     /// A timer ran out.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.note_time(now);
         for link in self.links.values_mut() {
             link.handle_timeout(now, &mut self.requests);
         }
@@ -479,19 +585,34 @@ impl ClientEndpoint {
     }
 
     fn poll_transfers(&mut self, now: Instant, buffer: &mut Vec<u8>) -> Option<Transmit> {
-        let ids: Vec<TransferId> = self.transfers.keys().copied().collect();
-        for id in ids {
-            let sent = self.with_transfer(now, id, |kind, cx| match kind {
-                Kind::Read(read) => read.poll_transmit(cx, buffer),
-                Kind::Write(write) => write.poll_transmit(cx, buffer),
-            });
-            if let Some(segment_size) = sent.flatten() {
-                let destination = self.transfers.get(&id)?.to.target.address;
-                let segment_size = (segment_size < buffer.len()).then_some(segment_size);
-                return Some(Transmit { destination, source: None, segment_size });
-            }
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend(self.transfers.iter().map(|(id, transfer)| (transfer.remaining(), *id)));
+        // Transfers are in the order of their age.
+        let oldest_first = self.transmits.is_multiple_of(SHARE_OF_OLDEST);
+        let favoured = usize::from(oldest_first).min(order.len());
+        if let Some(rest) = order.get_mut(favoured..) {
+            rest.sort_unstable();
         }
-        None
+        let sent = order.iter().find_map(|(_, id)| self.poll_transfer(now, *id, buffer));
+        self.order = order;
+        self.transmits = self.transmits.wrapping_add(sent.is_some().into());
+        sent
+    }
+
+    fn poll_transfer(&mut self, now: Instant, id: TransferId, buffer: &mut Vec<u8>) -> Option<Transmit> {
+        let sent = self.with_transfer(now, id, |kind, cx| match kind {
+            Kind::Read(read) => read.poll_transmit(cx, buffer),
+            Kind::Write(write) => write.poll_transmit(cx, buffer),
+        });
+        let segment_size = sent.flatten()?;
+        let transfer = self.transfers.get(&id)?;
+        let link = self.links.get(&transfer.link);
+        let (is_off, lane) = link.map_or((false, 0), |link| (link.offload.is_off(), link.lane()));
+        let one_by_one = is_off || matches!(&transfer.kind, Kind::Write(write) if write.sends_singly());
+        let destination = transfer.to.target.address;
+        let segment_size = (segment_size < buffer.len()).then_some(segment_size);
+        Some(Transmit { destination, source: None, segment_size, one_by_one, lane })
     }
 
     fn poll_abort(&mut self, buffer: &mut Vec<u8>) -> Option<Transmit> {
@@ -521,8 +642,7 @@ impl ClientEndpoint {
             link,
             requests: &mut self.requests,
             counters: &mut self.counters,
-            read_outstanding: &mut self.read_outstanding,
-            config: &self.config,
+            budget: &mut self.budget,
         };
         Some(act(&mut transfer.kind, &mut cx))
     }
@@ -548,7 +668,7 @@ impl ClientEndpoint {
     fn release(&mut self, ended: Transfer) {
         let Some(link) = self.links.get_mut(&ended.link) else { return };
         match ended.kind {
-            Kind::Read(read) => read.release(link, &mut self.requests, &mut self.read_outstanding),
+            Kind::Read(read) => read.release(link, &mut self.requests, &mut self.budget),
             Kind::Write(write) => {
                 if let Some(class) = write.release(link, &mut self.requests) {
                     self.aborts.push_back((ended.to, class));

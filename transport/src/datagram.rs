@@ -9,6 +9,9 @@ use crate::checksum::crc32c;
 /// The most payload bytes in one burst, so that a burst fits a single segmented send (65,507 bytes of UDP payload).
 pub const BURST_BYTES_MAX: usize = 60 << 10;
 
+/// Ports that a client may send from.
+pub(crate) const LANES_MAX: u8 = 4;
+
 /// Who sent a datagram, and which of our addresses it was sent to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Peer {
@@ -33,13 +36,17 @@ pub struct Transmit {
     pub source: Option<IpAddr>,
     /// Bytes in each datagram but the last, if the buffer holds more than one.
     pub segment_size: Option<usize>,
+    /// Whether the datagrams may not leave as one super-packet, which this path damages or loses.
+    pub one_by_one: bool,
+    /// Which of the sender's ports from, if it has several.
+    pub lane: u8,
 }
 
 impl Transmit {
     /// An answer to `peer`.
     #[must_use]
     pub const fn to(peer: Peer, segment_size: Option<usize>) -> Self {
-        Self { destination: peer.address, source: peer.local, segment_size }
+        Self { destination: peer.address, source: peer.local, segment_size, one_by_one: false, lane: 0 }
     }
 }
 

@@ -7,6 +7,7 @@
 //! The feature `tokio` adds a thin shell with sockets and timers; without it the crate does no I/O.
 //! The protocol is described in `docs/protocol.md`.
 
+mod assembly;
 mod checksum;
 pub mod client;
 mod datagram;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use xdpfs_wire::payload::{ChunkSum, GetBurst, Pong, SACK_WINDOW, Sack};
 use xdpfs_wire::{
     Accepted, CapabilityKey, ChunkId, ClientId, CookieSecret, EpochSecret, Expiry, Flags, Header, KeyEpoch,
@@ -134,6 +134,8 @@ pub struct NodeCounters {
     pub busy: u64,
     /// Uploads forgotten because nothing came any more.
     pub uploads_expired: u64,
+    /// Bursts that readers wanted one datagram at a time, since their paths take no super-packets.
+    pub bursts_one_by_one: u64,
 }
 
 type UploadKey = (ClientId, ChunkId);
@@ -326,6 +328,7 @@ impl NodeEndpoint {
         if pieces > datagram::burst_pieces(class) || ask.wanted == 0 {
             return request.refuse(Status::Invalid);
         }
+        self.counters.bursts_one_by_one += u64::from(request.header().flags.contains(Flags::ONE_BY_ONE));
         let target = request.node.target();
         Action::Read(ReadJob::new(request.now, request.from, request.accepted, ask.wanted, target))
     }
@@ -404,9 +407,14 @@ impl NodeEndpoint {
         let key = (header.client, header.chunk);
         let wants_ack = header.flags.contains(Flags::ACK_WANTED);
         let Some(upload) = self.uploads.get_mut(&key) else {
-            // Late copies of a finished upload are no news to anybody.
-            let late = !wants_ack || request.node.chunk(header.chunk).is_some();
-            return if late { Action::None } else { request.refuse(Status::NotOpen) };
+            if !wants_ack {
+                return Action::None;
+            }
+            // Whoever asks after the end has missed the receipt; for others a copy that is late does no harm.
+            return match request.node.chunk(header.chunk) {
+                Some(held) => request.receipt(held),
+                None => request.refuse(Status::NotOpen),
+            };
         };
         match upload.handle_piece(request.now, &header, request.payload) {
             upload::Piece::New => {}
@@ -554,9 +562,4 @@ fn cookie_address(from: SocketAddr) -> ([u8; 16], u16) {
         IpAddr::V6(v6) => v6,
     };
     (address.octets(), from.port())
-}
-
-/// The buffer of an upload, before any piece has come.
-fn empty_buffer(length: u32) -> BytesMut {
-    BytesMut::zeroed(length as usize)
 }

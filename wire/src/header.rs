@@ -86,6 +86,9 @@ impl Flags {
     pub const NONE: Self = Self(0);
     /// The sender of `PutData` wants a `Sack` for this datagram.
     pub const ACK_WANTED: Self = Self(1 << 3);
+    /// The sender of `GetBurst` wants each datagram of the answer sent by itself, not as a part of a super-packet. The bit of
+    /// [`Self::ACK_WANTED`], which `GetBurst` has no use for, so that nodes that don't know it answer as ever.
+    pub const ONE_BY_ONE: Self = Self::ACK_WANTED;
     /// Sent before under the same request id; for statistics only.
     pub const RETRANSMIT: Self = Self(1 << 4);
     const DEFINED: u8 = Self::ACK_WANTED.0 | Self::RETRANSMIT.0;

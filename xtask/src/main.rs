@@ -135,7 +135,8 @@ enum Task {
         #[arg(long)]
         mutants: bool,
     },
-    /// The kill loop of the tests, what becomes of data nodes, and, as root, power cuts and the flood of hostile traffic, for longer.
+    /// The kill loop of the tests, what becomes of data nodes, and, as root, power cuts and the flood of hostile traffic, for
+    /// longer; and storms on the chunk protocol.
     Soak {
         /// How many kills; a third as many members are frozen besides.
         #[arg(long, default_value_t = 500)]
@@ -149,6 +150,9 @@ enum Task {
         /// For how many seconds there is hostile traffic.
         #[arg(long, value_name = "SECONDS", default_value_t = 120)]
         flood: u32,
+        /// How many storms the chunk protocol goes through on virtual time, beyond those of the tests.
+        #[arg(long, default_value_t = 98_000)]
+        storms: u64,
         /// Decides who is killed and when; by default a new one, which is printed.
         #[arg(long)]
         seed: Option<u64>,
@@ -179,8 +183,8 @@ fn main() -> anyhow::Result<()> {
             let replicas = replicas.and_then(|text| text.parse().ok());
             sim::run(&sim::Options { seeds, from, replicas, mutants })
         }
-        Task::Soak { kills, events, cuts, flood, seed } => {
-            test::soak(&test::SoakOptions { kills, events, cuts, flood_s: flood, seed })
+        Task::Soak { kills, events, cuts, flood, storms, seed } => {
+            test::soak(&test::SoakOptions { kills, events, cuts, flood_s: flood, storms, seed })
         }
     }
 }

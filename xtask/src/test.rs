@@ -242,6 +242,9 @@ fn interleavings() -> anyhow::Result<()> {
     sh::run(&[&["cargo", "test"], &of_store[..], &["--lib", INTERLEAVING_TESTS]].concat())
 }
 
+/// Seeds of storms that the tests go through.
+const STORMS_OF_TESTS: u64 = 2000;
+
 /// What `soak` is asked for.
 pub(crate) struct SoakOptions {
     pub(crate) kills: u32,
@@ -251,6 +254,8 @@ pub(crate) struct SoakOptions {
     pub(crate) cuts: u32,
     /// For how many seconds there is hostile traffic.
     pub(crate) flood_s: u32,
+    /// Of the chunk protocol.
+    pub(crate) storms: u64,
     /// By default a new one.
     pub(crate) seed: Option<u64>,
 }
@@ -269,6 +274,10 @@ pub(crate) fn soak(options: &SoakOptions) -> anyhow::Result<()> {
         let words = [&["cargo", "test", "--locked", "-p"], words, &["--", "--nocapture"]].concat();
         sh::run_with(&words, settings)
     };
+    if options.storms > 0 {
+        let range = format!("{STORMS_OF_TESTS}..{}", STORMS_OF_TESTS.saturating_add(options.storms));
+        test(&["xdpfs-transport", "--test", "sim", "no_storm"], &[("XDPFS_TRANSPORT_SEEDS", &range)])?;
+    }
     let kills = options.kills.to_string();
     let settings = [("XDPFS_TEST_KILLS", kills.as_str()), ("XDPFS_TEST_SEED", &seed)];
     test(&["xdpfs-testbed", "--test", "kill_loop"], &settings)?;

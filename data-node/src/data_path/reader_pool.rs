@@ -17,7 +17,6 @@ use std::{
 
 use tokio::runtime::Handle;
 use xdpfs_transport::{
-    Transmit,
     node::{ReadBytes, ReadJob},
     shell::Socket,
 };
@@ -120,12 +119,9 @@ impl Worker {
             let read = read.map(PagesToSend);
             let read = read.as_ref().map(|pages| pages as &dyn ReadBytes).map_err(|status| *status);
             let answer = job.answer(Instant::now, read, &mut scratch, &mut out);
-            let (batch, rest) = out.split_at(answer.batch_len);
-            let segment_size = (answer.segment_size < batch.len()).then_some(answer.segment_size);
             runtime.block_on(async {
-                send(&socket, Transmit::to(job.from, segment_size), batch).await;
-                if !rest.is_empty() {
-                    send(&socket, Transmit::to(job.from, None), rest).await;
+                for (transmit, bytes) in answer.transmits(job.from, &out).into_iter().flatten() {
+                    send(&socket, transmit, bytes).await;
                 }
             });
         };

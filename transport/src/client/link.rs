@@ -2,16 +2,20 @@
 //!
 //! The piece class is found by pinging in every size at once and taking the largest that comes back whole; a pong is
 //! as long as its ping, so both directions are proven. After two timeouts in a row the path is probed again, which
-//! also finds a class that has stopped passing.
+//! also finds a class that has stopped passing. It is probed from another port then: routers and cards choose a way by the ports,
+//! and the way may be what is broken.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use xdpfs_wire::{ChunkId, Cookie, HeaderBytes, Opcode, PieceClass, RequestId};
+use xdpfs_wire::payload::Tail;
+use xdpfs_wire::{CapabilityKey, ChunkId, Cookie, HeaderBytes, Opcode, PieceClass, RequestId};
 
+use super::offload::Offload;
 use super::rtt::Rtt;
 use super::window::Window;
 use super::{Addressed, LinkKey, NO_COOKIE, Purpose, Requests};
-use crate::datagram::{self, Transmit};
+use crate::datagram::{self, LANES_MAX, Transmit};
 
 /// Timeouts in a row after which the path is probed again.
 const TIMEOUTS_BEFORE_PROBE: u32 = 2;
@@ -20,16 +24,52 @@ const TIMEOUTS_BEFORE_PROBE: u32 = 2;
 const RAISE_AFTER: Duration = Duration::from_secs(60);
 /// How long larger pongs may trail behind the first.
 const TRAIL_MIN: Duration = Duration::from_millis(2);
+/// Bounds of how long pieces may trail behind others of their burst.
+const REORDER_MIN: Duration = Duration::from_millis(1);
+const REORDER_MAX: Duration = Duration::from_millis(16);
+/// Bursts whose pieces have all come, and whose tails may still.
+const TAILS_MAX: usize = 64;
 
 pub(crate) struct Link {
     pub(crate) rtt: Rtt,
     pub(crate) window: Window,
     pub(crate) cookie: Cookie,
+    pub(crate) offload: Offload,
     class: Option<PieceClass>,
     probe: Option<Probe>,
     probed_at: Instant,
-    timeouts: u32,
+    /// In a row, of what is small and of batches.
+    timeouts: [u32; 2],
+    /// Which of the client's ports datagrams leave from.
+    lane: u8,
+    tails: VecDeque<ExpectTail>,
+    /// How long pieces may trail behind others of their burst before they count as lost.
+    reorder: Duration,
+    sequence: u64,
     last_used: Instant,
+}
+
+/// What got through, or did not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Size {
+    /// One datagram, which may be of any length.
+    Single = 0,
+    /// Several datagrams at once, full ones among them.
+    Batch = 1,
+}
+
+/// A burst that is whole. Its tail tells what of its time the node took.
+struct ExpectTail {
+    request: RequestId,
+    key: CapabilityKey,
+    answer: AnswerTime,
+}
+
+/// When a burst was asked for, and how long it took until its first piece came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AnswerTime {
+    pub(crate) sent_at: Instant,
+    pub(crate) took: Duration,
 }
 
 struct Probe {
@@ -48,20 +88,30 @@ impl Link {
             rtt: Rtt::default(),
             window: Window::new(window_bytes_max),
             cookie: NO_COOKIE,
+            offload: Offload::default(),
             class: None,
             probe: None,
             probed_at: now,
-            timeouts: 0,
+            timeouts: [0; 2],
+            lane: 0,
+            tails: VecDeque::new(),
+            reorder: REORDER_MIN,
+            sequence: 0,
             last_used: now,
         }
     }
 
     pub(crate) fn touch(&mut self, now: Instant) {
         self.last_used = now;
+        self.offload.retry(now);
     }
 
     pub(crate) fn last_used(&self) -> Instant {
         self.last_used
+    }
+
+    pub(crate) fn lane(&self) -> u8 {
+        self.lane
     }
 
     /// The class to use. While none is known, starts to find out and answers `None`.
@@ -78,17 +128,93 @@ impl Link {
         self.class
     }
 
-    /// Chunk bytes got through.
-    pub(crate) fn note_alive(&mut self) {
-        self.timeouts = 0;
+    /// Chunk bytes got through. That small ones do says nothing of large ones.
+    pub(crate) fn note_alive(&mut self, size: Size) {
+        self.timeouts[Size::Single as usize] = 0;
+        if size == Size::Batch {
+            self.timeouts[Size::Batch as usize] = 0;
+        }
+    }
+
+    /// A part of a batch got through, as a super-packet or one datagram at a time because the same batch had come to nothing before.
+    pub(crate) fn note_batch(&mut self, now: Instant, singly: bool) {
+        if singly {
+            self.offload.note_stall(now, self.rtt.timeout(0));
+        } else {
+            self.offload.note_passed();
+        }
     }
 
     /// Nothing got through in time.
-    pub(crate) fn note_timeout(&mut self, now: Instant, to: &Addressed) {
-        self.timeouts += 1;
-        if self.timeouts >= TIMEOUTS_BEFORE_PROBE && self.class.is_some() {
+    pub(crate) fn note_timeout(&mut self, now: Instant, to: &Addressed, size: Size) {
+        let timeouts = &mut self.timeouts[size as usize];
+        *timeouts += 1;
+        if *timeouts >= TIMEOUTS_BEFORE_PROBE && self.class.is_some() && self.probe.is_none() {
+            self.lane = (self.lane + 1) % LANES_MAX;
             self.start_probe(now, to);
         }
+    }
+
+    /// Numbers what is sent to the node.
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// How long the rest of a burst may take after a part of it before it counts as lost. Not less than half a round trip: asked
+    /// for sooner, most of it would be on its way (Homa's measurements found twenty times the retransmissions).
+    pub(crate) fn trail(&self) -> Duration {
+        self.reorder.max(self.rtt.smoothed() / 2)
+    }
+
+    /// Whether pieces have overtaken others of their burst here.
+    pub(crate) fn reorders(&self) -> bool {
+        self.reorder > REORDER_MIN
+    }
+
+    /// A piece came after it had been given up: the path reorders more than was thought (as RACK, RFC 8985 §6.2).
+    pub(crate) fn note_late_piece(&mut self) {
+        self.reorder = (self.reorder * 2).min(REORDER_MAX);
+    }
+
+    /// All pieces of a burst have come, and its tail has not yet.
+    pub(crate) fn expect_tail(
+        &mut self,
+        now: Instant,
+        to: &Addressed,
+        request: RequestId,
+        answer: AnswerTime,
+        requests: &mut Requests,
+    ) {
+        if self.tails.len() >= TAILS_MAX
+            && let Some(missed) = self.tails.pop_front()
+        {
+            requests.retire(missed.request);
+            self.offload.note_cut_short(now);
+        }
+        requests.pass_on(request, Purpose::Tail(to.link()));
+        self.tails.push_back(ExpectTail { request, key: to.session.key, answer });
+    }
+
+    /// Whether a datagram is the tail that is expected under its request.
+    pub(crate) fn tail_key_verifies(&self, request: RequestId, bytes: &HeaderBytes) -> bool {
+        self.tails.iter().any(|tail| tail.request == request && tail.key.verifies(bytes))
+    }
+
+    /// The tail of a burst that was whole before.
+    pub(crate) fn handle_tail(&mut self, now: Instant, request: RequestId, tail: Tail) {
+        let Some(at) = self.tails.iter().position(|expected| expected.request == request) else { return };
+        if let Some(expected) = self.tails.remove(at) {
+            self.note_whole_burst(now, expected.answer, tail);
+        }
+    }
+
+    /// A burst is whole, with its tail.
+    pub(crate) fn note_whole_burst(&mut self, now: Instant, answer: AnswerTime, tail: Tail) {
+        self.offload.note_whole();
+        let service = Duration::from_micros(tail.service_us.into());
+        let delay = answer.took.saturating_sub(service);
+        self.window.note_delay(now, self.rtt.smoothed(), answer.sent_at, delay);
     }
 
     fn start_probe(&mut self, now: Instant, to: &Addressed) {
@@ -122,7 +248,7 @@ impl Link {
         probe.deadline = now + self.rtt.timeout(probe.attempts);
         let header = probe.to.header(Opcode::Ping, class, request);
         datagram::append(buffer, probe.to.session.key, header, &[], class.piece_len() as usize);
-        Some(Transmit::to(key.0.into(), None))
+        Some(Transmit { lane: self.lane, ..Transmit::to(key.0.into(), None) })
     }
 
     pub(crate) fn probe_key_verifies(&self, bytes: &HeaderBytes) -> bool {
@@ -151,7 +277,7 @@ impl Link {
         if probe.best.is_some() {
             self.class = probe.best;
             self.probed_at = now;
-            self.timeouts = 0;
+            self.timeouts = [0; 2];
             self.probe = None;
         } else {
             probe.attempts += 1;
@@ -165,7 +291,8 @@ impl Link {
     }
 
     pub(crate) fn release(self, requests: &mut Requests) {
-        for request in self.probe.into_iter().flat_map(|probe| probe.requests) {
+        let of_tails = self.tails.into_iter().map(|tail| tail.request);
+        for request in self.probe.into_iter().flat_map(|probe| probe.requests).chain(of_tails) {
             requests.retire(request);
         }
     }

@@ -1,22 +1,25 @@
 //! Reading a range of a chunk: bursts asked for within the window, holes asked for again.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::BytesMut;
-use xdpfs_wire::payload::GetBurst;
+use xdpfs_wire::payload::{GetBurst, Tail};
 use xdpfs_wire::{Advice, Cookie, Flags, Header, Opcode, PieceClass, RequestId, Status};
 
-use super::link::Link;
+use super::budget::Budget;
+use super::link::{AnswerTime, Link, Size};
 use super::{Context, Outcome, Requests, Step, TransferError, busy_delay};
+use crate::assembly::Assembly;
 use crate::datagram;
 
-/// How long pieces may trail behind the tail of their burst before they count as lost.
-const REORDER_MIN: Duration = Duration::from_millis(1);
+/// So many later bursts are whole before an earlier one counts as lost (as RFC 9002 §6.1.1 counts packets).
+const OVERTAKEN_MAX: u32 = 3;
+/// The fewest pieces to ask for at once where there are more: a single one is asked for by a request as long as itself.
+const PIECES_MIN: u32 = 2;
 
 pub(crate) struct Read {
     range: Range<u32>,
-    buffer: BytesMut,
+    buffer: Option<Assembly>,
     /// Bytes of the range that have yet to arrive.
     missing_bytes: u32,
     /// First byte that no burst has asked for.
@@ -34,6 +37,8 @@ struct Burst {
     class: PieceClass,
     /// Bit `i`: piece `i` has yet to arrive.
     missing: u64,
+    /// The pieces that were missing when it was sent last.
+    asked: u64,
     /// Bytes charged to the window and to the budget.
     charged: u64,
     sent_at: Instant,
@@ -42,8 +47,16 @@ struct Burst {
     attempts: u32,
     /// Timeouts in a row.
     backoff: u32,
+    /// It was sent again since nothing had come.
+    is_retry: bool,
     to_send: bool,
-    tail_seen: bool,
+    /// In the order of all that is sent to the node.
+    sequence: u64,
+    /// Bursts sent after it that are whole.
+    overtaken: u32,
+    /// A part of the answer has come, and the rest should be right behind.
+    answered_at: Option<Instant>,
+    tail: Option<Tail>,
 }
 
 impl Read {
@@ -51,7 +64,7 @@ impl Read {
         let len = range.end - range.start;
         Self {
             unasked: range.start,
-            buffer: BytesMut::zeroed(len as usize),
+            buffer: Some(Assembly::new(len)),
             missing_bytes: len,
             holes: Vec::new(),
             bursts: Vec::new(),
@@ -60,20 +73,21 @@ impl Read {
         }
     }
 
+    /// Bytes that have yet to come.
+    pub(crate) fn remaining(&self) -> u32 {
+        self.missing_bytes
+    }
+
     pub(crate) fn poll_transmit(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Option<usize> {
         if self.not_before.is_some_and(|at| cx.now < at) {
             return None;
         }
         self.split_oversized(cx);
-        let full = !cx.link.window.has_room() || *cx.read_outstanding >= cx.config.read_budget_bytes;
-        let idle = self.bursts.iter().all(|burst| burst.to_send);
-        // One burst of an otherwise idle transfer always goes, so that many transfers can't starve one another.
-        if full && !idle {
+        if !cx.link.window.has_room() || !cx.budget.has_room() {
             return None;
         }
         let at = match self.bursts.iter().position(|burst| burst.to_send) {
             Some(at) => at,
-            None if full && !self.bursts.is_empty() => return None,
             None => self.next_burst(cx)?,
         };
         let burst = self.bursts.get_mut(at)?;
@@ -92,7 +106,9 @@ impl Read {
             self.put_back(range);
             return None;
         };
-        let burst_len = datagram::burst_pieces(class) * class.piece_len();
+        let fitting = (cx.link.window.burst_bytes() / u64::from(class.piece_len())) as u32;
+        let pieces = fitting.max(PIECES_MIN).min(datagram::burst_pieces(class));
+        let burst_len = pieces * class.piece_len();
         let end = range.end.min(range.start + burst_len);
         self.put_back(end..range.end);
         if self.unasked == range.start {
@@ -136,7 +152,7 @@ impl Read {
         };
         match (header.opcode, header.status) {
             (Opcode::Data, Status::Ok) => self.handle_piece(cx, at, header, payload),
-            (Opcode::Tail, Status::Ok) => self.handle_tail(cx, at),
+            (Opcode::Tail, Status::Ok) => self.handle_tail(cx, at, payload),
             (_, status) => self.handle_refusal(cx, at, status, header, payload),
         }
     }
@@ -149,44 +165,74 @@ impl Read {
         };
         if burst.missing >> piece & 1 == 0 {
             cx.counters.duplicates += 1;
+            if burst.attempts > 0 {
+                cx.link.note_late_piece();
+            }
             return Step::Idle;
         }
         let len = range.end - range.start;
         let from = (range.start - self.range.start) as usize;
-        let (Some(slot), Some(bytes)) =
-            (self.buffer.get_mut(from..from + len as usize), payload.get(..len as usize))
-        else {
+        let bytes = payload.get(..len as usize);
+        if !bytes.zip(self.buffer.as_mut()).is_some_and(|(bytes, buffer)| buffer.place(from, bytes)) {
             cx.counters.corrupt += 1;
             return Step::Idle;
-        };
-        slot.copy_from_slice(bytes);
+        }
         burst.missing &= !(1 << piece);
+        if burst.size() == Size::Batch {
+            cx.link.note_batch(cx.now, burst.is_retry);
+        }
         burst.backoff = 0;
-        burst.settle(u64::from(len), cx.link, cx.read_outstanding);
-        cx.link.window.grow(len.into());
-        cx.link.note_alive();
+        burst.note_answered(cx);
+        burst.settle(u64::from(len), cx.link, cx.budget);
+        cx.link.window.grow(cx.now, cx.link.rtt.smoothed(), len.into());
+        cx.budget.grow(len.into());
+        if len == burst.class.piece_len() || burst.size() == Size::Single {
+            cx.link.note_alive(burst.size());
+        }
         self.missing_bytes -= len;
         if burst.missing == 0 {
-            if burst.attempts == 0 {
-                cx.link.rtt.sample(cx.now.saturating_duration_since(burst.sent_at));
-            }
-            let burst = self.bursts.swap_remove(at);
-            burst.release(cx.link, cx.requests, cx.read_outstanding);
+            let whole = self.bursts.swap_remove(at);
+            self.note_overtaken(cx, whole.sequence);
+            whole.finish(cx);
         }
-        if self.missing_bytes == 0 {
-            return Step::Finished(Ok(Outcome::Read(std::mem::take(&mut self.buffer).freeze())));
+        if self.missing_bytes == 0
+            && let Some(buffer) = self.buffer.take()
+        {
+            return Step::Finished(Ok(Outcome::Read(buffer.freeze())));
         }
         Step::Progress
     }
 
-    fn handle_tail(&mut self, cx: &mut Context<'_>, at: usize) -> Step {
+    /// A burst is whole. Of one that was sent before it and has brought nothing yet, request or answer may be lost.
+    fn note_overtaken(&mut self, cx: &Context<'_>, sequence: u64) {
+        for burst in self.bursts.iter_mut().filter(|burst| !burst.to_send && burst.sequence < sequence) {
+            burst.overtaken += 1;
+            // A node that reads from a disk answers out of order, so one is no sign, and once is enough.
+            if burst.overtaken == OVERTAKEN_MAX && burst.attempts == 0 && burst.answered_at.is_none() {
+                burst.deadline = burst.deadline.min(cx.now + cx.link.trail());
+            }
+        }
+    }
+
+    fn handle_tail(&mut self, cx: &mut Context<'_>, at: usize, payload: &[u8]) -> Step {
         let Some(burst) = self.bursts.get_mut(at) else { return Step::Idle };
-        let nothing_came = burst.missing == all_pieces(burst.pieces()) && burst.attempts == 0;
-        burst.tail_seen = true;
-        burst.deadline = burst.deadline.min(cx.now + (cx.link.rtt.smoothed() / 4).max(REORDER_MIN));
-        if nothing_came && burst.pieces() > 2 {
-            // Small datagrams pass and large ones don't: perhaps the path's size has shrunk.
-            cx.link.note_timeout(cx.now, cx.to);
+        let is_first = burst.attempts == 0;
+        burst.tail = Tail::parse(payload);
+        burst.note_answered(cx);
+        let nothing_came = burst.missing == burst.asked;
+        if nothing_came {
+            // Small datagrams pass and large ones, or many, don't. Asked for at once, they would be lost as fast as they come.
+            burst.backoff += 1;
+            burst.deadline = cx.now + cx.link.rtt.timeout(burst.backoff);
+            cx.link.note_timeout(cx.now, cx.to, burst.size());
+            return Step::Idle;
+        }
+        if !cx.link.reorders() {
+            // What was sent before the tail and is not here is lost.
+            burst.deadline = cx.now;
+        }
+        if is_first && burst.missing == 1 << (burst.pieces() - 1) {
+            cx.link.offload.note_cut_short(cx.now);
         }
         Step::Idle
     }
@@ -207,7 +253,7 @@ impl Read {
             _ => return Step::Finished(Err(TransferError::Refused(status))),
         }
         if let Some(burst) = self.bursts.get_mut(at) {
-            burst.give_back(cx.link, cx.read_outstanding);
+            burst.give_back(cx.link, cx.budget);
             burst.to_send = true;
         }
         Step::Progress
@@ -218,13 +264,15 @@ impl Read {
             self.not_before = None;
         }
         for burst in self.bursts.iter_mut().filter(|burst| !burst.to_send && burst.deadline <= cx.now) {
-            burst.give_back(cx.link, cx.read_outstanding);
-            cx.link.window.cut(cx.now, cx.link.rtt.smoothed());
+            let rtt = cx.link.rtt.smoothed();
+            cx.link.window.note_loss(cx.now, rtt, burst.charged);
+            cx.budget.note_loss(cx.now, rtt, cx.to.link());
+            burst.give_back(cx.link, cx.budget);
             cx.counters.retransmits += u64::from(burst.missing.count_ones());
-            if !burst.tail_seen {
+            if burst.answered_at.is_none() {
                 cx.counters.timeouts += 1;
                 burst.backoff += 1;
-                cx.link.note_timeout(cx.now, cx.to);
+                cx.link.note_timeout(cx.now, cx.to, burst.size());
             }
             burst.attempts += 1;
             burst.to_send = true;
@@ -237,9 +285,9 @@ impl Read {
         waiting.chain(self.not_before).min()
     }
 
-    pub(crate) fn release(self, link: &mut Link, requests: &mut Requests, outstanding: &mut u64) {
+    pub(crate) fn release(self, link: &mut Link, requests: &mut Requests, budget: &mut Budget) {
         for burst in self.bursts {
-            burst.release(link, requests, outstanding);
+            burst.release(link, requests, budget);
         }
     }
 }
@@ -252,18 +300,34 @@ impl Burst {
             range,
             class,
             missing: all_pieces(pieces),
+            asked: 0,
             charged: 0,
             sent_at: now,
             deadline: now,
             attempts: 0,
             backoff: 0,
+            is_retry: false,
             to_send: true,
-            tail_seen: false,
+            sequence: 0,
+            overtaken: 0,
+            answered_at: None,
+            tail: None,
         }
     }
 
     fn pieces(&self) -> u32 {
         (self.range.end - self.range.start).div_ceil(self.class.piece_len())
+    }
+
+    /// What was asked for last.
+    fn size(&self) -> Size {
+        if self.asked.count_ones() == 1 { Size::Single } else { Size::Batch }
+    }
+
+    /// A part of the answer is here. A node sends all of it at once, so what is still to come is not far.
+    fn note_answered(&mut self, cx: &Context<'_>) {
+        self.answered_at.get_or_insert(cx.now);
+        self.deadline = cx.now + cx.link.trail();
     }
 
     fn send(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
@@ -276,6 +340,11 @@ impl Burst {
         if self.attempts > 0 {
             header.flags = Flags::RETRANSMIT;
         }
+        self.is_retry = self.backoff > 0;
+        // What has come to nothing may have done so because it was a super-packet.
+        if !single && (self.is_retry || cx.link.offload.is_off()) {
+            header.flags = header.flags.union(Flags::ONE_BY_ONE);
+        }
         if single {
             datagram::append(out, cx.to.session.key, header, &[], length as usize);
         } else {
@@ -284,9 +353,13 @@ impl Burst {
         }
         self.charged = self.missing_pieces().map(|piece| u64::from(piece.end - piece.start)).sum();
         cx.link.window.charge(self.charged);
-        *cx.read_outstanding += self.charged;
+        cx.budget.charge(self.charged);
         self.to_send = false;
-        self.tail_seen = false;
+        self.asked = self.missing;
+        self.sequence = cx.link.next_sequence();
+        self.overtaken = 0;
+        self.answered_at = None;
+        self.tail = None;
         self.sent_at = cx.now;
         self.deadline = cx.now + cx.link.rtt.timeout(self.backoff);
     }
@@ -309,19 +382,42 @@ impl Burst {
     }
 
     /// `bytes` are not outstanding any more.
-    fn settle(&mut self, bytes: u64, link: &mut Link, outstanding: &mut u64) {
+    fn settle(&mut self, bytes: u64, link: &mut Link, budget: &mut Budget) {
         let bytes = bytes.min(self.charged);
         self.charged -= bytes;
         link.window.discharge(bytes);
-        *outstanding = outstanding.saturating_sub(bytes);
+        budget.discharge(bytes);
     }
 
-    fn give_back(&mut self, link: &mut Link, outstanding: &mut u64) {
-        self.settle(self.charged, link, outstanding);
+    fn give_back(&mut self, link: &mut Link, budget: &mut Budget) {
+        self.settle(self.charged, link, budget);
     }
 
-    fn release(mut self, link: &mut Link, requests: &mut Requests, outstanding: &mut u64) {
-        self.give_back(link, outstanding);
+    /// All pieces are here.
+    fn finish(mut self, cx: &mut Context<'_>) {
+        let took = cx.now.saturating_duration_since(self.sent_at);
+        // Of what was asked for again it isn't known which request was answered.
+        let tells_time = self.attempts == 0;
+        if tells_time {
+            cx.link.rtt.sample(took);
+        }
+        if tells_time && self.pieces() > 1 {
+            // Until the first piece: how long the rest takes depends on how much was asked for.
+            let answered_at = self.answered_at.unwrap_or(cx.now);
+            let answer = AnswerTime { sent_at: self.sent_at, took: answered_at - self.sent_at };
+            match self.tail {
+                Some(tail) => cx.link.note_whole_burst(cx.now, answer, tail),
+                None => {
+                    self.give_back(cx.link, cx.budget);
+                    return cx.link.expect_tail(cx.now, cx.to, self.request, answer, cx.requests);
+                }
+            }
+        }
+        self.release(cx.link, cx.requests, cx.budget);
+    }
+
+    fn release(mut self, link: &mut Link, requests: &mut Requests, budget: &mut Budget) {
+        self.give_back(link, budget);
         requests.retire(self.request);
     }
 }

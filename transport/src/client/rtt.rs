@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Before the first sample.
 const TIMEOUT_INITIAL: Duration = Duration::from_millis(100);
 /// Above the scheduling noise of a busy host: a timer that fires early only adds load.
-const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+const TIMEOUT_MIN: Duration = Duration::from_millis(5);
 const TIMEOUT_MAX: Duration = Duration::from_millis(500);
 /// Doublings of the timeout.
 const BACKOFF_MAX: u32 = 6;
@@ -18,6 +18,8 @@ pub(crate) struct Rtt {
 
 impl Rtt {
     pub(crate) fn sample(&mut self, rtt: Duration) {
+        // Longer ones are of a client that was not running, and would have it wait as long again.
+        let rtt = rtt.min(TIMEOUT_MAX);
         match self.smoothed {
             None => {
                 self.smoothed = Some(rtt);

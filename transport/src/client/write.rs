@@ -9,13 +9,16 @@ use bytes::Bytes;
 use xdpfs_wire::payload::{ChunkSum, REQUEST_PADDING_MIN, Sack};
 use xdpfs_wire::{Advice, Header, Opcode, PieceClass, Receipt, RequestId, Status};
 
-use super::link::Link;
+use super::link::{Link, Size};
 use super::{Context, Outcome, Requests, Step, TransferError, busy_delay};
 use crate::datagram;
 use upload::Upload;
 
 /// When to ask again after a node has said that it is making the chunk durable.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(200);
+
+/// An upload that is displaced more often makes no sense to the node.
+const DISPLACED_MAX: u32 = 8;
 
 pub(crate) struct Write {
     /// `None`: nothing to send, only to ask whether the node has it.
@@ -24,6 +27,8 @@ pub(crate) struct Write {
     crc: u32,
     state: State,
     not_before: Option<Instant>,
+    /// Times that the node had another upload in this one's place.
+    displaced: u32,
 }
 
 /// What the transfer waits for.
@@ -69,7 +74,7 @@ impl Exchange {
             cx.counters.timeouts += 1;
             self.attempts += 1;
             self.to_send = true;
-            cx.link.note_timeout(cx.now, cx.to);
+            cx.link.note_timeout(cx.now, cx.to, Size::Single);
         }
         expired
     }
@@ -84,11 +89,25 @@ impl Exchange {
 impl Write {
     pub(crate) fn new(data: Bytes, crc: u32) -> Self {
         let length = data.len() as u32;
-        Self { data: Some(data), length, crc, state: State::ExpectPath, not_before: None }
+        Self { data: Some(data), length, crc, state: State::ExpectPath, not_before: None, displaced: 0 }
     }
 
     pub(crate) fn confirm(length: u32, crc: u32) -> Self {
-        Self { data: None, length, crc, state: State::ExpectPath, not_before: None }
+        Self { data: None, length, crc, state: State::ExpectPath, not_before: None, displaced: 0 }
+    }
+
+    /// Bytes that have yet to arrive.
+    pub(crate) fn remaining(&self) -> u32 {
+        match &self.state {
+            State::ExpectPieces(upload) | State::ExpectReceipt(_, Some(upload)) => upload.remaining(),
+            State::ExpectReceipt(_, None) | State::Done => 0,
+            State::ExpectPath | State::ExpectWhole(..) | State::ExpectCredit(..) => self.length,
+        }
+    }
+
+    /// Whether what was sent last must not leave as a super-packet.
+    pub(crate) fn sends_singly(&self) -> bool {
+        matches!(&self.state, State::ExpectPieces(upload) if upload.sends_singly())
     }
 
     pub(crate) fn poll_transmit(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Option<usize> {
@@ -175,7 +194,7 @@ impl Write {
 
     fn handle_receipt(&mut self, cx: &mut Context<'_>, header: &Header, payload: &[u8]) -> Step {
         let Some(receipt) = Receipt::parse(header, payload) else { return Step::Idle };
-        cx.link.note_alive();
+        cx.link.note_alive(Size::Single);
         if receipt.length != self.length || receipt.crc != self.crc || receipt.node != cx.to.target.node {
             return Step::Finished(Err(TransferError::Corrupt));
         }
@@ -237,6 +256,11 @@ impl Write {
         if answers_commit && !upload.is_complete() {
             cx.requests.retire(exchange.request);
             upload.resend_missing(cx);
+            if !progress {
+                // Requests pass and pieces don't.
+                cx.link.note_timeout(cx.now, cx.to, Size::Batch);
+                upload.note_stall();
+            }
             self.state = State::ExpectPieces(upload);
             return if progress { Step::Progress } else { Step::Idle };
         }
@@ -250,6 +274,12 @@ impl Write {
     fn handle_refusal(&mut self, cx: &mut Context<'_>, status: Status, header: &Header) -> Step {
         match status {
             Status::NotOpen if self.data.is_some() => {
+                self.restart(cx);
+                Step::Idle
+            }
+            // A late copy of an earlier PutOpen, in another class, has taken this one's place.
+            Status::Invalid if self.is_uploading() && self.displaced < DISPLACED_MAX => {
+                self.displaced += 1;
                 self.restart(cx);
                 Step::Idle
             }
@@ -274,6 +304,10 @@ impl Write {
             cx.requests.retire(request);
         }
         self.state = State::ExpectPath;
+    }
+
+    fn is_uploading(&self) -> bool {
+        matches!(self.state, State::ExpectPieces(_) | State::ExpectReceipt(_, Some(_)))
     }
 
     fn exchange(&mut self) -> Option<&mut Exchange> {

@@ -3,10 +3,10 @@
 use std::{ops::Range, time::Instant};
 
 use xdpfs_wire::payload::Tail;
-use xdpfs_wire::{Accepted, ChunkId, HEADER_LEN, Header, Opcode, Status, TargetNode};
+use xdpfs_wire::{Accepted, ChunkId, Flags, HEADER_LEN, Header, Opcode, Status, TargetNode};
 
 use super::reply_header;
-use crate::datagram::{self, Peer};
+use crate::datagram::{self, Peer, Transmit};
 
 /// A range of a chunk to be read and sent.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,19 @@ pub struct Answer {
     pub segment_size: usize,
     /// Bytes of the batch; what lies behind it is one more datagram.
     pub batch_len: usize,
+    /// Whether the reader asks for each datagram by itself: its path takes no super-packets.
+    pub one_by_one: bool,
+}
+
+impl Answer {
+    /// How the bytes that were laid out go to the reader: the batch, and the datagram behind it if there is one.
+    #[must_use]
+    pub fn transmits(self, to: Peer, bytes: &[u8]) -> [Option<(Transmit, &[u8])>; 2] {
+        let (batch, rest) = bytes.split_at(self.batch_len.min(bytes.len()));
+        let segment_size = (self.segment_size < batch.len()).then_some(self.segment_size);
+        let batch = (Transmit { one_by_one: self.one_by_one, ..Transmit::to(to, segment_size) }, batch);
+        [Some(batch), (!rest.is_empty()).then_some((Transmit::to(to, None), rest))]
+    }
 }
 
 /// Bytes of a chunk that were read.
@@ -99,7 +112,8 @@ impl ReadJob {
                 batch_len = out.len();
             }
         }
-        Answer { segment_size, batch_len }
+        let one_by_one = asked.opcode == Opcode::GetBurst && asked.flags.contains(Flags::ONE_BY_ONE);
+        Answer { segment_size, batch_len, one_by_one }
     }
 
     /// The pieces from the first to the last that is wanted.
@@ -122,7 +136,7 @@ impl ReadJob {
     fn refuse(&self, status: Status, out: &mut Vec<u8>) -> Answer {
         let header = self.header(Opcode::Error, status);
         datagram::append(out, self.request.key, Header { length: 0, ..header }, &[], 0);
-        Answer { segment_size: out.len(), batch_len: out.len() }
+        Answer { segment_size: out.len(), batch_len: out.len(), one_by_one: false }
     }
 
     fn header(&self, opcode: Opcode, status: Status) -> Header {

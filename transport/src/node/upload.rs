@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use xdpfs_wire::payload::Sack;
 use xdpfs_wire::{Header, PieceClass};
 
-use super::empty_buffer;
+use crate::assembly::Assembly;
 
 /// What an upload was opened with; a request that disagrees belongs to another one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,7 +28,7 @@ pub(super) enum Piece {
 pub(super) struct Upload {
     geometry: Geometry,
     /// `None` once the bytes are with the store.
-    buffer: Option<BytesMut>,
+    buffer: Option<Assembly>,
     arrived: Vec<bool>,
     arrived_count: u32,
     first_missing: u32,
@@ -40,7 +40,7 @@ impl Upload {
         let pieces = geometry.length.div_ceil(geometry.class.piece_len());
         Self {
             geometry,
-            buffer: Some(empty_buffer(geometry.length)),
+            buffer: Some(Assembly::new(geometry.length)),
             arrived: vec![false; pieces as usize],
             arrived_count: 0,
             first_missing: 0,
@@ -87,9 +87,10 @@ impl Upload {
             return Piece::Known;
         }
         let (start, end) = (header.offset as usize, end as usize);
-        let slot = self.buffer.as_mut().and_then(|buffer| buffer.get_mut(start..end));
-        let (Some(slot), Some(bytes)) = (slot, payload.get(..end - start)) else { return Piece::Misplaced };
-        slot.copy_from_slice(bytes);
+        let bytes = payload.get(..end - start);
+        if !bytes.zip(self.buffer.as_mut()).is_some_and(|(bytes, buffer)| buffer.place(start, bytes)) {
+            return Piece::Misplaced;
+        }
         *arrived = true;
         self.arrived_count += 1;
         while self.arrived.get(self.first_missing as usize) == Some(&true) {
@@ -115,6 +116,6 @@ impl Upload {
         if self.arrived_count as usize != self.arrived.len() {
             return None;
         }
-        self.buffer.take().map(BytesMut::freeze)
+        self.buffer.take().map(Assembly::freeze)
     }
 }

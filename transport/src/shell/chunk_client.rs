@@ -1,10 +1,12 @@
 //! [`ClientEndpoint`] behind async functions: a task owns it, the sockets and the timer.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,10 +17,12 @@ use super::socket::{ReceiveBuffers, Socket};
 use crate::client::{
     ClientConfig, ClientEndpoint, Counters, Outcome, SessionKey, Target, TransferError, TransferId,
 };
-use crate::datagram::Transmit;
+use crate::datagram::{LANES_MAX, Transmit};
 
 /// Transfers that may wait to be taken up by the task.
 const COMMANDS_MAX: usize = 256;
+/// System calls that bring datagrams before timers are looked at.
+const RECEIVES_MAX: usize = 64;
 /// The kernel charges a datagram with its buffer's overhead, so only a part of the receive buffer holds payload.
 const RECEIVE_BUFFER_SHARE: u64 = 3;
 
@@ -63,9 +67,9 @@ impl ChunkClient {
     /// # Errors
     /// No socket can be bound, or no randomness is to be had.
     pub fn bind(config: ChunkClientConfig) -> io::Result<Self> {
-        let ipv4 = Socket::new(StdUdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?)?;
+        let ipv4 = bind(Ipv4Addr::UNSPECIFIED.into())?;
         // Hosts without IPv6 are normal; nodes with IPv6 addresses are then out of reach.
-        let ipv6 = StdUdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(Socket::new).ok();
+        let ipv6 = bind(Ipv6Addr::UNSPECIFIED.into()).ok();
         let mut endpoint = config.endpoint;
         let receivable = ipv4.receive_buffer_bytes() as u64 / RECEIVE_BUFFER_SHARE;
         endpoint.read_budget_bytes = endpoint.read_budget_bytes.min(receivable);
@@ -75,7 +79,7 @@ impl ChunkClient {
         let shared = Arc::new(Shared::default());
         let driver = Driver {
             endpoint: ClientEndpoint::new(endpoint, u32::from_le_bytes(seed)),
-            sockets: Sockets { ipv4, ipv6 },
+            sockets: Sockets { ipv4: vec![ipv4], ipv6: ipv6.into_iter().collect() },
             waiting: HashMap::new(),
             shared: Arc::clone(&shared),
         };
@@ -187,23 +191,55 @@ impl Drop for AbandonGuard<'_> {
     }
 }
 
+/// The client's ports. Further ones are bound when a path is to be tried from another port.
 struct Sockets {
-    ipv4: Socket,
-    ipv6: Option<Socket>,
+    /// In the order of their lanes.
+    ipv4: Vec<Socket>,
+    ipv6: Vec<Socket>,
 }
 
 impl Sockets {
-    async fn send(&self, transmit: Transmit, contents: &[u8]) {
-        let socket = match transmit.destination {
-            SocketAddr::V4(_) => Some(&self.ipv4),
-            SocketAddr::V6(_) => self.ipv6.as_ref(),
+    async fn send(&mut self, transmit: Transmit, contents: &[u8]) {
+        let (lanes, any) = match transmit.destination {
+            SocketAddr::V4(_) => (&mut self.ipv4, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+            SocketAddr::V6(_) => (&mut self.ipv6, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
         };
-        let Some(socket) = socket else { return };
+        let lane = usize::from(transmit.lane.min(LANES_MAX - 1));
+        if !lanes.is_empty() && lanes.len() <= lane {
+            match bind(any) {
+                Ok(socket) => lanes.push(socket),
+                Err(error) => tracing::debug!(%error, "no further port can be bound"),
+            }
+        }
+        let Some(socket) = lanes.get(lane).or(lanes.last()) else { return };
         if let Err(error) = socket.send(transmit, contents).await {
             // As good as lost; the transfer's patience decides.
             tracing::debug!(%error, "a datagram could not be sent");
         }
     }
+
+    /// Fills `buffers` from some socket; whether anything was there.
+    fn try_receive(&self, buffers: &mut ReceiveBuffers) -> io::Result<bool> {
+        for socket in self.ipv4.iter().chain(&self.ipv6) {
+            if socket.try_receive(buffers)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Waits until there may be something to receive.
+    async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let all = self.ipv4.iter().chain(&self.ipv6);
+            all.map(|socket| socket.poll_readable(cx)).find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+}
+
+fn bind(address: IpAddr) -> io::Result<Socket> {
+    Socket::new(StdUdpSocket::bind((address, 0))?)
 }
 
 struct Driver {
@@ -216,7 +252,7 @@ struct Driver {
 impl Driver {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         let shared = Arc::clone(&self.shared);
-        let (mut ipv4, mut ipv6) = (ReceiveBuffers::default(), ReceiveBuffers::default());
+        let mut incoming = ReceiveBuffers::default();
         let mut outgoing = Vec::new();
         loop {
             self.flush(&mut outgoing).await;
@@ -226,11 +262,43 @@ impl Driver {
                     Some(command) => self.start(command),
                     None => return,
                 },
-                result = self.sockets.ipv4.receive(&mut ipv4) => self.take(result, &ipv4),
-                result = receive_if(self.sockets.ipv6.as_ref(), &mut ipv6) => self.take(result, &ipv6),
-                () = sleep_until(timeout) => self.endpoint.handle_timeout(Instant::now()),
+                readable = self.sockets.readable() => {
+                    if let Err(error) = readable {
+                        tracing::warn!(%error, "waiting for datagrams failed");
+                    }
+                }
+                () = sleep_until(timeout) => {}
                 () = shared.abandoned.notified() => self.cancel_abandoned(),
             }
+            while let Ok(command) = inbox.try_recv() {
+                self.start(command);
+            }
+            self.take_all(&mut incoming, &mut outgoing).await;
+        }
+    }
+
+    /// Takes what has come before it looks at timers: a client that was not scheduled finds its answers waiting.
+    async fn take_all(&mut self, incoming: &mut ReceiveBuffers, outgoing: &mut Vec<u8>) {
+        for _ in 0..RECEIVES_MAX {
+            match self.sockets.try_receive(incoming) {
+                Ok(true) => {
+                    let now = Instant::now();
+                    for (from, datagram) in incoming.datagrams() {
+                        self.endpoint.handle_datagram(now, from.address, datagram);
+                    }
+                    // What follows is asked for while the rest is being read.
+                    self.flush(outgoing).await;
+                }
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "receiving failed");
+                    break;
+                }
+            }
+        }
+        let now = Instant::now();
+        if self.endpoint.poll_timeout().is_some_and(|due| due <= now) {
+            self.endpoint.handle_timeout(now);
         }
     }
 
@@ -244,7 +312,17 @@ impl Driver {
                 let _ = done.send(event.outcome);
             }
         }
-        *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.endpoint.counters();
+        let counters = self.endpoint.counters();
+        let before = std::mem::replace(
+            &mut *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner),
+            counters,
+        );
+        if counters.paths_one_by_one > before.paths_one_by_one {
+            tracing::warn!(
+                paths = counters.paths_one_by_one,
+                "super-packets are damaged or lost on the way: datagrams travel one by one"
+            );
+        }
     }
 
     fn start(&mut self, command: Command) {
@@ -258,19 +336,6 @@ impl Driver {
         self.waiting.insert(transfer, done);
     }
 
-    fn take(&mut self, result: io::Result<()>, buffers: &ReceiveBuffers) {
-        match result {
-            Ok(()) => {
-                let now = Instant::now();
-                for (from, datagram) in buffers.datagrams() {
-                    self.endpoint.handle_datagram(now, from.address, datagram);
-                }
-                self.endpoint.handle_timeout(now);
-            }
-            Err(error) => tracing::warn!(%error, "receiving failed"),
-        }
-    }
-
     fn cancel_abandoned(&mut self) {
         let endpoint = &mut self.endpoint;
         self.waiting.retain(|transfer, done| {
@@ -279,13 +344,6 @@ impl Driver {
             }
             !done.is_closed()
         });
-    }
-}
-
-async fn receive_if(socket: Option<&Socket>, buffers: &mut ReceiveBuffers) -> io::Result<()> {
-    match socket {
-        Some(socket) => socket.receive(buffers).await,
-        None => std::future::pending().await,
     }
 }
 

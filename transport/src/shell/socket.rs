@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::task::{self, Poll};
 
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use tokio::io::Interest;
@@ -109,20 +110,38 @@ impl Socket {
     /// lost: the protocol asks again.
     pub async fn send(&self, transmit: Transmit, contents: &[u8]) -> io::Result<()> {
         let segment_size = transmit.segment_size.unwrap_or(contents.len()).max(1);
-        let batch = segment_size * self.state.max_gso_segments().max(1);
-        for part in contents.chunks(batch) {
-            let message = quinn_udp::Transmit {
-                destination: transmit.destination,
-                ecn: None,
-                contents: part,
-                segment_size: (part.len() > segment_size).then_some(segment_size),
-                src_ip: transmit.source.filter(|_| self.has_many_addresses),
-            };
-            self.io
-                .async_io(Interest::WRITABLE, || self.state.try_send(UdpSockRef::from(&self.io), &message))
-                .await?;
+        let segments_max = if transmit.one_by_one { 1 } else { self.state.max_gso_segments().max(1) };
+        for part in contents.chunks(segment_size * segments_max) {
+            let segments = part.len().div_ceil(segment_size);
+            match self.send_part(transmit, part, segment_size).await {
+                // The kernel or the card won't segment: then this socket sends single datagrams from here on.
+                Err(_) if segments > 1 && self.state.max_gso_segments() <= 1 => {
+                    for datagram in part.chunks(segment_size) {
+                        self.send_part(transmit, datagram, segment_size).await?;
+                    }
+                }
+                sent => sent?,
+            }
         }
         Ok(())
+    }
+
+    async fn send_part(&self, transmit: Transmit, part: &[u8], segment_size: usize) -> io::Result<()> {
+        let message = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: None,
+            contents: part,
+            segment_size: (part.len() > segment_size).then_some(segment_size),
+            src_ip: transmit.source.filter(|_| self.has_many_addresses),
+        };
+        let send = || self.state.try_send(UdpSockRef::from(&self.io), &message);
+        self.io.async_io(Interest::WRITABLE, send).await
+    }
+
+    /// Whether the kernel takes several datagrams in one call here, as far as has been seen.
+    #[must_use]
+    pub fn segments_datagrams(&self) -> bool {
+        self.state.max_gso_segments() > 1
     }
 
     /// Waits for datagrams and fills `buffers` with them. Safe to cancel.
@@ -145,6 +164,11 @@ impl Socket {
     /// The socket is broken.
     pub async fn readable(&self) -> io::Result<()> {
         self.io.readable().await
+    }
+
+    /// The same, for whoever waits for several sockets at once.
+    pub(super) fn poll_readable(&self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_recv_ready(cx)
     }
 
     /// Fills `buffers` with datagrams that have arrived; whether there were any.
@@ -230,6 +254,41 @@ mod tests {
         check("0.0.0.0:0", &["127.0.0.1", "127.0.0.2", "127.3.2.1"]).await;
         check("127.0.0.2:0", &["127.0.0.2"]).await;
         check("[::]:0", &["[::1]", "127.0.0.1", "127.0.0.2"]).await;
+    }
+
+    /// Without checksums there is no segmentation, so the kernel refuses it.
+    fn end_checksums(socket: &StdUdpSocket) {
+        use std::os::fd::AsRawFd as _;
+        let (one, length) = (1_i32, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: the pointer is to `length` bytes that live through the call.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NO_CHECK,
+                std::ptr::from_ref(&one).cast(),
+                length,
+            )
+        };
+        assert_eq!(result, 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_will_not_segment_leaves_one_by_one() {
+        let receiver = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let sender = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+        end_checksums(&sender);
+        let sender = Socket::new(sender).unwrap();
+        let bytes: Vec<u8> = (0..440_u32).map(|at| at as u8).collect();
+        let to = Transmit::to(receiver.local_addr().unwrap().into(), Some(100));
+        sender.send(to, &bytes).await.unwrap();
+        for expect in bytes.chunks(100) {
+            let mut datagram = [0; 1000];
+            let length = receiver.recv(&mut datagram).unwrap();
+            assert_eq!(&datagram[..length], expect);
+        }
+        assert!(!sender.segments_datagrams());
     }
 
     #[tokio::test]

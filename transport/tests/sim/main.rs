@@ -1,23 +1,32 @@
 //! The protocol on virtual time: a client and some nodes on a network that loses, reorders, duplicates and corrupts
-//! by seed. Set `XDPFS_SIM_SEEDS` for more seeds than the few of a normal run; a failure names its seed.
+//! by seed. Set `XDPFS_TRANSPORT_SEEDS=FROM..TO` for other seeds than those of a normal run; a failure names its seed.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod network;
 mod node;
 mod rng;
+mod share;
+mod storm;
 mod world;
 
 use std::time::Duration;
 
-use network::Faults;
+use network::{Faults, Offload};
 use world::{World, chunk_bytes};
 use xdpfs_transport::client::Outcome;
 use xdpfs_transport::{TransferError, crc32c};
 use xdpfs_wire::{PieceClass, Rights, Status};
 
 fn seeds() -> std::ops::Range<u64> {
-    let count = std::env::var("XDPFS_SIM_SEEDS").ok().and_then(|text| text.parse().ok());
-    0..count.unwrap_or(200)
+    seeds_or(200)
+}
+
+fn seeds_or(usual: u64) -> std::ops::Range<u64> {
+    let range = std::env::var("XDPFS_TRANSPORT_SEEDS").ok().map(|text| {
+        let (from, to) = text.split_once("..").expect("a range of seeds");
+        from.parse().unwrap()..to.parse().unwrap()
+    });
+    range.unwrap_or(0..usual)
 }
 
 /// Sizes around every boundary that the protocol has.
@@ -76,6 +85,26 @@ fn a_bad_network_costs_time_and_never_bytes() {
         corrupt += world.client.counters().corrupt + world.nodes[0].corrupt();
     }
     assert!(corrupt > 0, "corruption was injected, so it must have been noticed");
+}
+
+/// Storms of a normal run. They take some seconds.
+const STORMS: u64 = 2000;
+
+#[test]
+fn no_storm_costs_a_byte_or_never_ends() {
+    let (mut done, mut given_up, mut mild_sent, mut mild_needed) = (0, 0, 0, 0);
+    for seed in seeds_or(STORMS) {
+        let toll = storm::run(seed);
+        (done, given_up) = (done + toll.done, given_up + toll.given_up);
+        if toll.was_mild {
+            (mild_sent, mild_needed) = (mild_sent + toll.bytes_sent, mild_needed + toll.bytes_needed);
+        }
+    }
+    println!(
+        "{done} transfers done, {given_up} given up; {mild_sent} bytes for {mild_needed} in mild storms"
+    );
+    assert!(given_up * 20 < done, "{given_up} given up, {done} done");
+    assert!(mild_sent * 10 <= mild_needed * 12, "{mild_sent} bytes sent for {mild_needed}");
 }
 
 #[test]
@@ -270,4 +299,79 @@ fn several_nodes_are_served_at_once() {
     for node in 0..3 {
         assert_eq!(world.read(node, 1, 0..500_000).unwrap(), data);
     }
+}
+
+#[test]
+fn many_nodes_that_answer_at_once_share_the_last_link() {
+    println!("nodes  queue    of the link  p99        dropped  sent of needed");
+    for queue_bytes in [128 << 10, 2 << 20] {
+        for nodes in [1, 2, 4, 8, 16, 32] {
+            let incast = share::incast(nodes, queue_bytes);
+            let share::Incast { share, p99, dropped, cost } = incast;
+            println!("{nodes:<6} {queue_bytes:<8} {share:<12.2} {p99:<10.1?} {dropped:<8} {cost:.3}");
+            assert!(share > 0.5 && cost < 1.15, "{nodes} nodes: {share:.2} of the link, {cost:.3} of needed");
+        }
+    }
+}
+
+#[test]
+fn clients_share_a_link_with_each_other_and_with_tcp() {
+    for queue_bytes in [64 << 10, 128 << 10, 256 << 10, 1 << 20] {
+        let [first, second] = share::two_clients(queue_bytes);
+        println!("queue of {queue_bytes}: two clients have {first:.2} and {second:.2} of the link");
+        // A queue of one burst is all or nothing for either.
+        let least = if queue_bytes > 64 << 10 { 0.15 } else { 0.0 };
+        assert!(first.min(second) > least && first + second > 0.8, "{first} and {second}");
+        let [ours, tcp] = share::beside_tcp(queue_bytes);
+        println!("queue of {queue_bytes}: a client has {ours:.2}, TCP beside it {tcp:.2}");
+        assert!(ours + tcp > 0.8, "{ours} and {tcp}");
+    }
+}
+
+/// What is wrong with super-packets, and how a path gets on with it.
+#[test]
+fn super_packets_that_are_damaged_or_lost_are_given_up() {
+    for offload in [Offload::DamagesTheLast, Offload::LosesAll] {
+        let mut world = World::new(13, 1, Faults { offload, mtu: 1500, ..Faults::NONE });
+        let data = chunk_bytes(13, 3 << 20);
+        for chunk in 0..3 {
+            world.write(0, chunk, &data).unwrap_or_else(|error| panic!("{offload:?}: {error}"));
+            assert!(world.read(0, chunk, 0..3 << 20).unwrap() == data, "{offload:?}");
+        }
+        assert_eq!(world.client.counters().paths_one_by_one, 1, "{offload:?}");
+        // From here on nothing is lost or damaged any more.
+        let before = world.client.counters();
+        assert!(world.read(0, 0, 0..3 << 20).unwrap() == data);
+        world.write(0, 4, &data).unwrap();
+        let after = world.client.counters();
+        assert_eq!((after.retransmits, after.timeouts), (before.retransmits, before.timeouts), "{offload:?}");
+    }
+    let mut world = World::new(14, 1, Faults { loss: 0.1, mtu: 1500, ..Faults::NONE });
+    let data = chunk_bytes(14, 3 << 20);
+    world.write(0, 1, &data).unwrap();
+    world.read(0, 1, 0..3 << 20).unwrap();
+    assert_eq!(world.client.counters().paths_one_by_one, 0, "losses alone are no sign");
+}
+
+#[test]
+fn a_path_that_is_stuck_is_tried_from_another_port() {
+    let mut world = World::new(15, 1, Faults::NONE);
+    let data = chunk_bytes(15, 200_000);
+    world.write(0, 1, &data).unwrap();
+    world.network.blocked_port = Some(world::address_of(world::Who::Client, 0).port());
+    assert!(world.read(0, 1, 0..200_000).unwrap() == data);
+}
+
+#[test]
+fn a_client_that_was_stopped_for_long_goes_on() {
+    let mut world = World::new(16, 1, Faults::NONE);
+    let data = chunk_bytes(16, 2 << 20);
+    let write = world.start_write(0, 1, &data);
+    world.run_for(Duration::from_micros(700));
+    world.jump(Duration::from_secs(9));
+    assert!(matches!(world.finish(write), Ok(Outcome::Durable(_))));
+    let read = world.start_read(0, 1, 0..2 << 20);
+    world.run_for(Duration::from_micros(700));
+    world.jump(Duration::from_secs(3600));
+    assert!(matches!(world.finish(read), Ok(Outcome::Read(_))));
 }

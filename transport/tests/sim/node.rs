@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use xdpfs_transport::node::{Action, ChunkInfo, Node, ReadBytes, StoreJob, StoreTicket};
+use xdpfs_transport::node::{Action, ChunkInfo, Node, ReadBytes, ReadJob, StoreJob, StoreTicket};
 use xdpfs_transport::{NodeConfig, NodeEndpoint, crc32c};
 use xdpfs_wire::{
     ChunkId, CookieSecret, EpochSecret, Expiry, KeyEpoch, NodeEpoch, NodeId, ReceiptKey, SipKey, Status,
     TargetNode,
 };
+
+use crate::network::Burst;
+use crate::rng::Rng;
 
 pub(crate) const SECRET: EpochSecret = EpochSecret(SipKey { k0: 11, k1: 12 });
 pub(crate) const KEY_EPOCH: KeyEpoch = KeyEpoch(1);
@@ -20,6 +23,7 @@ pub(crate) const NOW: Expiry = Expiry(1_000_000);
 struct View<'a> {
     target: TargetNode,
     chunks: &'a BTreeMap<ChunkId, Bytes>,
+    clock: Expiry,
 }
 
 impl Node for View<'_> {
@@ -32,7 +36,7 @@ impl Node for View<'_> {
     }
 
     fn now(&self) -> Expiry {
-        NOW
+        self.clock
     }
 
     fn receipt_key(&self) -> ReceiptKey {
@@ -49,6 +53,10 @@ pub(crate) struct SimNode {
     pub(crate) address: SocketAddr,
     pub(crate) epoch: u16,
     pub(crate) store_delay: Duration,
+    /// The most that the disk takes for a read, which may be overtaken by later ones.
+    pub(crate) read_delay_max: Duration,
+    /// What it thinks the cluster's time is.
+    pub(crate) clock: Expiry,
     pub(crate) store_answer: Result<(), Status>,
     pub(crate) stored: u32,
     pub(crate) upload_bytes_peak: u64,
@@ -57,6 +65,8 @@ pub(crate) struct SimNode {
     endpoint: NodeEndpoint,
     chunks: BTreeMap<ChunkId, Bytes>,
     storing: Vec<(Instant, StoreJob)>,
+    reading: Vec<(Instant, ReadJob)>,
+    rng: Rng,
 }
 
 impl SimNode {
@@ -66,6 +76,8 @@ impl SimNode {
             address: SocketAddr::from(([10, 0, 0, id as u8], 7100)),
             epoch: 1,
             store_delay: Duration::from_millis(1),
+            read_delay_max: Duration::ZERO,
+            clock: NOW,
             store_answer: Ok(()),
             stored: 0,
             upload_bytes_peak: 0,
@@ -74,6 +86,8 @@ impl SimNode {
             endpoint: NodeEndpoint::new(config, cookie_secret(0)),
             chunks: BTreeMap::new(),
             storing: Vec::new(),
+            reading: Vec::new(),
+            rng: Rng::new(id.into()),
         }
     }
 
@@ -90,6 +104,20 @@ impl SimNode {
     pub(crate) fn restart(&mut self) {
         self.endpoint = NodeEndpoint::new(self.config, cookie_secret(self.epoch.into()));
         self.storing.clear();
+        self.reading.clear();
+    }
+
+    /// A chunk that is durable here.
+    pub(crate) fn insert(&mut self, chunk: ChunkId, bytes: Vec<u8>) {
+        self.chunks.insert(chunk, bytes.into());
+    }
+
+    pub(crate) fn holds(&self, chunk: ChunkId) -> Option<&Bytes> {
+        self.chunks.get(&chunk)
+    }
+
+    pub(crate) fn upload_bytes_max(&self) -> u64 {
+        self.config.upload_bytes_max
     }
 
     pub(crate) fn upload_bytes(&self) -> u64 {
@@ -102,26 +130,19 @@ impl SimNode {
     }
 
     /// Takes one datagram; answers what goes back.
-    pub(crate) fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
-        let view = View { target: self.target(), chunks: &self.chunks };
+    pub(crate) fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Vec<Burst> {
+        let view = View { target: self.target(), chunks: &self.chunks, clock: self.clock };
         let mut reply = Vec::new();
         let action = self.endpoint.handle_datagram(now, from.into(), bytes, &view, &mut reply);
         self.upload_bytes_peak = self.upload_bytes_peak.max(self.endpoint.upload_bytes());
         match action {
             Action::None => Vec::new(),
-            Action::Reply => vec![reply],
+            Action::Reply => vec![self.single(from, reply)],
+            Action::Read(job) if self.read_delay_max.is_zero() => self.read(now, &job),
             Action::Read(job) => {
-                let chunk = self.chunks.get(&job.chunk()).cloned();
-                let read = job.range().and_then(|range| {
-                    let chunk = chunk.ok_or(Status::NotFound)?;
-                    let is_there = range.end as usize <= chunk.len();
-                    if is_there { Ok(Whole(chunk)) } else { Err(Status::Range) }
-                });
-                let read = read.as_ref().map(|whole| whole as &dyn ReadBytes).map_err(|status| *status);
-                let answer = job.answer(|| now, read, &mut Vec::new(), &mut reply);
-                let (batch, tail) = reply.split_at(answer.batch_len);
-                let datagrams = batch.chunks(answer.segment_size).chain((!tail.is_empty()).then_some(tail));
-                datagrams.map(<[u8]>::to_vec).collect()
+                let delay = self.rng.below(self.read_delay_max.as_micros() as u64);
+                self.reading.push((now + Duration::from_micros(delay), job));
+                Vec::new()
             }
             Action::Store(job) => {
                 self.storing.push((now + self.store_delay, job));
@@ -131,28 +152,57 @@ impl SimNode {
     }
 
     /// Finishes what the disk has finished; answers what goes out.
-    pub(crate) fn handle_time(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn handle_time(&mut self, now: Instant) -> Vec<Burst> {
         self.endpoint.handle_timeout(now);
+        let read: Vec<_> = self.reading.extract_if(.., |(at, _)| *at <= now).map(|(_, job)| job).collect();
+        let mut answers: Vec<Burst> = read.iter().flat_map(|job| self.read(now, job)).collect();
         let due = self.storing.extract_if(.., |(at, _)| *at <= now).map(|(_, job)| job);
         let due: Vec<StoreJob> = due.collect();
-        due.into_iter().map(|job| self.store(job)).collect()
+        answers.extend(due.into_iter().map(|job| self.store(job)));
+        answers
     }
 
-    fn store(&mut self, job: StoreJob) -> (SocketAddr, Vec<u8>) {
+    fn single(&self, to: SocketAddr, bytes: Vec<u8>) -> Burst {
+        Burst { from: self.address, to, bytes, segment_size: None, one_by_one: false }
+    }
+
+    fn read(&self, now: Instant, job: &ReadJob) -> Vec<Burst> {
+        let chunk = self.chunks.get(&job.chunk()).cloned();
+        let read = job.range().and_then(|range| {
+            let chunk = chunk.ok_or(Status::NotFound)?;
+            let is_there = range.end as usize <= chunk.len();
+            if is_there { Ok(Whole(chunk)) } else { Err(Status::Range) }
+        });
+        let read = read.as_ref().map(|whole| whole as &dyn ReadBytes).map_err(|status| *status);
+        let mut reply = Vec::new();
+        let answer = job.answer(|| now, read, &mut Vec::new(), &mut reply);
+        let transmits = answer.transmits(job.from, &reply).into_iter().flatten();
+        let burst = |(transmit, bytes): (xdpfs_transport::Transmit, &[u8])| Burst {
+            from: self.address,
+            to: transmit.destination,
+            bytes: bytes.to_vec(),
+            segment_size: transmit.segment_size,
+            one_by_one: transmit.one_by_one,
+        };
+        transmits.map(burst).collect()
+    }
+
+    fn store(&mut self, job: StoreJob) -> Burst {
         let ticket: StoreTicket = job.ticket();
         let answer = if crc32c(&job.data) == job.crc { self.store_answer } else { Err(Status::Corrupt) };
         if answer.is_ok() {
             self.chunks.insert(job.chunk, job.data);
             self.stored += 1;
         }
-        let view = View { target: self.target(), chunks: &self.chunks };
+        let view = View { target: self.target(), chunks: &self.chunks, clock: self.clock };
         let mut reply = Vec::new();
         self.endpoint.handle_stored(&ticket, answer, &view, &mut reply);
-        (ticket.from.address, reply)
+        self.single(ticket.from.address, reply)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.storing.iter().map(|(at, _)| *at).chain(self.endpoint.poll_timeout()).min()
+        let reads = self.reading.iter().map(|(at, _)| *at);
+        self.storing.iter().map(|(at, _)| *at).chain(reads).chain(self.endpoint.poll_timeout()).min()
     }
 }
 

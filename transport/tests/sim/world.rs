@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use xdpfs_transport::client::{Outcome, TransferId};
 use xdpfs_transport::{ClientConfig, ClientEndpoint, SessionKey, Target, TransferError, crc32c};
-use xdpfs_wire::{BucketId, Capability, ChunkId, ClientId, Expiry, Receipt, Rights};
+use xdpfs_wire::{BucketId, Capability, ChunkId, ClientId, Expiry, Opcode, Receipt, Rights};
 
-use crate::network::{Datagram, Faults, Network};
+use crate::network::{Burst, Datagram, Faults, Network};
 use crate::node::{KEY_EPOCH, NOW, SECRET, SimNode};
 use crate::rng::Rng;
 
@@ -19,13 +19,23 @@ const HEADER: usize = xdpfs_wire::HEADER_LEN;
 
 pub(crate) struct World {
     pub(crate) client: ClientEndpoint,
+    /// Another client of the same nodes.
+    pub(crate) rival: ClientEndpoint,
     pub(crate) nodes: Vec<SimNode>,
     pub(crate) network: Network,
     pub(crate) rights: Rights,
     now: Instant,
     rng: Rng,
     ended: BTreeMap<TransferId, Result<Outcome, TransferError>>,
+    ended_of_rival: BTreeMap<TransferId, Result<Outcome, TransferError>>,
     chunk_bytes_sent: u64,
+}
+
+/// Whom something is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Who {
+    Client,
+    Rival,
 }
 
 /// Bytes that depend on a seed and on their place.
@@ -49,20 +59,35 @@ impl World {
     pub(crate) fn with_patience(seed: u64, nodes: u16, faults: Faults, patience: Duration) -> Self {
         let transfer_max = patience * 10;
         let config = ClientConfig { patience, transfer_max, ..ClientConfig::default() };
+        Self::with_config(seed, nodes, faults, config)
+    }
+
+    pub(crate) fn with_config(seed: u64, nodes: u16, faults: Faults, config: ClientConfig) -> Self {
         Self {
             client: ClientEndpoint::new(config, seed as u32),
+            rival: ClientEndpoint::new(config, !seed as u32),
             nodes: (1..=nodes).map(SimNode::new).collect(),
             network: Network::new(seed, faults),
             rights: Rights::ALL,
             now: Instant::now(),
             rng: Rng::new(!seed),
             ended: BTreeMap::new(),
+            ended_of_rival: BTreeMap::new(),
             chunk_bytes_sent: 0,
         }
     }
 
     pub(crate) fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Nobody runs for so long, but the network does.
+    pub(crate) fn jump(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    pub(crate) fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
     }
 
     /// Payload bytes of full-size datagrams sent by both sides.
@@ -78,8 +103,44 @@ impl World {
     }
 
     pub(crate) fn start_read(&mut self, node: usize, chunk: u64, range: Range<u32>) -> TransferId {
-        let (target, session) = (self.target(node), self.session());
-        self.client.read(self.now, target, session, chunk_id(chunk), range)
+        self.start_read_of(Who::Client, node, chunk, range)
+    }
+
+    pub(crate) fn start_read_of(
+        &mut self,
+        who: Who,
+        node: usize,
+        chunk: u64,
+        range: Range<u32>,
+    ) -> TransferId {
+        let (target, session, now) = (self.target(node), self.session(), self.now);
+        self.endpoint(who).read(now, target, session, chunk_id(chunk), range)
+    }
+
+    /// How a transfer has ended, if it has.
+    pub(crate) fn take_end(
+        &mut self,
+        who: Who,
+        transfer: TransferId,
+    ) -> Option<Result<Outcome, TransferError>> {
+        match who {
+            Who::Client => self.ended.remove(&transfer),
+            Who::Rival => self.ended_of_rival.remove(&transfer),
+        }
+    }
+
+    pub(crate) fn has_ended(&self, who: Who, transfer: TransferId) -> bool {
+        match who {
+            Who::Client => self.ended.contains_key(&transfer),
+            Who::Rival => self.ended_of_rival.contains_key(&transfer),
+        }
+    }
+
+    fn endpoint(&mut self, who: Who) -> &mut ClientEndpoint {
+        match who {
+            Who::Client => &mut self.client,
+            Who::Rival => &mut self.rival,
+        }
     }
 
     pub(crate) fn write(&mut self, node: usize, chunk: u64, data: &[u8]) -> Result<Receipt, TransferError> {
@@ -130,9 +191,10 @@ impl World {
     }
 
     /// Goes to the next event; answers `false` if that lies behind the deadline.
-    fn step(&mut self, deadline: Instant) -> bool {
-        self.pump_client();
-        let timers = self.nodes.iter().filter_map(SimNode::poll_timeout).chain(self.client.poll_timeout());
+    pub(crate) fn step(&mut self, deadline: Instant) -> bool {
+        self.pump_clients();
+        let clients = self.client.poll_timeout().into_iter().chain(self.rival.poll_timeout());
+        let timers = self.nodes.iter().filter_map(SimNode::poll_timeout).chain(clients);
         let Some(next) = timers.chain(self.network.next_arrival()).min().filter(|at| *at <= deadline) else {
             return false;
         };
@@ -141,59 +203,70 @@ impl World {
             self.deliver(datagram);
         }
         for at in 0..self.nodes.len() {
-            let from = self.nodes[at].address;
-            for (to, bytes) in self.nodes[at].handle_time(self.now) {
-                self.network.send(self.now, Datagram { from, to, bytes });
+            for burst in self.nodes[at].handle_time(self.now) {
+                self.send(burst);
             }
         }
         self.client.handle_timeout(self.now);
-        self.pump_client();
+        self.rival.handle_timeout(self.now);
+        self.pump_clients();
         true
     }
 
-    fn pump_client(&mut self) {
+    fn pump_clients(&mut self) {
         let mut buffer = Vec::new();
-        while let Some(transmit) = self.client.poll_transmit(self.now, &mut buffer) {
-            let segment = transmit.segment_size.unwrap_or(buffer.len());
-            assert!(buffer.len() <= 65_507, "a burst fits one segmented send");
-            for bytes in buffer.chunks(segment) {
-                self.note_sent(bytes);
-                let datagram =
-                    Datagram { from: client_address(), to: transmit.destination, bytes: bytes.to_vec() };
-                self.network.send(self.now, datagram);
+        for who in [Who::Client, Who::Rival] {
+            let now = self.now;
+            while let Some(transmit) = self.endpoint(who).poll_transmit(now, &mut buffer) {
+                assert!(buffer.len() <= 65_507, "a burst fits one segmented send");
+                self.send(Burst {
+                    from: address_of(who, transmit.lane),
+                    to: transmit.destination,
+                    bytes: buffer.clone(),
+                    segment_size: transmit.segment_size,
+                    one_by_one: transmit.one_by_one,
+                });
             }
         }
         while let Some(event) = self.client.poll_event() {
             self.ended.insert(event.transfer, event.outcome);
         }
-    }
-
-    fn note_sent(&mut self, bytes: &[u8]) {
-        let opcode = bytes.get(3).copied().and_then(xdpfs_wire::Opcode::from_byte);
-        if matches!(opcode, Some(xdpfs_wire::Opcode::PutData | xdpfs_wire::Opcode::Data)) {
-            self.chunk_bytes_sent += (bytes.len() - HEADER) as u64;
+        while let Some(event) = self.rival.poll_event() {
+            self.ended_of_rival.insert(event.transfer, event.outcome);
         }
     }
 
+    fn send(&mut self, burst: Burst) {
+        for bytes in burst.bytes.chunks(burst.segment_size.unwrap_or(burst.bytes.len()).max(1)) {
+            let opcode = bytes.get(3).copied().and_then(Opcode::from_byte);
+            if matches!(opcode, Some(Opcode::PutData | Opcode::PutWhole | Opcode::Data)) {
+                self.chunk_bytes_sent += (bytes.len() - HEADER) as u64;
+            }
+        }
+        self.network.send_burst(self.now, burst);
+    }
+
     fn deliver(&mut self, datagram: Datagram) {
-        if datagram.to == client_address() {
-            self.client.handle_datagram(self.now, datagram.from, &datagram.bytes);
+        let client = [Who::Client, Who::Rival].into_iter();
+        if let Some(who) = client.clone().find(|who| address_of(*who, 0).ip() == datagram.to.ip()) {
+            let now = self.now;
+            self.endpoint(who).handle_datagram(now, datagram.from, &datagram.bytes);
             return;
         }
         if self.network.mirror {
             self.replay_from_stranger(&datagram);
         }
         let Some(node) = self.nodes.iter_mut().find(|node| node.address == datagram.to) else { return };
-        for bytes in node.handle(self.now, datagram.from, &datagram.bytes) {
-            self.note_sent(&bytes);
-            self.network.send(self.now, Datagram { from: datagram.to, to: datagram.from, bytes });
+        for burst in node.handle(self.now, datagram.from, &datagram.bytes) {
+            self.send(burst);
         }
     }
 
     fn replay_from_stranger(&mut self, datagram: &Datagram) {
         let stranger = SocketAddr::from(([192, 0, 2, 1], 9));
         let Some(node) = self.nodes.iter_mut().find(|node| node.address == datagram.to) else { return };
-        let answer: usize = node.handle(self.now, stranger, &datagram.bytes).iter().map(Vec::len).sum();
+        let answers = node.handle(self.now, stranger, &datagram.bytes);
+        let answer: usize = answers.iter().map(|burst| burst.bytes.len()).sum();
         let excess = answer as i64 - datagram.bytes.len() as i64;
         self.network.mirrored_in += datagram.bytes.len() as i64;
         self.network.mirrored_worst = self.network.mirrored_worst.max(excess);
@@ -227,7 +300,7 @@ impl World {
             }
             let node = self.nodes[0].address;
             self.client.handle_datagram(self.now, node, &bytes);
-            self.nodes[0].handle(self.now, client_address(), &bytes);
+            self.nodes[0].handle(self.now, address_of(Who::Client, 0), &bytes);
         }
     }
 
@@ -250,12 +323,16 @@ impl World {
     }
 }
 
-fn chunk_id(sequence: u64) -> ChunkId {
+pub(crate) fn chunk_id(sequence: u64) -> ChunkId {
     ChunkId::new(BUCKET, sequence)
 }
 
-fn client_address() -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 200], 40_000))
+pub(crate) fn address_of(who: Who, lane: u8) -> SocketAddr {
+    let host = match who {
+        Who::Client => 200,
+        Who::Rival => 201,
+    };
+    SocketAddr::from(([10, 0, 0, host], 40_000 + u16::from(lane)))
 }
 
 fn expect_receipt(outcome: Outcome) -> Receipt {

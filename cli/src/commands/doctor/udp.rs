@@ -128,7 +128,7 @@ async fn burst(address: IpAddr, batch: Batch) -> io::Result<Arrived> {
     let (sender, receiver) = (bind()?, bind()?);
     let (from, destination) = (sender.local_addr()?, receiver.local_addr()?);
     let sent = batch.datagrams();
-    let transmit = Transmit { destination, source: None, segment_size: Some(batch.segment_len) };
+    let transmit = Transmit::to(destination.into(), Some(batch.segment_len));
     sender.send(transmit, &sent.concat()).await?;
     let mut arrived = Arrived { sent: sent.len(), ..Arrived::default() };
     let mut wanted = sent;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use xdpfs_wire::payload::{REQUEST_PADDING_MIN, SACK_WINDOW, Sack};
 use xdpfs_wire::{Flags, HEADER_LEN, Header, Opcode, PieceClass, RequestId};
 
-use crate::client::link::Link;
+use crate::client::link::{Link, Size};
 use crate::client::{Context, Requests};
 use crate::datagram;
 
@@ -19,6 +19,7 @@ pub(crate) struct Upload {
     class: PieceClass,
     arrived: Vec<bool>,
     arrived_count: u32,
+    arrived_bytes: u32,
     /// First piece that was never sent.
     unsent: u32,
     lost: BTreeSet<u32>,
@@ -34,6 +35,8 @@ struct Batch {
     request: RequestId,
     pieces: Vec<u32>,
     sent_at: Instant,
+    /// It was sent since another had come to nothing.
+    is_retry: bool,
 }
 
 impl Upload {
@@ -44,6 +47,7 @@ impl Upload {
             class,
             arrived: vec![false; pieces as usize],
             arrived_count: 0,
+            arrived_bytes: 0,
             unsent: 0,
             lost: BTreeSet::new(),
             batches: VecDeque::new(),
@@ -55,6 +59,21 @@ impl Upload {
 
     pub(crate) fn class(&self) -> PieceClass {
         self.class
+    }
+
+    /// Bytes that have yet to arrive.
+    pub(crate) fn remaining(&self) -> u32 {
+        self.length - self.arrived_bytes
+    }
+
+    /// Whether batches have to leave one datagram at a time, since the last came to nothing, perhaps for being super-packets.
+    pub(crate) fn sends_singly(&self) -> bool {
+        self.backoff > 0
+    }
+
+    /// A batch was sent, and nothing of it has come.
+    pub(crate) fn note_stall(&mut self) {
+        self.backoff += 1;
     }
 
     /// Whether every piece has been sent and none is known to be lost.
@@ -78,7 +97,7 @@ impl Upload {
             return None;
         }
         let resent = self.lost.len();
-        let pieces = self.next_pieces();
+        let pieces = self.next_pieces(cx.link.window.burst_bytes());
         let last = *pieces.last()?;
         cx.counters.retransmits += (resent - self.lost.len()) as u64;
         let request = cx.issue();
@@ -94,14 +113,15 @@ impl Upload {
             datagram::append(out, cx.to.session.key, header, bytes, REQUEST_PADDING_MIN);
             cx.link.window.charge(header.length.into());
         }
-        self.batches.push_back(Batch { request, pieces, sent_at: cx.now });
+        self.batches.push_back(Batch { request, pieces, sent_at: cx.now, is_retry: self.backoff > 0 });
         self.deadline = Some(cx.now + cx.link.rtt.timeout(self.backoff));
         Some(HEADER_LEN + self.class.piece_len() as usize)
     }
 
     /// Lost pieces first, then new ones within the credit; in rising order, so that the only short piece comes last.
-    fn next_pieces(&mut self) -> Vec<u32> {
-        let room = datagram::burst_pieces(self.class) as usize;
+    fn next_pieces(&mut self, window_bytes: u64) -> Vec<u32> {
+        let fitting = (window_bytes / u64::from(self.class.piece_len())) as usize;
+        let room = fitting.clamp(1, datagram::burst_pieces(self.class) as usize);
         let mut pieces = Vec::with_capacity(room);
         while pieces.len() < room {
             let Some(piece) = self.lost.pop_first() else { break };
@@ -117,6 +137,8 @@ impl Upload {
 
     /// Notes what has arrived; answers whether anything new has.
     pub(crate) fn handle_sack(&mut self, cx: &mut Context<'_>, header: &Header, sack: &Sack) -> bool {
+        let acked = self.batches.iter().find(|batch| batch.request == header.request);
+        let is_retry = acked.is_some_and(|batch| batch.is_retry);
         let first_missing = header.offset.div_ceil(self.class.piece_len()).min(self.pieces());
         let more_credit = header.length > self.credit;
         self.credit = self.credit.max(header.length).min(self.length);
@@ -131,8 +153,11 @@ impl Upload {
         self.settle_batches(cx, header.request);
         let progress = self.arrived_count > before;
         if progress {
+            if self.arrived_count > before + 1 {
+                cx.link.note_batch(cx.now, is_retry);
+            }
             self.backoff = 0;
-            cx.link.note_alive();
+            cx.link.note_alive(if self.arrived_count > before + 1 { Size::Batch } else { Size::Single });
         }
         self.deadline = (!self.batches.is_empty()).then(|| cx.now + cx.link.rtt.timeout(self.backoff));
         progress || more_credit
@@ -144,6 +169,7 @@ impl Upload {
         {
             *arrived = true;
             self.arrived_count += 1;
+            self.arrived_bytes += piece_len(self.length, self.class, piece);
             self.lost.remove(&piece);
         }
     }
@@ -154,7 +180,7 @@ impl Upload {
         if let Some(batch) = position.and_then(|at| self.batches.get(at)) {
             cx.link.rtt.sample(cx.now.saturating_duration_since(batch.sent_at));
         }
-        let mut lost_any = false;
+        let mut lost_bytes = 0;
         for (at, batch) in self.batches.iter_mut().enumerate() {
             let overtaken = position.is_some_and(|acked| at < acked);
             for piece in std::mem::take(&mut batch.pieces) {
@@ -166,9 +192,9 @@ impl Upload {
                 }
                 cx.link.window.discharge(len);
                 if arrived {
-                    cx.link.window.grow(len);
+                    cx.link.window.grow(cx.now, cx.link.rtt.smoothed(), len);
                 } else {
-                    lost_any = true;
+                    lost_bytes += len;
                     self.lost.insert(piece);
                 }
             }
@@ -180,27 +206,28 @@ impl Upload {
             }
             !batch.pieces.is_empty()
         });
-        if lost_any {
-            cx.link.window.cut(cx.now, cx.link.rtt.smoothed());
+        if lost_bytes > 0 {
+            cx.link.window.note_loss(cx.now, cx.link.rtt.smoothed(), lost_bytes);
         }
     }
 
     /// Everything that has not arrived is sent again.
     pub(crate) fn resend_missing(&mut self, cx: &mut Context<'_>) {
         self.release(cx.link, cx.requests);
+        let mut lost_bytes = 0;
         for piece in 0..self.unsent {
-            if !self.arrived.get(piece as usize).copied().unwrap_or(true) {
-                self.lost.insert(piece);
+            if !self.arrived.get(piece as usize).copied().unwrap_or(true) && self.lost.insert(piece) {
+                lost_bytes += u64::from(self.piece_len(piece));
             }
         }
-        cx.link.window.cut(cx.now, cx.link.rtt.smoothed());
+        cx.link.window.note_loss(cx.now, cx.link.rtt.smoothed(), lost_bytes);
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         if self.deadline.is_some_and(|at| at <= cx.now) {
             cx.counters.timeouts += 1;
             self.backoff += 1;
-            cx.link.note_timeout(cx.now, cx.to);
+            cx.link.note_timeout(cx.now, cx.to, Size::Batch);
             self.resend_missing(cx);
         }
     }
