@@ -156,7 +156,8 @@ pub struct ClientConfig {
     pub buffered_bytes_max: u32,
     /// How long a put waits for the replicas that are still missing once enough are durable.
     pub straggler_wait: Duration,
-    /// How long a get waits for one replica of a chunk before it asks another one as well.
+    /// How long a get waits at most for one replica of a chunk before it asks another one as well. It asks sooner, and not often,
+    /// if a read takes longer than nineteen of twenty did.
     pub hedge_after: Duration,
     /// How long a node that failed is passed over while others will do.
     pub suspect_for: Duration,

@@ -161,6 +161,7 @@ mod object_client;
 mod options;
 mod placement;
 mod put;
+mod read_times;
 #[cfg(feature = "json")]
 pub mod record;
 mod repair;

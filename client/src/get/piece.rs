@@ -79,7 +79,11 @@ impl Piece {
         let mut untried = nodes.iter().copied();
         let mut reads = FuturesUnordered::new();
         let mut failures = Failures::new();
-        let hedge = tokio::time::sleep(shared.config.hedge_after);
+        let began = Instant::now();
+        // A replica that takes this long is passed over by other reads, too.
+        let failing_at = began + shared.config.hedge_after;
+        let late_at = shared.read_times.late_after(self.len()).map(|after| began + after);
+        let hedge = tokio::time::sleep_until(late_at.map_or(failing_at, |late_at| late_at.min(failing_at)));
         tokio::pin!(hedge);
         let (mut may_hedge, mut _hedge_memory) = (true, None);
         loop {
@@ -94,7 +98,12 @@ impl Piece {
                     Ok(bytes) => {
                         shared.suspects.clear(node);
                         let slower = nodes.iter().take_while(|other| **other != node);
-                        slower.filter(|other| !failures.contains_key(other)).for_each(|other| shared.suspects.suspect(*other));
+                        for other in slower.filter(|other| !failures.contains_key(other)) {
+                            shared.read_times.note(self.len(), began.elapsed());
+                            if Instant::now() >= failing_at {
+                                shared.suspects.suspect(*other);
+                            }
+                        }
                         return Ok(bytes);
                     }
                     Err(failure) => {
@@ -114,6 +123,10 @@ impl Piece {
                     }
                 },
                 () = &mut hedge, if may_hedge => {
+                    if Instant::now() < failing_at && !shared.read_times.take_credit() {
+                        hedge.as_mut().reset(failing_at);
+                        continue;
+                    }
                     may_hedge = false;
                     let next = untried.clone().next().filter(|node| !shared.suspects.contains(*node));
                     if let Some(node) = next && let Some(memory) = shared.try_memory(self.len()) {
@@ -132,8 +145,12 @@ impl Piece {
         let read =
             version.shared.transport.read(access.target, access.key, self.chunk.chunk, self.range.clone());
         let span = traces::read_chunk(node.0, self.range.end - self.range.start);
+        let began = Instant::now();
         let bytes = match read.instrument(span).await {
-            Ok(bytes) => bytes,
+            Ok(bytes) => {
+                version.shared.read_times.note(self.len(), began.elapsed());
+                bytes
+            }
             Err(error) => return (node, Err(Failure::Transfer(error))),
         };
         (node, if self.is_true(&bytes) { Ok(bytes) } else { Err(Failure::WrongBytes) })

@@ -139,6 +139,40 @@ async fn a_slow_replica_is_overtaken() {
     assert_eq!(cluster.with(|state| state.outstanding), 0, "what was overtaken is cancelled");
 }
 
+/// A client that knows how long a read takes.
+async fn experienced(cluster: &FakeCluster) -> Client {
+    let client = cluster.client_with(|config| config.chunks_in_flight_max = NonZeroUsize::MIN);
+    get_all(&client).await.unwrap();
+    client
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_is_late_is_begun_elsewhere_and_its_node_is_not_suspected() {
+    let (cluster, bytes) = cluster(30 * CHUNK);
+    let client = experienced(&cluster).await;
+    cluster.behave(1, Behaviour::Slow(Duration::from_millis(400)));
+    let stream = client.get(BUCKET, "key", ranged(ByteRange::From(0))).await.unwrap();
+    let started = Instant::now();
+    let mut first = [0; 3 * CHUNK];
+    let mut stream = stream;
+    stream.read_exact(&mut first).await.unwrap();
+    assert!(first == bytes[..3 * CHUNK]);
+    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+    assert_eq!(client.shared().suspects.ids(), [0_u32; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_slow_as_a_whole_is_not_asked_twice_for_everything() {
+    let (cluster, bytes) = cluster(90 * CHUNK);
+    let client = experienced(&cluster).await;
+    let before = cluster.with(|state| state.asked);
+    (1..=3).for_each(|node| cluster.behave(node, Behaviour::Slow(Duration::from_millis(300))));
+    assert!(get_all(&client).await.unwrap() == bytes);
+    let asked = cluster.with(|state| state.asked) - before;
+    let needed = bytes.len() as u64;
+    assert!(asked > needed && asked * 10 <= needed * 12, "{asked} bytes asked for {needed}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn bytes_that_fail_the_manifests_checksum_are_never_given() {
     let (cluster, bytes) = cluster(10 * CHUNK);
