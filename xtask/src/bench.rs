@@ -5,6 +5,7 @@
 
 mod bed;
 mod conditions;
+mod e2e;
 mod edge;
 mod etcd;
 mod flood;
@@ -14,11 +15,13 @@ mod reference;
 mod row;
 mod sdk;
 mod store;
+mod transport;
 mod xdp;
 
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, ensure};
+use xdpfs_testbed::namespace;
 
 use self::{bed::Bed, row::Row, xdp::Case};
 use crate::ebpf;
@@ -42,6 +45,10 @@ enum Measure {
     OfMuchMetadata(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// On a disk.
     OfStore(fn(u32) -> anyhow::Result<Vec<Row>>),
+    /// On a cluster of its own, from end to end.
+    EndToEnd(fn(u32) -> anyhow::Result<Vec<Row>>),
+    /// Between two network namespaces.
+    OfTransport(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// In the kernel.
     InKernel(fn(u32) -> anyhow::Result<Vec<Row>>),
     /// The kernel program on one packet.
@@ -130,6 +137,27 @@ const GROUPS: &[Group] = &[
         about: "what compaction writes, and what it and a scrub do to reads",
         measure: Measure::OfStore(store::churn),
     },
+    Group {
+        name: "transport.stream",
+        about: "one stream of reads, from memory to memory",
+        measure: Measure::OfTransport(transport::stream),
+    },
+    Group {
+        name: "transport.get",
+        about: "small parts of a chunk, by 1 to 64 readers",
+        measure: Measure::OfTransport(transport::get),
+    },
+    Group {
+        name: "transport.loss",
+        about: "a stream of reads where packets are lost",
+        measure: Measure::OfTransport(transport::loss),
+    },
+    Group {
+        name: "e2e.put",
+        about: "durable puts of 4 KiB to 64 MiB through a whole cluster",
+        measure: Measure::EndToEnd(e2e::put),
+    },
+    Group { name: "e2e.get", about: "gets of the same", measure: Measure::EndToEnd(e2e::get) },
     one_packet("TCP to somebody", Case::still("xdp.cost.foreign", "foreign")),
     one_packet("UDP to another port", Case::still("xdp.cost.foreign_udp", "foreign_udp")),
     one_packet(
@@ -213,9 +241,19 @@ pub(crate) fn run(wanted: Option<&str>, json: Option<&Path>, runs: u32) -> anyho
             (Measure::OnBed(measure), Some(bed)) => measure(bed, runs)?,
             (Measure::OnBed(_), None) => unreachable!("the bed is prepared for whoever needs it"),
             (
-                Measure::OfMetadata(measure) | Measure::OfMuchMetadata(measure) | Measure::OfStore(measure),
+                Measure::EndToEnd(measure)
+                | Measure::OfMetadata(measure)
+                | Measure::OfMuchMetadata(measure)
+                | Measure::OfStore(measure),
                 _,
             ) => measure(runs)?,
+            (Measure::OfTransport(measure), _) => match (namespace::obstacle(), wanted) {
+                (Some(why), None) => {
+                    eprintln!("  LEFT OUT: {why}");
+                    Vec::new()
+                }
+                _ => measure(runs)?,
+            },
             (Measure::InKernel(_) | Measure::OnePacket(_), _) => match (ebpf::can_load(), wanted) {
                 (Err(why), None) => {
                     eprintln!("  LEFT OUT: {why}");
@@ -239,9 +277,12 @@ fn in_kernel(measure: Measure, runs: u32) -> anyhow::Result<Vec<Row>> {
     match measure {
         Measure::InKernel(measure) => measure(runs),
         Measure::OnePacket(case) => xdp::cost(case, runs),
-        Measure::OnBed(_) | Measure::OfMetadata(_) | Measure::OfMuchMetadata(_) | Measure::OfStore(_) => {
-            unreachable!("it is measured on servers or a disk")
-        }
+        Measure::EndToEnd(_)
+        | Measure::OnBed(_)
+        | Measure::OfMetadata(_)
+        | Measure::OfMuchMetadata(_)
+        | Measure::OfStore(_)
+        | Measure::OfTransport(_) => unreachable!("it is measured without the kernel program"),
     }
 }
 

@@ -39,6 +39,10 @@ enum Need {
     MetadataReference,
     /// Comparing the chunk store with what the disk can do.
     DiskReference,
+    /// Comparing the chunk protocol with others' work.
+    TransportReference,
+    /// Comparing whole puts and gets with others' work.
+    WebReference,
     /// Nothing; it is only convenient.
     Nothing,
 }
@@ -153,7 +157,7 @@ const TOOLS: &[Tool] = &[
     Tool {
         name: "iptables, nft and ethtool",
         is_there: || REFERENCES.iter().all(|(program, _)| has_program(program)),
-        bring: Some(bring_references),
+        bring: Some(|| bring_packages(REFERENCES)),
         hint: "on Debian, as root: apt-get install iptables nftables ethtool iproute2",
         need: Need::References,
     },
@@ -170,6 +174,20 @@ const TOOLS: &[Tool] = &[
         bring: Some(|| apt::install(&["fio"])),
         hint: "on Debian, as root: apt-get install fio",
         need: Need::DiskReference,
+    },
+    Tool {
+        name: "iperf3, memcached, nft and ethtool",
+        is_there: || TRANSPORT_REFERENCES.iter().all(|(program, _)| has_program(program)),
+        bring: Some(|| bring_packages(TRANSPORT_REFERENCES)),
+        hint: "on Debian, as root: apt-get install iperf3 memcached nftables ethtool",
+        need: Need::TransportReference,
+    },
+    Tool {
+        name: "nginx",
+        is_there: || has_program("nginx"),
+        bring: Some(|| apt::install(&["nginx-light"])),
+        hint: "on Debian, as root: apt-get install nginx-light",
+        need: Need::WebReference,
     },
 ];
 
@@ -197,6 +215,10 @@ const GO_LIBRARIES: &[&str] = &[
     // Only the later one has it.
     "/usr/share/gocode/src/github.com/golang/protobuf/proto/registry.go",
 ];
+
+/// Programs that the chunk protocol is measured against, or that lose packets for it, each with Debian's package.
+const TRANSPORT_REFERENCES: &[(&str, &str)] =
+    &[("iperf3", "iperf3"), ("memcached", "memcached"), ("nft", "nftables"), ("ethtool", "ethtool")];
 
 /// What Chromium may be called; the same as in testbed/tests/console.
 const BROWSERS: &[&str] = &["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
@@ -257,6 +279,16 @@ pub(crate) fn for_disk_reference() {
     try_bring(Need::DiskReference);
 }
 
+/// Brings what the chunk protocol is compared with, where that can be.
+pub(crate) fn for_transport_references() {
+    try_bring(Need::TransportReference);
+}
+
+/// Brings what whole puts and gets are compared with, where that can be.
+pub(crate) fn for_web_reference() {
+    try_bring(Need::WebReference);
+}
+
 /// Whether there is a program of this name. Not all can be asked for their version, so they are looked for.
 pub(crate) fn has_program(name: &str) -> bool {
     let directories = env::var_os("PATH").unwrap_or_default();
@@ -268,8 +300,8 @@ pub(crate) fn has_nextest() -> bool {
     sh::succeeds(&["cargo", "nextest", "--version"])
 }
 
-fn bring_references() -> anyhow::Result<()> {
-    let packages: Vec<_> = REFERENCES.iter().map(|(_, package)| *package).collect();
+fn bring_packages(programs: &[(&str, &str)]) -> anyhow::Result<()> {
+    let packages: Vec<_> = programs.iter().map(|(_, package)| *package).collect();
     apt::install(&packages)
 }
 
