@@ -14,6 +14,7 @@ mod window;
 mod write;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -235,7 +236,28 @@ impl Addressed {
 /// Hands out request ids and remembers whom they belong to.
 struct Requests {
     next: u32,
-    purposes: HashMap<RequestId, Purpose>,
+    purposes: HashMap<RequestId, Purpose, BuildHasherDefault<CountingHasher>>,
+}
+
+/// Request ids are counted up by the client itself, so they need no hash that withstands others' choice.
+#[derive(Debug, Default)]
+struct CountingHasher(u64);
+
+impl Hasher for CountingHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32((*byte).into());
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The table takes its groups from the upper bits, and places from the lower ones.
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
 }
 
 impl Requests {
@@ -327,7 +349,7 @@ impl ClientEndpoint {
             config,
             links: BTreeMap::new(),
             transfers: BTreeMap::new(),
-            requests: Requests { next: seed, purposes: HashMap::new() },
+            requests: Requests { next: seed, purposes: HashMap::default() },
             events: VecDeque::new(),
             aborts: VecDeque::new(),
             counters: Counters::default(),

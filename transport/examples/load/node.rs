@@ -15,8 +15,8 @@ use crate::Result;
 
 /// Bytes of the chunk.
 pub(crate) const LENGTH: u32 = 64 << 20;
-/// Bytes that differ; the rest repeats them, so that no more memory is read than the caches of a busy node would give.
-const PATTERN: usize = 8 << 20;
+/// Bytes that differ; the rest repeats them. What this is compared with sends the same few bytes again and again, too.
+const PATTERN: usize = 256 << 10;
 const SECRET: EpochSecret = EpochSecret(SipKey { k0: 1, k1: 2 });
 const KEY_EPOCH: KeyEpoch = KeyEpoch(1);
 const NODE: TargetNode = TargetNode { node: NodeId(1), epoch: NodeEpoch(1) };

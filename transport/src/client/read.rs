@@ -325,8 +325,12 @@ impl Burst {
     }
 
     /// A part of the answer is here. A node sends all of it at once, so what is still to come is not far.
-    fn note_answered(&mut self, cx: &Context<'_>) {
+    fn note_answered(&mut self, cx: &mut Context<'_>) {
+        let is_first = self.answered_at.is_none();
         self.answered_at.get_or_insert(cx.now);
+        if is_first && self.is_retry && cx.now < self.sent_at + cx.link.rtt.smoothed() / 2 {
+            cx.link.rtt.note_early_timeout();
+        }
         self.deadline = cx.now + cx.link.trail();
     }
 

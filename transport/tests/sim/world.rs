@@ -90,7 +90,7 @@ impl World {
         &mut self.rng
     }
 
-    /// Payload bytes of full-size datagrams sent by both sides.
+    /// Bytes of chunks sent by both sides.
     pub(crate) fn chunk_bytes_sent(&self) -> u64 {
         self.chunk_bytes_sent
     }
@@ -240,7 +240,8 @@ impl World {
         for bytes in burst.bytes.chunks(burst.segment_size.unwrap_or(burst.bytes.len()).max(1)) {
             let opcode = bytes.get(3).copied().and_then(Opcode::from_byte);
             if matches!(opcode, Some(Opcode::PutData | Opcode::PutWhole | Opcode::Data)) {
-                self.chunk_bytes_sent += (bytes.len() - HEADER) as u64;
+                let length = bytes[48..52].first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+                self.chunk_bytes_sent += u64::from(length);
             }
         }
         self.network.send_burst(self.now, burst);
