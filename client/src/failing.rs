@@ -15,9 +15,8 @@ pub use self::plan::{Fault, Method, Plan};
 use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
-    ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult, RemoveNodeOptions,
-    RepairStatus,
-    ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
+    ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult,
+    RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
     error::{Error, Result},
 };
 

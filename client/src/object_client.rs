@@ -9,7 +9,8 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
     ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport, Precondition, PutOptions,
-    PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage, error::Result,
+    PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions,
+    VersionPage, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.

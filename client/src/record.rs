@@ -9,8 +9,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Bucket, ClusterStatus, DataNode, Edge, LeavingNode, MetaServer, NodeDisk, NodeLabel, NodeScrub, Object, RepairStatus,
-    RequestCounts, ScrubPass, Warning, warnings,
+    Bucket, ClusterStatus, DataNode, Edge, LeavingNode, MetaServer, NodeDisk, NodeLabel, NodeScrub, Object,
+    RepairStatus, RequestCounts, ScrubPass, Warning, warnings,
 };
 
 /// An object.

@@ -175,11 +175,13 @@ pub(crate) async fn repair_status(client: &Client) -> Result<RepairStatus> {
     let send = |mut meta: Meta, request| async move { meta.get_repair_status(request).await };
     let reply = client.shared().control.call(operation, proto::GetRepairStatusRequest {}, send).await;
     let reply = reply.map_err(|refusal| refusal.about(operation, "", ""))?;
-    let unknown = || Error::Unsupported {
+    let unknown = || {
+        Error::Unsupported {
         operation: operation.label(),
         message: "the cluster does not repair yet: the leader has only just begun, or some metadata servers run an \
             earlier release"
             .to_owned(),
+    }
     };
     reply.repair.map(RepairStatus::from).ok_or_else(unknown)
 }

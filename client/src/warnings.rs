@@ -108,7 +108,8 @@ fn out_of_reach(status: &ClusterStatus) -> Option<Warning> {
             "{}{of} can't be read: no data node that is alive has a good replica",
             count(repair.out_of_reach, "chunk")
         ),
-        action: "start the silent data nodes again, from their data directories; see xdpfs-cli repair status".to_owned(),
+        action: "start the silent data nodes again, from their data directories; see xdpfs-cli repair status"
+            .to_owned(),
     })
 }
 

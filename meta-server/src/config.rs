@@ -651,10 +651,8 @@ impl Arguments {
         config.times.node_silent_after = Duration::from_secs(self.node_silent_after_s);
         config.times.node_lease = Duration::from_secs(self.node_lease_s);
         config.times.repair_after = Duration::from_secs(self.repair_after_s);
-        config.repair = RepairConfig {
-            bytes_per_s: self.repair_rate.as_u64(),
-            per_node: self.repair_per_node.into(),
-        };
+        config.repair =
+            RepairConfig { bytes_per_s: self.repair_rate.as_u64(), per_node: self.repair_per_node.into() };
         config.times.upload_lease = Duration::from_secs(self.upload_lease_s);
         config.times.write_capability = Duration::from_secs(self.capability_s);
         config.times.read_capability = Duration::from_secs(self.capability_s);

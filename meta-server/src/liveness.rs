@@ -88,12 +88,8 @@ impl Liveness {
     /// A node is silent after this long without a heartbeat.
     #[must_use]
     pub fn new(silent_after: Duration) -> Self {
-        let heard = Heard {
-            term: 0,
-            since: Instant::now(),
-            looked_at: Instant::now(),
-            nodes: BTreeMap::new(),
-        };
+        let heard =
+            Heard { term: 0, since: Instant::now(), looked_at: Instant::now(), nodes: BTreeMap::new() };
         Self { silent_after, heard: Mutex::new(heard) }
     }
 

@@ -108,6 +108,15 @@ struct Ready {
     at: Instant,
 }
 
+/// Jobs that were given up.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct GivenUp {
+    /// What nodes need not fetch any more.
+    pub withdrawn: Vec<(NodeId, ChunkId)>,
+    /// Nothing refers to these chunks any more, and the nodes may have made them already.
+    pub orphaned: Vec<(NodeId, ChunkId)>,
+}
+
 /// What went wrong with a chunk.
 #[derive(Clone, Debug, Default)]
 struct Failures {
@@ -290,17 +299,29 @@ impl Repair {
         }
     }
 
-    /// Gives up jobs whose nodes can't be expected to end them. Gives what nodes need not fetch any more.
-    pub fn give_up(&mut self, now: Instant, nodes: &Nodes) -> Vec<(NodeId, ChunkId)> {
-        let is_lost = |job: &Job| {
-            !nodes.is_heard(job.to) || now.saturating_duration_since(job.began) >= JOB_MAX
-        };
-        let lost: Vec<Job> = self.jobs.values().filter(|job| is_lost(job)).copied().collect();
-        for job in &lost {
-            self.jobs.remove(&job.task.chunk);
-            self.put_off(now, job.task, Obstacle::Refused);
+    /// Gives up jobs that are of no use any more, and those whose nodes can't be expected to end them.
+    pub fn give_up(&mut self, now: Instant, state: &State, nodes: &Nodes) -> GivenUp {
+        let mut given_up = GivenUp::default();
+        let jobs: Vec<Job> = self.jobs.values().copied().collect();
+        for job in jobs {
+            let chunk = job.task.chunk;
+            let is_gone = state.chunk(chunk).is_none();
+            let is_lost = !nodes.is_heard(job.to)
+                || state.pending_deletes().contains(job.to, chunk)
+                || now.saturating_duration_since(job.began) >= JOB_MAX;
+            if !is_gone && !is_lost {
+                continue;
+            }
+            self.jobs.remove(&chunk);
+            given_up.withdrawn.push((job.to, chunk));
+            if is_gone {
+                self.failures.remove(&chunk);
+                given_up.orphaned.push((job.to, chunk));
+            } else {
+                self.put_off(now, job.task, Obstacle::Refused);
+            }
         }
-        lost.into_iter().map(|job| (job.to, job.task.chunk)).collect()
+        given_up
     }
 
     /// What nodes are to fetch from here on.
@@ -380,8 +401,7 @@ impl Repair {
                 };
                 // Low bits: chunks of one bucket differ in them.
                 let seed = task.chunk.0 as u64;
-                let Some(to) =
-                    place_beside(seed, nodes.candidates(), &held, chunk.length.into(), barred)
+                let Some(to) = place_beside(seed, nodes.candidates(), &held, chunk.length.into(), barred)
                 else {
                     return Look::Obstacle(Obstacle::NoPlace);
                 };
@@ -511,8 +531,10 @@ impl Repair {
                 why.entry(*cause).or_default().push(node.to_string());
             }
         }
-        let mut words: Vec<String> =
-            why.into_iter().map(|(why, nodes)| format!("{} {}", why.words(nodes.len()), nodes.join(", "))).collect();
+        let mut words: Vec<String> = why
+            .into_iter()
+            .map(|(why, nodes)| format!("{} {}", why.words(nodes.len()), nodes.join(", ")))
+            .collect();
         if totals.lacking > 0 {
             words.push("puts got fewer replicas than they asked for".to_owned());
         }

@@ -3,7 +3,6 @@
 //! soon every chunk has all its replicas again.
 //!
 //! `XDPFS_TEST_EVENTS` says how many blows there are; `XDPFS_TEST_SEED` says which.
-#![expect(clippy::print_stdout, reason = "figures are shown with --nocapture, and when a test fails")]
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +26,7 @@ const SEED: u64 = 1;
 const DATA_NODES: usize = 5;
 /// Objects that are written once and read all the time.
 const KEPT: u64 = 12;
+const KEPT_BUCKET: &str = "kept";
 const KEPT_BYTES: u64 = 400_000;
 /// Of the metadata servers: when a node is silent, when its registration is over, when its chunks are made anew.
 const SILENT_S: u64 = 2;
@@ -64,7 +64,9 @@ fn whatever_becomes_of_nodes_every_object_stays_readable_and_gets_all_its_replic
     let (events, seed) = (setting("XDPFS_TEST_EVENTS", EVENTS), setting("XDPFS_TEST_SEED", SEED));
     println!("{events} events, seed {seed}");
     let mut cluster = Cluster::start(options()).expect("the cluster starts");
-    assert_eq!(cluster.cli().run(["mb", BUCKET, "--chunk-size", CHUNK_SIZE]).code, Some(0));
+    for bucket in [BUCKET, KEPT_BUCKET] {
+        assert_eq!(cluster.cli().run(["mb", bucket, "--chunk-size", CHUNK_SIZE]).code, Some(0));
+    }
     let kept = Kept::put(cluster.cli());
     let mut load = Load::start(vec![cluster.cli().clone()], seed);
     let readers = kept.read_all_the_time();
@@ -91,7 +93,12 @@ fn whatever_becomes_of_nodes_every_object_stays_readable_and_gets_all_its_replic
     let summary = load.check().unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     for (blow, mut times) in times {
         times.sort_unstable();
-        println!("{blow:?} ({} times): median {:.1?}, longest {:.1?}", times.len(), times[times.len() / 2], times[times.len() - 1]);
+        println!(
+            "{blow:?} ({} times): median {:.1?}, longest {:.1?}",
+            times.len(),
+            times[times.len() / 2],
+            times[times.len() - 1]
+        );
     }
     println!("{summary}; {reads} reads of what was kept; longest operation {:?}", load.longest());
     assert!(reads >= events * KEPT, "hardly anything was read: {reads}");
@@ -122,7 +129,8 @@ fn strike(cluster: &mut Cluster, blow: Blow, victim: Member, kept: &Kept) -> Dur
     let repaired_before = repair(cluster)["chunks_repaired"].as_u64().expect("it is a number");
     match blow {
         Blow::Drain => {
-            let drained = cluster.cli().invoke(["node", "drain", &number, "--wait"]).within(WHOLE_WITHIN).run();
+            let drained =
+                cluster.cli().invoke(["node", "drain", &number, "--wait"]).within(WHOLE_WITHIN).run();
             assert_eq!(drained.code, Some(0), "{}", drained.stderr);
             assert!(repair(cluster)["chunks_repaired"].as_u64() > Some(repaired_before), "nothing has moved");
             kept.check_not_on(&number);
@@ -185,7 +193,7 @@ struct Kept {
 impl Kept {
     fn put(cli: &Cli) -> Self {
         let objects: Vec<_> = (0..KEPT)
-            .map(|number| (format!("{BUCKET}/kept/{number}"), Content::new(1000 + number, KEPT_BYTES)))
+            .map(|number| (format!("{KEPT_BUCKET}/{number}"), Content::new(1000 + number, KEPT_BYTES)))
             .collect();
         for (address, content) in &objects {
             let put = cli.invoke(["put", "-", address]).stdin(content.clone()).run();
@@ -215,7 +223,10 @@ impl Kept {
             let record: Value = serde_json::from_str(shown.text().trim()).expect("it is JSON");
             let nodes = record["chunks"].as_array().expect("there are chunks");
             let named = nodes.iter().flat_map(|chunk| chunk["nodes"].as_array().into_iter().flatten());
-            assert!(named.clone().count() > 0 && named.clone().all(|own| own.as_u64() != Some(number)), "{record}");
+            assert!(
+                named.clone().count() > 0 && named.clone().all(|own| own.as_u64() != Some(number)),
+                "{record}"
+            );
         }
     }
 

@@ -63,7 +63,8 @@ fn status_text(status: &ClusterStatus) -> String {
             format!("{} missing, and those on {}", count(debt, "replica"), count(silent, "silent data node"))
         }
     };
-    let repair = status.repair.as_ref().map(|repair| format!("\n  {}", repair::line(repair))).unwrap_or_default();
+    let repair =
+        status.repair.as_ref().map(|repair| format!("\n  {}", repair::line(repair))).unwrap_or_default();
     let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
     format!(
         "cluster {id}: {leader}, feature level {level}\n  {}, {}, {}\n  {debt}; {}, {}{repair}\n\n{}\n\n{}{}\n{}",

@@ -225,11 +225,17 @@ impl MetaService for FakeMeta {
         self.serve(Operation::RemoveNode, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
-    async fn get_repair_status(&self, ask: Request<proto::GetRepairStatusRequest>) -> Reply<proto::GetRepairStatusResponse> {
+    async fn get_repair_status(
+        &self,
+        ask: Request<proto::GetRepairStatusRequest>,
+    ) -> Reply<proto::GetRepairStatusResponse> {
         self.serve(Operation::GetRepairStatus, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
-    async fn report_replicas(&self, ask: Request<proto::ReportReplicasRequest>) -> Reply<proto::ReportReplicasResponse> {
+    async fn report_replicas(
+        &self,
+        ask: Request<proto::ReportReplicasRequest>,
+    ) -> Reply<proto::ReportReplicasResponse> {
         self.serve(Operation::ReportReplicas, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 

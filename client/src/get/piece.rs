@@ -13,9 +13,7 @@ use xdpfs_transport::{TransferError, crc32c};
 use xdpfs_wire::{Advice, NodeId, Status};
 
 use super::version::{Lost, Version};
-use crate::{
-    ChunkPlacement, control::Backoff, error::Error, repair::Reports, suspects::Suspects, traces,
-};
+use crate::{ChunkPlacement, control::Backoff, error::Error, repair::Reports, suspects::Suspects, traces};
 
 /// What to read.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::store::{NODES, Store};
 use crate::{
-    DrainPlan, DrainTarget, LabelChange, LeavingNode, LeavingWhy, NodeLabel, NodeScrub, PlacedChunk, PlacedNode, PlacementChoice,
-    PlacementQuery, PlacementReport, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, ScrubState, Spread,
+    DrainPlan, DrainTarget, LabelChange, LeavingNode, LeavingWhy, NodeLabel, NodeScrub, PlacedChunk,
+    PlacedNode, PlacementChoice, PlacementQuery, PlacementReport, RemoveNodeOptions, RepairStatus,
+    ScrubAction, ScrubAnswer, ScrubState, Spread,
     error::{Error, Result},
 };
 
@@ -58,7 +59,11 @@ impl Store {
         if self.removed.contains(&known(node)?) {
             return Err(Error::PreconditionFailed { message: "the data node was removed".to_owned() });
         }
-        if draining { self.drained.insert(node) } else { self.drained.remove(&node) };
+        if draining {
+            self.drained.insert(node)
+        } else {
+            self.drained.remove(&node)
+        };
         Ok(())
     }
 

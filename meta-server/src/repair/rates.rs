@@ -78,7 +78,10 @@ mod tests {
         let sources = Replicas::new([NodeId(2)]);
         assert!(rates.take(start, NodeId(1), &sources, 5000));
         assert!(!rates.take(start + Duration::from_secs(3), NodeId(1), &sources, 5000));
-        assert!(!rates.take(start + Duration::from_secs(3), NodeId(4), &sources, 1), "its source has no room");
+        assert!(
+            !rates.take(start + Duration::from_secs(3), NodeId(4), &sources, 1),
+            "its source has no room"
+        );
         assert!(rates.take(start + Duration::from_secs(5), NodeId(1), &sources, 5000));
     }
 }

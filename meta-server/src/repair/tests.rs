@@ -69,7 +69,8 @@ impl World {
 
     fn apply(&mut self, kind: command::Kind) -> outcome::Kind {
         self.index += 1;
-        let command = pb::Command { time_ms: 1, kind: Some(kind), deletion_grace_ms: 9, ..Default::default() };
+        let command =
+            pb::Command { time_ms: 1, kind: Some(kind), deletion_grace_ms: 9, ..Default::default() };
         self.state.apply(self.index, &command).kind.unwrap()
     }
 
@@ -89,7 +90,8 @@ impl World {
             .map(|node| pb::Receipt { node_id: *node, node_epoch: 1, mac: mac(chunk, NodeId(*node as u16)) })
             .collect();
         let written = pb::WrittenChunk { chunk_id, length: LENGTH, crc32c: 0, receipts };
-        let commit = pb::CommitPut { upload_id: begun.upload_id, chunks: vec![written], ..Default::default() };
+        let commit =
+            pb::CommitPut { upload_id: begun.upload_id, chunks: vec![written], ..Default::default() };
         assert!(matches!(self.apply(command::Kind::CommitPut(commit)), outcome::Kind::Committed(_)));
         for node in node_ids {
             self.held.entry(NodeId(node as u16)).or_default().insert(chunk);
@@ -122,8 +124,14 @@ impl World {
         self.now += Duration::from_millis(50);
         let (now, mut nodes) = (self.now, self.nodes());
         let copied = self.obey();
-        for (node, chunk) in self.repair.give_up(now, &nodes) {
+        let GivenUp { withdrawn, orphaned } = self.repair.give_up(now, &self.state, &nodes);
+        for (node, chunk) in withdrawn {
             self.orders.retain(|(own, order)| *own != node || order.chunk != chunk);
+        }
+        for (node, chunk) in orphaned {
+            let chunk_ids = vec![chunk_id_bytes(chunk)];
+            let collect = pb::CollectReplicas { node_id: node.0.into(), chunk_ids };
+            self.apply(command::Kind::CollectReplicas(collect));
         }
         self.repair.consider_survey(now, &nodes, self.state.replica_debt());
         while self.repair.is_surveying() {
@@ -375,4 +383,25 @@ fn a_million_references_become_a_plan_without_growing() {
     let status = world.status();
     assert_eq!(status.bytes_left / u64::from(LENGTH), 300_000);
     assert!(world.repair.queue.has_overflowed(), "what does not fit is looked for again");
+}
+
+#[test]
+fn chunk_that_goes_while_it_is_made_leaves_nothing_behind() {
+    let mut world = World::new(5, 10);
+    world.settle();
+    world.die(1);
+    world.turn();
+    let (node, order) = world.orders[0].clone();
+    let name = world.state.objects_after(None).find(|(_, object)| object.chunks[0].id == order.chunk);
+    let key = name.unwrap().0.1.to_string();
+    let delete = pb::DeleteObject { bucket: "abc".into(), key, ..Default::default() };
+    world.apply(command::Kind::DeleteObject(delete));
+    // The node does it before it hears that it need not.
+    world.held.entry(node).or_default().insert(order.chunk);
+    world.orders.remove(0);
+    world.turn();
+    assert!(!world.repair.is_under_way(order.chunk));
+    assert!(world.state.pending_deletes().contains(node, order.chunk));
+    world.settle();
+    world.assert_whole();
 }

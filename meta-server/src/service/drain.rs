@@ -114,7 +114,10 @@ impl Gateway {
                 return Ok(found);
             }
             if Instant::now() >= deadline {
-                return Err(Refusal::new(Reason::DeadlineExceeded, "there are too many objects to look at in time"));
+                return Err(Refusal::new(
+                    Reason::DeadlineExceeded,
+                    "there are too many objects to look at in time",
+                ));
             }
             tokio::task::yield_now().await;
         }

@@ -183,7 +183,11 @@ impl Gateway {
 
     /// Registrations end with their leases once all servers know how to end one.
     fn lease_ms(&self, state: &State) -> u64 {
-        if state.feature_level() >= FeatureLevel::REPAIR { duration_ms(self.config().times.node_lease) } else { 0 }
+        if state.feature_level() >= FeatureLevel::REPAIR {
+            duration_ms(self.config().times.node_lease)
+        } else {
+            0
+        }
     }
 
     /// Takes the node's word that chunks are gone. What it was not asked to remove makes no entry in the log.

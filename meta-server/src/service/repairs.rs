@@ -15,14 +15,12 @@ use xdpfs_proto::{
 };
 use xdpfs_wire::{BucketId, ChunkId, NodeId};
 
-use super::{
-    Gateway, Refusal, RequestId, buckets::bucket_not_found, drain::Use, gateway::Call, name,
-};
+use super::{Gateway, Refusal, RequestId, buckets::bucket_not_found, drain::Use, gateway::Call, name};
 use crate::{
     consensus::Role,
     fetches::Owner,
     placement::Bar,
-    repair::{Doubt, Limits, News, Nodes, Repair, Why},
+    repair::{Doubt, GivenUp, Limits, News, Nodes, Repair, Why},
     state_machine::{FeatureLevel, Node, Reason, State, chunk_id_bytes, parse_chunk_id},
 };
 
@@ -67,6 +65,8 @@ struct Driver<'a> {
     repair: Repair,
     /// Replicas that are too many, as far as nodes have said.
     surplus: BTreeSet<(NodeId, ChunkId)>,
+    /// What nodes may have made of chunks that are gone.
+    orphaned: BTreeSet<(NodeId, ChunkId)>,
     tick_at: Instant,
 }
 
@@ -75,7 +75,14 @@ impl<'a> Driver<'a> {
         let config = &gateway.config().repair;
         let limits = Limits { bytes_per_s: config.bytes_per_s, per_node: config.per_node };
         let repair = Repair::new(limits);
-        Self { gateway, term, repair, surplus: BTreeSet::new(), tick_at: Instant::now() }
+        Self {
+            gateway,
+            term,
+            repair,
+            surplus: BTreeSet::new(),
+            orphaned: BTreeSet::new(),
+            tick_at: Instant::now(),
+        }
     }
 
     /// Ends with the term.
@@ -122,9 +129,11 @@ impl<'a> Driver<'a> {
         doubts.into_iter().for_each(|doubt| self.repair.doubt(doubt));
         self.surplus.extend(surplus);
         self.repair.note_ends(now, self.gateway.fetches().take_ends(self.term, Owner::Repair));
-        for (node, chunk) in self.repair.give_up(now, &nodes) {
+        let GivenUp { withdrawn, orphaned } = self.repair.give_up(now, &self.gateway.state(), &nodes);
+        for (node, chunk) in withdrawn {
             self.gateway.fetches().withdraw(self.term, node, chunk);
         }
+        self.orphaned.extend(orphaned);
         self.repair.consider_survey(now, &nodes, debt);
         while self.repair.is_surveying() && now.elapsed() < SURVEY_TURN {
             self.repair.survey(Instant::now(), &self.gateway.state());
@@ -148,12 +157,12 @@ impl<'a> Driver<'a> {
         if chunks.is_empty() {
             return;
         }
-        let applied = match self.propose(command::Kind::ReplaceReplicas(pb::ReplaceReplicas { changes })).await
-        {
-            Some(outcome::Kind::ReplicasReplaced(replaced)) => replaced.applied,
-            // Perhaps it happened: a look at the manifests tells.
-            _ => vec![false; chunks.len()],
-        };
+        let applied =
+            match self.propose(command::Kind::ReplaceReplicas(pb::ReplaceReplicas { changes })).await {
+                Some(outcome::Kind::ReplicasReplaced(replaced)) => replaced.applied,
+                // Perhaps it happened: a look at the manifests tells.
+                _ => vec![false; chunks.len()],
+            };
         for (chunk, applied) in chunks.into_iter().zip(applied) {
             self.repair.note_change(Instant::now(), chunk, applied);
         }
@@ -181,6 +190,9 @@ impl<'a> Driver<'a> {
         let mut by_node: BTreeMap<NodeId, Vec<ChunkId>> = BTreeMap::new();
         {
             let state = self.gateway.state();
+            while let Some((node, chunk)) = self.orphaned.pop_first() {
+                by_node.entry(node).or_default().push(chunk);
+            }
             while let Some((node, chunk)) = self.surplus.pop_first() {
                 if !self.repair.is_under_way(chunk) && is_surplus(&state, nodes, node, chunk) {
                     by_node.entry(node).or_default().push(chunk);

@@ -1138,32 +1138,108 @@ fn sign(key: &[u8], epoch: u32, word: Word) -> u64 {
 /// What happens next. Numbers choose among what there is.
 #[derive(Clone, Debug)]
 enum Step {
-    CreateBucket { bucket: usize, replicas: u32, min_replicas: u32, versioning: i32 },
-    DeleteBucket { bucket: usize },
-    UpdateBucket { bucket: usize, bytes: Option<u64>, objects: Option<u64>, versioning: Option<i32> },
-    Begin { bucket: usize, key: usize, condition: Condition, placements: Vec<u32>, lease_ms: u64 },
-    Extend { upload: usize, placements: Vec<u32>, lease_ms: u64 },
-    Commit { upload: usize, condition: Condition, chunks: Vec<(usize, Fault)>, short: bool },
-    Abort { upload: usize },
-    Delete { bucket: usize, key: usize, condition: Condition, version: Option<usize> },
-    Batch { bucket: usize, parts: Vec<Part> },
-    Register { uuid: usize, domain: u32 },
-    RegisterLabelled { uuid: usize, host: u32 },
-    Label { node: u32, set: Vec<(usize, u32)>, remove: Vec<usize>, overwrite: bool },
+    CreateBucket {
+        bucket: usize,
+        replicas: u32,
+        min_replicas: u32,
+        versioning: i32,
+    },
+    DeleteBucket {
+        bucket: usize,
+    },
+    UpdateBucket {
+        bucket: usize,
+        bytes: Option<u64>,
+        objects: Option<u64>,
+        versioning: Option<i32>,
+    },
+    Begin {
+        bucket: usize,
+        key: usize,
+        condition: Condition,
+        placements: Vec<u32>,
+        lease_ms: u64,
+    },
+    Extend {
+        upload: usize,
+        placements: Vec<u32>,
+        lease_ms: u64,
+    },
+    Commit {
+        upload: usize,
+        condition: Condition,
+        chunks: Vec<(usize, Fault)>,
+        short: bool,
+    },
+    Abort {
+        upload: usize,
+    },
+    Delete {
+        bucket: usize,
+        key: usize,
+        condition: Condition,
+        version: Option<usize>,
+    },
+    Batch {
+        bucket: usize,
+        parts: Vec<Part>,
+    },
+    Register {
+        uuid: usize,
+        domain: u32,
+    },
+    RegisterLabelled {
+        uuid: usize,
+        host: u32,
+    },
+    Label {
+        node: u32,
+        set: Vec<(usize, u32)>,
+        remove: Vec<usize>,
+        overwrite: bool,
+    },
     Expire,
-    Forget { node: u32, count: usize },
+    Forget {
+        node: u32,
+        count: usize,
+    },
     /// From and to are places among the nodes; from behind the last: none leaves.
-    Replace { changes: Vec<(usize, usize, usize, bool)> },
-    Collect { node: u32, chunks: Vec<usize> },
-    Fence { node: u32, stale: bool },
-    Drain { node: u32, draining: bool },
-    RemoveNode { node: u32 },
-    AddKeyEpoch { stale: bool },
+    Replace {
+        changes: Vec<(usize, usize, usize, bool)>,
+    },
+    Collect {
+        node: u32,
+        chunks: Vec<usize>,
+    },
+    Fence {
+        node: u32,
+        stale: bool,
+    },
+    Drain {
+        node: u32,
+        draining: bool,
+    },
+    RemoveNode {
+        node: u32,
+    },
+    AddKeyEpoch {
+        stale: bool,
+    },
     RotateKeyEpoch,
     CloseAccess,
-    CreateAccessKey { buckets: usize, rights: u32, is_new: bool },
-    RevokeAccessKey { key: usize, force: bool, rotate: bool },
-    Repeat { command: usize },
+    CreateAccessKey {
+        buckets: usize,
+        rights: u32,
+        is_new: bool,
+    },
+    RevokeAccessKey {
+        key: usize,
+        force: bool,
+        rotate: bool,
+    },
+    Repeat {
+        command: usize,
+    },
 }
 
 /// One operation of a batch.

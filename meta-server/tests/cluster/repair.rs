@@ -143,7 +143,8 @@ async fn drained_node_is_freed_and_can_be_removed_then() {
 async fn undrained_node_keeps_what_is_left() {
     let scene = Scene::start(|_| ()).await;
     scene.drain(0, true).await;
-    eventually("an order", async || (!scene.exchange(3, vec![]).await.fetches.is_empty()).then_some(())).await;
+    eventually("an order", async || (!scene.exchange(3, vec![]).await.fetches.is_empty()).then_some(()))
+        .await;
     scene.drain(0, false).await;
     eventually("nothing to be left to do", async || {
         let status = scene.repair().await;
@@ -177,11 +178,14 @@ async fn chunk_that_a_report_lacks_is_ordered_where_it_was() {
     })
     .await;
     assert!(scene.holders().await.iter().all(|nodes| nodes.contains(&node.id())), "no manifest has changed");
-    assert_eq!(eventually("it to be counted", async || {
-        let status = scene.repair().await;
-        (status.chunks_repaired >= 2).then_some(status.replicas_cleared)
-    })
-    .await, 0);
+    assert_eq!(
+        eventually("it to be counted", async || {
+            let status = scene.repair().await;
+            (status.chunks_repaired >= 2).then_some(status.replicas_cleared)
+        })
+        .await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -200,7 +204,11 @@ async fn what_a_reader_complains_of_is_looked_at_and_not_believed() {
     // A node that does not hold it by any manifest is asked nothing.
     scene.cluster.call(report("buckets/photos", scene.nodes[3].id()), send).await.unwrap();
     scene.cluster.call(report("buckets/photos", node_id), send).await.unwrap();
-    assert_refused(scene.cluster.call(report("buckets/none", node_id), send).await, Code::NotFound, "BUCKET_NOT_FOUND");
+    assert_refused(
+        scene.cluster.call(report("buckets/none", node_id), send).await,
+        Code::NotFound,
+        "BUCKET_NOT_FOUND",
+    );
     let told = eventually("the node to be asked", async || {
         let told = scene.exchange(2, vec![]).await.fetches;
         (!told.is_empty()).then_some(told)

@@ -76,14 +76,17 @@ pub(super) async fn run<C: ObjectClient>(
                 count(plan.replicas_unplaced, "replica"),
                 count(plan.objects_short, "object"),
             );
-            let hint = "add data nodes with room, in other failure domains; free fewer at once; or say --force";
+            let hint =
+                "add data nodes with room, in other failure domains; free fewer at once; or say --force";
             return Err(Failure::precondition(message).with_hint(hint));
         }
     }
     for node in &arguments.nodes {
         client.drain_node(*node, true).await?;
         let record = DrainRecord { node: *node, draining: true };
-        console.confirm(&record, || format!("data node {node}: its chunks go elsewhere, and it gets no new ones"))?;
+        console.confirm(&record, || {
+            format!("data node {node}: its chunks go elsewhere, and it gets no new ones")
+        })?;
     }
     console.flush()?;
     if arguments.wait {
@@ -126,7 +129,8 @@ async fn wait<C: ObjectClient>(nodes: &[u32], client: &C, console: &mut Console)
 
 /// Whether all manifests were looked at since it was to be freed, and none names it.
 fn is_free(node: u32, status: &RepairStatus) -> bool {
-    let is_it = |leaving: &&xdpfs_client::LeavingNode| leaving.node == node && leaving.why == LeavingWhy::Draining;
+    let is_it =
+        |leaving: &&xdpfs_client::LeavingNode| leaving.node == node && leaving.why == LeavingWhy::Draining;
     status.complete && status.leaving.iter().find(is_it).is_some_and(|leaving| leaving.replicas == 0)
 }
 

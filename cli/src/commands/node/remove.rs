@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use xdpfs_client::{ObjectClient, RemoveNodeOptions};
+use xdpfs_client::{Error, ObjectClient, RemoveNodeOptions};
 
 use crate::{
     console::Console,
@@ -44,15 +44,29 @@ pub(super) async fn run<C: ObjectClient>(
 ) -> Result<Exit, Failure> {
     let RemoveArguments { lost, with_its_objects, .. } = *arguments;
     for node in &arguments.nodes {
-        let replicas = client.remove_node(*node, RemoveNodeOptions { lost, with_its_objects }).await?;
+        let replicas =
+            client.remove_node(*node, RemoveNodeOptions { lost, with_its_objects }).await.map_err(failure)?;
         let record = RemoveRecord { node: *node, removed: true, replicas };
         console.confirm(&record, || match replicas {
             0 => format!("data node {node} is removed; nothing was on it"),
             replicas => {
-                format!("data node {node} is removed; {} that it held are made anew", count(replicas, "replica"))
+                format!(
+                    "data node {node} is removed; {} that it held are made anew",
+                    count(replicas, "replica")
+                )
             }
         })?;
     }
     console.flush()?;
     Ok(Exit::Done)
+}
+
+/// What a node is refused for has little to do with keys and what they hold.
+fn failure(error: Error) -> Failure {
+    match error {
+        Error::PreconditionFailed { message } => Failure::precondition(message).with_hint(
+            "free it with: xdpfs-cli node drain; what is lost is removed with --lost, once it is silent",
+        ),
+        error => Failure::from(error),
+    }
 }
