@@ -160,7 +160,7 @@ impl State {
         {
             return outcome;
         }
-        if !command.request_id.is_empty() && !self.answered.has_room(self.time_ms) {
+        if !command.request_id.is_empty() && !self.answered.has_room(self.time_ms, self.feature_level) {
             return pb::Outcome { kind: Some(TOO_MANY_ANSWERS.into_outcome()) };
         }
         let context = Context { index, removable_ms: self.time_ms.saturating_add(command.deletion_grace_ms) };
@@ -168,7 +168,7 @@ impl State {
         let repeatable = !matches!(&result, Err(reject) if reject.reason.may_differ_when_repeated());
         let outcome = pb::Outcome { kind: Some(result.unwrap_or_else(Reject::into_outcome)) };
         if repeatable {
-            self.answered.remember(&command.request_id, self.time_ms, &outcome);
+            self.answered.remember(&command.request_id, self.time_ms, &outcome, self.feature_level);
         }
         outcome
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use xdpfs_proto::state::v1 as pb;
 
-use super::pictured::PicturedMap;
+use super::{FeatureLevel, pictured::PicturedMap};
 
 /// How long an answer is kept on the cluster's clock, if there is room.
 const KEPT_MS: u64 = 15 * 60 * 1000;
@@ -18,9 +18,16 @@ const KEPT_MS: u64 = 15 * 60 * 1000;
 pub(super) const ANSWERS_KEPT: usize = 1 << 16;
 /// How long it is kept in any case. Clients give up repeating a request before.
 const NEEDED_MS: u64 = 45 * 1000;
+/// So many are kept that are not needed any more.
 const ANSWERS_MAX: usize = 300_000;
-/// One answer may go beyond it.
 const ANSWERS_BYTES_MAX: usize = 64 << 20;
+/// So many are kept in any case; then no more requests are taken.
+const NEEDED_MAX: usize = 1_000_000;
+/// One answer may go beyond it.
+const NEEDED_BYTES_MAX: usize = 192 << 20;
+
+/// Answers that are forgotten for one that is new: more than one, so that they become fewer.
+const FORGOTTEN_AT_ONCE_MAX: usize = 4;
 
 /// A client's request id.
 pub(super) type RequestId = [u8; 16];
@@ -51,19 +58,35 @@ impl Answered {
     }
 
     /// Whether one more answer can be kept without forgetting one that may still be asked for.
-    pub(super) fn has_room(&self, now_ms: u64) -> bool {
-        let is_full = self.by_request.len() >= ANSWERS_MAX || self.bytes >= ANSWERS_BYTES_MAX;
+    pub(super) fn has_room(&self, now_ms: u64, level: FeatureLevel) -> bool {
+        // Releases before that one refuse more, and all servers have to take the same.
+        let (count_max, bytes_max) = match level < FeatureLevel::REPAIR {
+            true => (ANSWERS_MAX, ANSWERS_BYTES_MAX),
+            false => (NEEDED_MAX, NEEDED_BYTES_MAX),
+        };
+        let is_full = self.by_request.len() >= count_max || self.bytes >= bytes_max;
         !is_full || self.oldest_is_spent(now_ms)
     }
 
     /// Keeps an answer. Requests without an id cannot be repeated.
-    pub(super) fn remember(&mut self, request_id: &[u8], time_ms: u64, outcome: &pb::Outcome) {
+    pub(super) fn remember(
+        &mut self,
+        request_id: &[u8],
+        time_ms: u64,
+        outcome: &pb::Outcome,
+        level: FeatureLevel,
+    ) {
         let Ok(request_id) = RequestId::try_from(request_id) else { return };
         let outcome = Bytes::from(outcome.encode_to_vec());
         self.bytes += outcome.len();
         self.by_request.insert(request_id, Answer { time_ms, outcome });
         self.by_time.insert((time_ms, request_id));
-        while self.is_over() && self.oldest_is_spent(time_ms) {
+        // Before that level there were never so many that it took long.
+        let forgotten_max = if level < FeatureLevel::REPAIR { usize::MAX } else { FORGOTTEN_AT_ONCE_MAX };
+        for _ in 0..forgotten_max {
+            if !self.is_over() || !self.oldest_is_spent(time_ms) {
+                break;
+            }
             self.forget_oldest();
         }
     }
@@ -125,6 +148,8 @@ impl Answer {
 mod tests {
     use super::*;
 
+    const LEVEL: FeatureLevel = FeatureLevel::SUPPORTED;
+
     fn done() -> pb::Outcome {
         pb::Outcome { kind: Some(pb::outcome::Kind::Done(pb::Done {})) }
     }
@@ -132,11 +157,11 @@ mod tests {
     #[test]
     fn answers_are_forgotten_when_they_are_old_but_for_the_newest() {
         let mut answered = Answered::default();
-        answered.remember(&[255; 16], 1000, &done());
-        answered.remember(&[254; 16], 2000, &done());
-        answered.remember(&[], 2000, &done());
+        answered.remember(&[255; 16], 1000, &done(), LEVEL);
+        answered.remember(&[254; 16], 2000, &done(), LEVEL);
+        answered.remember(&[], 2000, &done(), LEVEL);
         for number in 0..ANSWERS_KEPT as u128 - 1 {
-            answered.remember(&number.to_be_bytes(), 3000, &done());
+            answered.remember(&number.to_be_bytes(), 3000, &done(), LEVEL);
         }
         answered.forget_old(1000 + KEPT_MS, ANSWERS_KEPT);
         assert_eq!(answered.outcome(&[255; 16]), Some(done()));
@@ -152,9 +177,9 @@ mod tests {
     #[test]
     fn clock_that_jumps_takes_no_answer_with_it() {
         let mut answered = Answered::default();
-        answered.remember(&[1; 16], 1000, &done());
+        answered.remember(&[1; 16], 1000, &done(), LEVEL);
         answered.forget_old(1000 + 4 * KEPT_MS, ANSWERS_KEPT);
-        answered.remember(&[2; 16], 1000 + 4 * KEPT_MS, &done());
+        answered.remember(&[2; 16], 1000 + 4 * KEPT_MS, &done(), LEVEL);
         assert_eq!(answered.outcome(&[1; 16]), Some(done()));
     }
 
@@ -163,21 +188,30 @@ mod tests {
         let mut answered = Answered::default();
         let fill = |answered: &mut Answered, from: u128, time_ms| {
             let mut number = from;
-            while answered.has_room(time_ms) && number - from < 20 {
-                answered.remember(&number.to_be_bytes(), time_ms, &done());
+            while answered.has_room(time_ms, LEVEL) && number - from < 20 {
+                answered.remember(&number.to_be_bytes(), time_ms, &done(), LEVEL);
                 number += 1;
             }
             number - from
         };
-        for number in 0..ANSWERS_MAX as u128 - 10 {
-            answered.remember(&number.to_be_bytes(), 1, &done());
+        for number in 0..ANSWERS_MAX as u128 {
+            answered.remember(&number.to_be_bytes(), 1, &done(), LEVEL);
+        }
+        assert!(!answered.has_room(1, FeatureLevel::MEMBERS_AND_BATCHES));
+        for number in ANSWERS_MAX as u128..NEEDED_MAX as u128 - 10 {
+            answered.remember(&number.to_be_bytes(), 1, &done(), LEVEL);
         }
         assert_eq!(fill(&mut answered, 1 << 64, 1), 10);
         assert_eq!(fill(&mut answered, 2 << 64, 1 + NEEDED_MS), 0);
         assert_eq!(answered.outcome(&0u128.to_be_bytes()), Some(done()));
         assert_eq!(fill(&mut answered, 3 << 64, 2 + NEEDED_MS), 20);
         assert_eq!(answered.outcome(&0u128.to_be_bytes()), None, "the oldest goes first");
-        assert_eq!((answered.by_request.len(), answered.by_time.len()), (ANSWERS_MAX, ANSWERS_MAX));
+        let count = NEEDED_MAX - 20 * (FORGOTTEN_AT_ONCE_MAX - 1);
+        assert_eq!((answered.by_request.len(), answered.by_time.len()), (count, count));
+        for number in 0..ANSWERS_MAX as u128 {
+            answered.remember(&(number + (4 << 64)).to_be_bytes(), 2 + NEEDED_MS, &done(), LEVEL);
+        }
+        assert_eq!(answered.by_request.len(), ANSWERS_MAX, "what is not needed becomes fewer");
     }
 
     #[test]
@@ -186,13 +220,13 @@ mod tests {
         let bucket = pb::Bucket { name: "b".repeat(1 << 20), ..Default::default() };
         let large = pb::Outcome { kind: Some(pb::outcome::Kind::Bucket(bucket)) };
         let mut count = 0;
-        while answered.has_room(1) {
+        while answered.has_room(1, LEVEL) {
             count += 1;
-            answered.remember(&u128::to_be_bytes(count), 1, &large);
+            answered.remember(&u128::to_be_bytes(count), 1, &large, LEVEL);
         }
-        assert!((60..=64).contains(&count), "{count}");
-        assert!(answered.has_room(2 + NEEDED_MS));
-        answered.remember(&[255; 16], 2 + NEEDED_MS, &large);
+        assert!((180..=192).contains(&count), "{count}");
+        assert!(answered.has_room(2 + NEEDED_MS, LEVEL));
+        answered.remember(&[255; 16], 2 + NEEDED_MS, &large, LEVEL);
         assert!(answered.bytes <= ANSWERS_BYTES_MAX);
     }
 }

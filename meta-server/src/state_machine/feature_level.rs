@@ -18,7 +18,7 @@ impl FeatureLevel {
     pub const FIRST: Self = Self(0);
     /// Batches and copies, quotas, versions, labels of nodes, and metadata servers that come and go.
     pub const MEMBERS_AND_BATCHES: Self = Self(1);
-    /// Replicas that change their nodes, registrations that the cluster ends, and data nodes that go.
+    /// Replicas that change their nodes, registrations that the cluster ends, data nodes that go, and more answers that are kept.
     pub const REPAIR: Self = Self(2);
     /// The highest one that this program supports.
     pub const SUPPORTED: Self = Self::REPAIR;

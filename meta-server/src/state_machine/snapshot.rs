@@ -235,7 +235,7 @@ impl State {
             }
             Kind::Answered(record) => {
                 let outcome = record.outcome.ok_or(SnapshotError::Content("an answer"))?;
-                self.answered.remember(&record.request_id, record.time_ms, &outcome);
+                self.answered.remember(&record.request_id, record.time_ms, &outcome, self.feature_level);
             }
             Kind::KeyEpoch(record) => {
                 self.key_epochs.push(key_epoch(&record).ok_or(SnapshotError::Content("a key epoch"))?);
