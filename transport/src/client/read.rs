@@ -221,9 +221,12 @@ impl Read {
         burst.note_answered(cx);
         let nothing_came = burst.missing == burst.asked;
         if nothing_came {
-            // Small datagrams pass and large ones, or many, don't. Asked for at once, they would be lost as fast as they come.
+            // Small datagrams pass and large ones, or many, don't: a queue was full, or the path has shrunk. Asked for at once again and
+            // again, they would be lost as fast as they come.
+            if burst.backoff > 0 {
+                burst.deadline = cx.now + cx.link.rtt.timeout(burst.backoff);
+            }
             burst.backoff += 1;
-            burst.deadline = cx.now + cx.link.rtt.timeout(burst.backoff);
             cx.link.note_timeout(cx.now, cx.to, burst.size());
             return Step::Idle;
         }
@@ -325,12 +328,8 @@ impl Burst {
     }
 
     /// A part of the answer is here. A node sends all of it at once, so what is still to come is not far.
-    fn note_answered(&mut self, cx: &mut Context<'_>) {
-        let is_first = self.answered_at.is_none();
+    fn note_answered(&mut self, cx: &Context<'_>) {
         self.answered_at.get_or_insert(cx.now);
-        if is_first && self.is_retry && cx.now < self.sent_at + cx.link.rtt.smoothed() / 2 {
-            cx.link.rtt.note_early_timeout();
-        }
         self.deadline = cx.now + cx.link.trail();
     }
 

@@ -4,24 +4,16 @@ use std::time::Duration;
 
 /// Before the first sample.
 const TIMEOUT_INITIAL: Duration = Duration::from_millis(100);
-/// Above the scheduling noise of a host: a timer that fires early only adds load. Where one did, it is raised: hosts can be busy.
+/// Above the scheduling noise of a busy host: a timer that fires early only adds load.
 const TIMEOUT_MIN: Duration = Duration::from_millis(5);
-const TIMEOUT_MIN_MAX: Duration = Duration::from_millis(40);
 const TIMEOUT_MAX: Duration = Duration::from_millis(500);
 /// Doublings of the timeout.
 const BACKOFF_MAX: u32 = 6;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rtt {
     smoothed: Option<Duration>,
     variation: Duration,
-    timeout_min: Duration,
-}
-
-impl Default for Rtt {
-    fn default() -> Self {
-        Self { smoothed: None, variation: Duration::ZERO, timeout_min: TIMEOUT_MIN }
-    }
 }
 
 impl Rtt {
@@ -40,11 +32,6 @@ impl Rtt {
         }
     }
 
-    /// What was sent again was answered so soon that the answer must be the first one's: the timer was too short (as Eifel, RFC 3522).
-    pub(crate) fn note_early_timeout(&mut self) {
-        self.timeout_min = (self.timeout_min * 2).min(TIMEOUT_MIN_MAX);
-    }
-
     /// The smoothed time, or a guess before the first sample.
     pub(crate) fn smoothed(&self) -> Duration {
         self.smoothed.unwrap_or(TIMEOUT_INITIAL / 4)
@@ -54,7 +41,7 @@ impl Rtt {
     pub(crate) fn timeout(&self, attempts: u32) -> Duration {
         let base = match self.smoothed {
             None => TIMEOUT_INITIAL,
-            Some(smoothed) => (smoothed + self.variation * 4).max(self.timeout_min),
+            Some(smoothed) => (smoothed + self.variation * 4).max(TIMEOUT_MIN),
         };
         (base * (1 << attempts.min(BACKOFF_MAX))).min(TIMEOUT_MAX)
     }
@@ -82,9 +69,5 @@ mod tests {
         let mut rtt = Rtt::default();
         rtt.sample(Duration::from_micros(20));
         assert_eq!(rtt.timeout(0), TIMEOUT_MIN);
-        rtt.note_early_timeout();
-        assert_eq!(rtt.timeout(0), TIMEOUT_MIN * 2);
-        (0..9).for_each(|_| rtt.note_early_timeout());
-        assert_eq!(rtt.timeout(0), TIMEOUT_MIN_MAX);
     }
 }
