@@ -449,11 +449,9 @@ async fn change_with_a_name_is_committed_under_it_and_its_precondition_is_left_t
     let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
     let named = cluster.client().under_request_id(id.parse().unwrap());
     let once = PutOptions { precondition: Some(Precondition::IfNoneMatchAny), ..PutOptions::default() };
-    named.put(BUCKET, "key", b"bytes".as_slice(), once.clone()).await.unwrap();
-    // To this cluster it is another one, whose precondition holds no more: that is found at its commit.
-    let again = named.put(BUCKET, "key", b"bytes".as_slice(), once).await;
-    assert!(matches!(again, Err(Error::PreconditionFailed { .. })), "{again:?}");
-    named.delete(BUCKET, "key", None).await.unwrap();
+    let made = named.put(BUCKET, "key", b"bytes".as_slice(), once.clone()).await.unwrap();
+    let again = named.put(BUCKET, "key", b"bytes".as_slice(), once).await.unwrap();
+    assert_eq!(again.object.version, made.object.version, "the first answer, though the key holds something");
     let asked = cluster.meta.requests();
     let under = |operation| {
         let requests = asked.iter().filter(move |(asked, _)| *asked == operation);
@@ -461,7 +459,6 @@ async fn change_with_a_name_is_committed_under_it_and_its_precondition_is_left_t
     };
     assert_eq!(under(Operation::BeginPut), [false, false]);
     assert_eq!(under(Operation::CommitPut), [true, true]);
-    assert_eq!(under(Operation::DeleteObject), [true]);
 }
 
 #[tokio::test(start_paused = true)]
