@@ -136,8 +136,13 @@ impl Liveness {
 
     fn at_term<T>(&self, term: u64, now: Instant, work: impl FnOnce(&mut Heard) -> T) -> T {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.term != term {
-            *heard = Heard { term, since: now, looked_at: now, nodes: BTreeMap::new() };
+        let fresh = || Heard { term, since: now, looked_at: now, nodes: BTreeMap::new() };
+        // Who still asks for a term that is over is not to wipe out what the present one has heard.
+        if heard.term > term {
+            return work(&mut fresh());
+        }
+        if heard.term < term {
+            *heard = fresh();
         }
         work(&mut heard)
     }

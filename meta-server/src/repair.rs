@@ -39,10 +39,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Tasks that are put off at once; what does not fit is found again by the next survey.
 const PUT_OFF_MAX: usize = 16_384;
+/// Versions that one entry changes, unless it is about one chunk.
+const VERSIONS_MAX: usize = 4096;
 /// Tasks that are looked at in one turn, so that the state is never held for long.
 const LOOKED_AT_MAX: usize = 512;
-/// As many tasks that have to wait for their nodes are passed over for others.
-const KEPT_MAX: usize = 64;
 /// A word of a node is used within this time, or not at all: in the time of a grace it could remove the chunk again.
 const WORD_MAX: Duration = Duration::from_secs(30);
 /// Between two surveys, as long as something is left that only they can find.
@@ -76,6 +76,8 @@ pub struct Repair {
     /// What the last survey found, less what was done since.
     totals: SurveyTotals,
     surveyed: Option<Surveyed>,
+    /// Whether anything could be begun since the last survey began.
+    has_begun: bool,
     done: Done,
 }
 
@@ -182,6 +184,7 @@ impl Repair {
             survey: None,
             totals: SurveyTotals::default(),
             surveyed: None,
+            has_begun: false,
             done: Done::default(),
         }
     }
@@ -215,12 +218,14 @@ impl Repair {
             // What was found may be gone, too.
             let is_stale = self.totals.replicas > 0 || self.totals.out_of_reach > 0;
             let may_find_more = debt > 0 || !nodes.leaving().is_empty() || is_stale;
-            let is_overdue = self.queue.has_overflowed() && self.queue.is_empty();
+            // If nothing can be done for what it found, another one would find the same.
+            let is_overdue = self.queue.has_overflowed() && self.queue.is_empty() && self.has_begun;
             if !is_overdue && (waits || !may_find_more) {
                 return;
             }
         }
         self.queue.begin_survey();
+        self.has_begun = false;
         self.survey = Some(Survey::new(now, nodes.clone()));
     }
 
@@ -237,11 +242,19 @@ impl Repair {
     }
 
     /// Somebody doubts that a node has a chunk.
-    pub fn doubt(&mut self, doubt: Doubt) {
-        let Doubt { chunk, node, .. } = doubt;
+    pub fn doubt(&mut self, doubt: Doubt, state: &State, nodes: &Nodes) {
+        let Doubt { chunk, node, verify } = doubt;
         if !self.is_under_way(chunk) {
-            self.queue.insert(Risk::IN_DOUBT, Task { chunk, doubted: Some(node), verify: doubt.verify });
+            self.insert(Task { chunk, doubted: Some(node), verify }, state, nodes);
         }
+    }
+
+    /// With the risk that it is at now, so that what is only in doubt keeps nothing else waiting.
+    fn insert(&mut self, task: Task, state: &State, nodes: &Nodes) {
+        let Some(chunk) = state.chunk(task.chunk) else { return };
+        let is_good = |node: &NodeId| nodes.is_heard(*node) && Some(*node) != task.doubted;
+        let live = chunk.replicas.iter().filter(is_good).count() as u8;
+        self.queue.insert(Risk { live, is_leisure: false }, task);
     }
 
     /// How fetches have ended.
@@ -254,7 +267,10 @@ impl Repair {
                     self.failures.remove(&chunk);
                     if word.was_held {
                         self.done.cleared += 1;
-                        self.rates.give_back(node, job.length);
+                        // Who had to read all of it has done as much as if it had moved.
+                        if !job.task.verify {
+                            self.rates.give_back(node, job.length);
+                        }
                     } else {
                         self.done.note(now, job.length);
                     }
@@ -329,7 +345,7 @@ impl Repair {
         let due: Vec<_> = self.put_off.range(..=(now, Task::LAST)).copied().collect();
         for entry in due {
             self.put_off.remove(&entry);
-            self.queue.insert(Risk::IN_DOUBT, entry.1);
+            self.insert(entry.1, state, nodes);
         }
         let mut per_node: BTreeMap<NodeId, usize> = BTreeMap::new();
         for job in self.jobs.values() {
@@ -338,9 +354,6 @@ impl Repair {
         let mut orders = Vec::new();
         let mut kept = Vec::new();
         for _ in 0..LOOKED_AT_MAX {
-            if kept.len() >= KEPT_MAX {
-                break;
-            }
             let Some((risk, task)) = self.queue.pop() else { break };
             let until = self.failures.get(&task.chunk).and_then(|failures| failures.until);
             if self.is_under_way(task.chunk) || until.is_some_and(|until| until > now) {
@@ -354,6 +367,7 @@ impl Repair {
                 Look::Obstacle(obstacle) => self.put_off(now, task, obstacle),
                 Look::Begin(job, order) => {
                     *per_node.entry(job.to).or_default() += 1;
+                    self.has_begun = true;
                     nodes.take_room(job.to, u64::from(job.length));
                     self.jobs.insert(task.chunk, job);
                     orders.push((job.to, order));
@@ -381,7 +395,7 @@ impl Repair {
         let (change, to) = match task.doubted.filter(|node| chunk.replicas.contains(*node)) {
             // Whoever leaves need not have it again.
             Some(node) if !nodes.is_leaving(node) && !is_refusing(node) => {
-                if !nodes.is_heard(node) {
+                if !nodes.is_heard(node) || !nodes.takes_fetches(node) {
                     return Look::Nothing;
                 }
                 (Change::InPlace, node)
@@ -425,7 +439,7 @@ impl Repair {
 
     /// Changes of manifests that are to be put in the log now.
     #[must_use]
-    pub fn changes(&mut self, now: Instant) -> Vec<(ChunkId, pb::ReplicaChange)> {
+    pub fn changes(&mut self, now: Instant, state: &State) -> Vec<(ChunkId, pb::ReplicaChange)> {
         let is_old = |ready: &Ready| now.saturating_duration_since(ready.at) >= WORD_MAX;
         let old: Vec<Ready> = self.ready.values().filter(|ready| is_old(ready)).copied().collect();
         for ready in old {
@@ -444,7 +458,14 @@ impl Repair {
             };
             (*chunk, change)
         };
-        self.ready.iter().take(REPLICA_CHANGES_MAX).map(change).collect()
+        // Each version that shares a chunk is changed, and nobody is served meanwhile.
+        let (mut count, mut versions) = (0, 0);
+        let ready = self.ready.iter().take(REPLICA_CHANGES_MAX).take_while(|(chunk, _)| {
+            count += 1;
+            versions += state.sharers(**chunk);
+            count == 1 || versions <= VERSIONS_MAX
+        });
+        ready.map(change).collect()
     }
 
     /// Whether the change of a chunk took effect. What it still lacks is looked at again.

@@ -154,7 +154,7 @@ impl State {
         self.history.begin(index, self.time_ms);
         // The first release forgot them all.
         let kept = if self.feature_level == FeatureLevel::FIRST { 0 } else { answered::ANSWERS_KEPT };
-        self.answered.forget_old(self.time_ms, kept);
+        self.answered.forget_old(self.time_ms, kept, self.feature_level);
         if let Some(outcome) = self.answered.outcome(&command.request_id)
             && !is_planted(Mistake::RepeatsApplied)
         {

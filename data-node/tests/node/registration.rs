@@ -278,6 +278,8 @@ async fn node_without_a_word_of_the_leader_takes_no_writes_and_goes_on_reading()
     assert!(writer.read(chunk(1), 0..data.len() as u32).await.unwrap() == data);
 
     meta.heard().role = Role::Leader;
+    // When it sends the second one, it has heard the answer to the first.
+    meta.next_heartbeat().await;
     meta.next_heartbeat().await;
     writer.write_checked(&meta, chunk(number), &data).await;
     node.shutdown().await;

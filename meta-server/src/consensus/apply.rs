@@ -26,7 +26,7 @@ use crate::{
 
 /// Entries that are applied before readers get their turn.
 const ENTRIES_PER_LOCK_MAX: usize = 64;
-/// Records of a snapshot that are encoded between two jobs: less than a millisecond.
+/// Records of a snapshot that are encoded between two jobs, chunks of objects counted like records: less than a millisecond.
 pub(super) const RECORDS_PER_SLICE: usize = 512;
 /// Between so many jobs a large state has been encoded.
 const SLICES_MAX: usize = 4096;

@@ -52,6 +52,8 @@ pub struct Nodes {
     leaving: BTreeMap<NodeId, Why>,
     /// Those that can't be read from at present.
     unheard: BTreeSet<NodeId>,
+    /// Those that fetch nothing.
+    cannot_fetch: BTreeSet<NodeId>,
 }
 
 impl Nodes {
@@ -63,7 +65,13 @@ impl Nodes {
         unheard: BTreeSet<NodeId>,
     ) -> Self {
         let index = candidates.iter().enumerate().map(|(at, candidate)| (candidate.node, at)).collect();
-        Self { candidates, index, leaving, unheard }
+        Self { candidates, index, leaving, unheard, cannot_fetch: BTreeSet::new() }
+    }
+
+    /// The same, but these fetch nothing.
+    #[must_use]
+    pub fn without_fetches_of(self, cannot_fetch: BTreeSet<NodeId>) -> Self {
+        Self { cannot_fetch, ..self }
     }
 
     pub(super) fn candidates(&self) -> &[Candidate] {
@@ -82,6 +90,11 @@ impl Nodes {
 
     pub(super) fn is_heard(&self, node: NodeId) -> bool {
         self.index.contains_key(&node) && !self.unheard.contains(&node)
+    }
+
+    /// Whether it gets what it is ordered to fetch: one of an earlier release does not.
+    pub(super) fn takes_fetches(&self, node: NodeId) -> bool {
+        !self.cannot_fetch.contains(&node)
     }
 
     /// Whether what it holds counts: it is heard of, and nobody wants it gone.

@@ -139,7 +139,7 @@ impl World {
         }
         let orders = self.repair.begin(now, &self.state, &mut nodes);
         self.orders.extend(orders);
-        let (chunks, changes): (Vec<_>, Vec<_>) = self.repair.changes(now).into_iter().unzip();
+        let (chunks, changes): (Vec<_>, Vec<_>) = self.repair.changes(now, &self.state).into_iter().unzip();
         if !chunks.is_empty() {
             let replace = command::Kind::ReplaceReplicas(pb::ReplaceReplicas { changes });
             let outcome::Kind::ReplicasReplaced(replaced) = self.apply(replace) else { panic!() };
@@ -149,6 +149,12 @@ impl World {
         }
         self.state.assert_is_sound();
         copied
+    }
+
+    /// Somebody says that the node may not have the chunk.
+    fn doubt(&mut self, chunk: ChunkId, node: u16) {
+        let nodes = self.nodes();
+        self.repair.doubt(Doubt { chunk, node: NodeId(node), verify: false }, &self.state, &nodes);
     }
 
     /// Nodes that are alive do what they are ordered.
@@ -299,11 +305,11 @@ fn replica_in_doubt_is_made_again_where_it_was_or_found_to_be_there() {
     world.settle();
     let chunk = *world.held[&NodeId(1)].first().unwrap();
     let before = world.state.chunk(chunk).unwrap().replicas;
-    world.repair.doubt(Doubt { chunk, node: NodeId(1), verify: false });
+    world.doubt(chunk, 1);
     assert_eq!(world.settle(), 0);
     assert_eq!(world.status().replicas_cleared, 1);
     world.held.get_mut(&NodeId(1)).unwrap().remove(&chunk);
-    world.repair.doubt(Doubt { chunk, node: NodeId(1), verify: false });
+    world.doubt(chunk, 1);
     assert_eq!(world.settle(), 1);
     assert_eq!(world.state.chunk(chunk).unwrap().replicas, before, "no manifest has changed");
     world.assert_whole();
@@ -345,6 +351,67 @@ fn job_of_a_node_that_dies_goes_elsewhere() {
     }
     world.settle();
     world.assert_whole();
+}
+
+#[test]
+fn chunks_in_doubt_keep_none_waiting_that_is_closer_to_being_lost() {
+    let mut world = World::new(8, 400);
+    world.settle();
+    let doubted: Vec<ChunkId> = world.held[&NodeId(1)].iter().copied().collect();
+    for chunk in doubted {
+        world.doubt(chunk, 1);
+    }
+    // Two of three replicas of what lies on these are gone.
+    world.die(4);
+    world.die(5);
+    let nodes = world.nodes();
+    world.repair.consider_survey(world.now, &nodes, 0);
+    while world.repair.is_surveying() {
+        world.repair.survey(world.now, &world.state);
+    }
+    let orders = world.repair.begin(world.now, &world.state, &mut world.nodes());
+    let live = |chunk: ChunkId| {
+        let replicas = world.state.chunk(chunk).unwrap().replicas;
+        replicas.iter().filter(|node| ![NodeId(4), NodeId(5)].contains(node)).count()
+    };
+    assert_eq!(orders.first().map(|(_, order)| live(order.chunk)), Some(1));
+}
+
+#[test]
+fn what_has_no_place_is_not_looked_for_again_and_again() {
+    let mut world = World::new(3, 1);
+    let chunk = world.state.chunk(*world.held[&NodeId(1)].first().unwrap()).copied().unwrap();
+    let record = |number: u64| pb::Object {
+        bucket_id: chunk.id.bucket().0,
+        key: format!("many {number}"),
+        version: number + 1000,
+        size: u64::from(LENGTH) * 100,
+        chunks: (0..100)
+            .map(|at| pb::Chunk {
+                chunk_id: chunk_id_bytes(ChunkId::new(BucketId(1), 1000 + number * 100 + at)),
+                length: LENGTH,
+                crc32c: 0,
+                node_ids: vec![1, 2, 3],
+            })
+            .collect(),
+        ..Default::default()
+    };
+    // More than can be put off at once.
+    world.state = world.state.with_objects((0..PUT_OFF_MAX as u64 / 50).map(record));
+    world.die(1);
+    let mut surveys = BTreeSet::new();
+    for _ in 0..400 {
+        world.now += Duration::from_millis(50);
+        let mut nodes = world.nodes();
+        world.repair.consider_survey(world.now, &nodes, 0);
+        while world.repair.is_surveying() {
+            world.repair.survey(world.now, &world.state);
+        }
+        assert!(world.repair.begin(world.now, &world.state, &mut nodes).is_empty());
+        surveys.extend(world.repair.surveyed.as_ref().map(|surveyed| surveyed.at));
+    }
+    // In twenty seconds.
+    assert!((1..=3).contains(&surveys.len()), "{}", surveys.len());
 }
 
 #[test]

@@ -82,23 +82,32 @@ pub(super) struct Use {
 
 impl Gateway {
     /// What manifests name the node for.
-    pub(super) async fn use_of(&self, term: u64, node: NodeId, deadline: Instant) -> Result<Use, Refusal> {
+    pub(super) async fn use_of(
+        &self,
+        term: u64,
+        node: NodeId,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<Use, Refusal> {
         let busy = |_| Refusal::new(Reason::Overloaded, "another drain plan is being made");
         let _turn = self.drain_plans().try_acquire().map_err(busy)?;
         let (nodes, mut after) = ([node].into(), None);
+        let heard: BTreeSet<NodeId> = {
+            let state = self.state();
+            let others = state.nodes().filter(|other| other.id != node && !other.removed);
+            others
+                .map(|other| other.id)
+                .filter(|other| self.liveness().sight(term, *other, now).alive)
+                .collect()
+        };
         let mut found = Use { replicas: 0, chunks_lost: 0, objects: Vec::new() };
         loop {
             {
                 let state = self.state();
-                let now = Instant::now();
-                let is_heard = |other: NodeId| {
-                    let is_there = state.node(other).is_some_and(|other| !other.removed);
-                    other != node && is_there && self.liveness().sight(term, other, now).alive
-                };
                 let batch = Batch::read(&state, after.as_ref(), &nodes);
                 for ((bucket, key), chunks) in batch.concerned {
                     found.replicas += chunks.len() as u64;
-                    let is_lost = |chunk: &&Chunk| !chunk.replicas.iter().any(is_heard);
+                    let is_lost = |chunk: &&Chunk| !chunk.replicas.iter().any(|other| heard.contains(&other));
                     let lost = chunks.iter().filter(is_lost).count() as u64;
                     found.chunks_lost += lost;
                     if lost > 0

@@ -35,6 +35,11 @@ const TICK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Chunks of one entry that collects.
 const COLLECTED_MAX: usize = 1024;
+/// Doubts that are looked at in one turn; what is left out is told again.
+const DOUBTS_PER_TURN_MAX: usize = 4096;
+/// Replicas too many that wait at once, and that are looked at in one tick.
+const SURPLUS_MAX: usize = 65_536;
+const SURPLUS_PER_TICK_MAX: usize = 4096;
 /// Replicas that one report of a client is about.
 const REPORTED_MAX: usize = 64;
 
@@ -126,8 +131,16 @@ impl<'a> Driver<'a> {
             return;
         }
         let News { doubts, surplus } = self.gateway.repairs().take(self.term);
-        doubts.into_iter().for_each(|doubt| self.repair.doubt(doubt));
-        self.surplus.extend(surplus);
+        {
+            let state = self.gateway.state();
+            doubts
+                .into_iter()
+                .take(DOUBTS_PER_TURN_MAX)
+                .for_each(|doubt| self.repair.doubt(doubt, &state, &nodes));
+        }
+        // What does not fit is told again.
+        let room = SURPLUS_MAX.saturating_sub(self.surplus.len());
+        self.surplus.extend(surplus.into_iter().take(room));
         self.repair.note_ends(now, self.gateway.fetches().take_ends(self.term, Owner::Repair));
         let GivenUp { withdrawn, orphaned } = self.repair.give_up(now, &self.gateway.state(), &nodes);
         for (node, chunk) in withdrawn {
@@ -153,7 +166,7 @@ impl<'a> Driver<'a> {
 
     async fn change_manifests(&mut self) {
         let (chunks, changes): (Vec<ChunkId>, Vec<_>) =
-            self.repair.changes(Instant::now()).into_iter().unzip();
+            self.repair.changes(Instant::now(), &self.gateway.state()).into_iter().unzip();
         if chunks.is_empty() {
             return;
         }
@@ -193,7 +206,8 @@ impl<'a> Driver<'a> {
             while let Some((node, chunk)) = self.orphaned.pop_first() {
                 by_node.entry(node).or_default().push(chunk);
             }
-            while let Some((node, chunk)) = self.surplus.pop_first() {
+            for _ in 0..SURPLUS_PER_TICK_MAX {
+                let Some((node, chunk)) = self.surplus.pop_first() else { break };
                 if !self.repair.is_under_way(chunk) && is_surplus(&state, nodes, node, chunk) {
                     by_node.entry(node).or_default().push(chunk);
                 }
@@ -262,12 +276,14 @@ impl Gateway {
         }
         let mut candidates = self.candidates(state, term, &[]);
         // One of an earlier release can't fetch, and can be read from.
+        let mut cannot_fetch = BTreeSet::new();
         for candidate in &mut candidates {
             if self.fetches().takes(term, candidate.node) == Some(false) {
                 candidate.barred.get_or_insert(Bar::Silent);
+                cannot_fetch.insert(candidate.node);
             }
         }
-        Nodes::new(candidates, leaving, unheard)
+        Nodes::new(candidates, leaving, unheard).without_fetches_of(cannot_fetch)
     }
 
     pub(super) async fn get_repair_status(
@@ -326,13 +342,39 @@ impl Gateway {
         let request_id = RequestId::parse(&request_id)?;
         let node = parse_node(&name)?;
         let term = self.admit(call.deadline, &call.access).await?;
-        if self.state().node(node).is_none() {
+        let registration = || self.state().node(node).map(|node| (node.epoch, node.is_fenced()));
+        if registration().is_none() {
             return Err(Refusal::new(Reason::NodeUnknown, "no data node of this number has registered"));
         }
-        let use_of = self.use_of(term, node, call.deadline).await?;
-        let is_alive = self.liveness().sight(term, node, Instant::now()).alive;
+        let judge = || self.judge_removal(term, node, call.deadline, lost, with_its_objects);
+        judge().await?;
+        // A manifest could have come to name it since. From here on none can, until it registers again.
+        if let Some((epoch, false)) = registration() {
+            let fence = command::Kind::FenceNode(pb::FenceNode { node_id: node.0.into(), epoch });
+            self.propose(call.deadline, RequestId::NONE, fence).await?;
+        }
+        let epoch = registration().map_or(0, |(epoch, _)| epoch);
+        let replicas = judge().await?;
+        let remove = pb::RemoveNode { node_id: node.0.into(), epoch };
+        self.propose_for(&call.access, call.deadline, request_id, command::Kind::RemoveNode(remove)).await?;
+        tracing::info!(%node, replicas, "an operator has removed a data node");
+        Ok(proto::RemoveNodeResponse { replicas })
+    }
+
+    /// Whether the node may go with what manifests name it for; how many replicas that is.
+    async fn judge_removal(
+        &self,
+        term: u64,
+        node: NodeId,
+        deadline: Instant,
+        lost: bool,
+        with_its_objects: bool,
+    ) -> Result<u64, Refusal> {
+        // At this moment for all that is looked at: soon after an election everybody counts as heard of.
+        let now = Instant::now();
+        let is_alive = self.liveness().sight(term, node, now).alive;
+        let Use { replicas, chunks_lost, objects } = self.use_of(term, node, now, deadline).await?;
         let refusal = |words: String| Err(Refusal::new(Reason::NodeInUse, words));
-        let Use { replicas, chunks_lost, objects } = use_of;
         if replicas > 0 && !lost {
             return refusal(format!(
                 "data node {node} holds {replicas} replicas: drain it first, or say that it is lost with all that it held"
@@ -347,10 +389,7 @@ impl Gateway {
                 "data node {node} has the only replicas of {chunks_lost} chunks that can be read at present: {objects}"
             ));
         }
-        let remove = pb::RemoveNode { node_id: node.0.into() };
-        self.propose_for(&call.access, call.deadline, request_id, command::Kind::RemoveNode(remove)).await?;
-        tracing::info!(%node, replicas, "an operator has removed a data node");
-        Ok(proto::RemoveNodeResponse { replicas })
+        Ok(replicas)
     }
 }
 

@@ -76,19 +76,25 @@ impl Answered {
         outcome: &pb::Outcome,
         level: FeatureLevel,
     ) {
-        let Ok(request_id) = RequestId::try_from(request_id) else { return };
-        let outcome = Bytes::from(outcome.encode_to_vec());
-        self.bytes += outcome.len();
-        self.by_request.insert(request_id, Answer { time_ms, outcome });
-        self.by_time.insert((time_ms, request_id));
-        // Before that level there were never so many that it took long.
-        let forgotten_max = if level < FeatureLevel::REPAIR { usize::MAX } else { FORGOTTEN_AT_ONCE_MAX };
-        for _ in 0..forgotten_max {
+        if !self.load(request_id, time_ms, outcome) {
+            return;
+        }
+        for _ in 0..forgotten_max(level) {
             if !self.is_over() || !self.oldest_is_spent(time_ms) {
                 break;
             }
             self.forget_oldest();
         }
+    }
+
+    /// Keeps an answer of a snapshot, however many there are. Gives whether its request can be repeated.
+    pub(super) fn load(&mut self, request_id: &[u8], time_ms: u64, outcome: &pb::Outcome) -> bool {
+        let Ok(request_id) = RequestId::try_from(request_id) else { return false };
+        let outcome = Bytes::from(outcome.encode_to_vec());
+        self.bytes += outcome.len();
+        self.by_request.insert(request_id, Answer { time_ms, outcome });
+        self.by_time.insert((time_ms, request_id));
+        true
     }
 
     fn is_over(&self) -> bool {
@@ -100,9 +106,12 @@ impl Answered {
     }
 
     /// `kept` are kept however old they are.
-    pub(super) fn forget_old(&mut self, now_ms: u64, kept: usize) {
+    pub(super) fn forget_old(&mut self, now_ms: u64, kept: usize, level: FeatureLevel) {
         let is_old = |(time_ms, _): &(u64, RequestId)| time_ms.saturating_add(KEPT_MS) < now_ms;
-        while self.by_time.len() > kept && self.by_time.first().is_some_and(is_old) {
+        for _ in 0..forgotten_max(level) {
+            if self.by_time.len() <= kept || !self.by_time.first().is_some_and(is_old) {
+                break;
+            }
             self.forget_oldest();
         }
     }
@@ -127,10 +136,10 @@ impl Answered {
     pub(super) fn slice(
         &self,
         after: Option<&RequestId>,
-        count: usize,
-        visit: impl FnMut(&RequestId, &Answer),
+        cost_max: usize,
+        visit: impl FnMut(&RequestId, &Answer) -> usize,
     ) -> Option<RequestId> {
-        self.by_request.slice(after, count, visit)
+        self.by_request.slice(after, cost_max, visit)
     }
 }
 
@@ -142,6 +151,11 @@ impl Answer {
             outcome: pb::Outcome::decode(self.outcome.clone()).ok(),
         }
     }
+}
+
+/// Answers that one command forgets for one reason. Before that level there were never so many that it took long.
+const fn forgotten_max(level: FeatureLevel) -> usize {
+    if level.0 < FeatureLevel::REPAIR.0 { usize::MAX } else { FORGOTTEN_AT_ONCE_MAX }
 }
 
 #[cfg(test)]
@@ -163,14 +177,14 @@ mod tests {
         for number in 0..ANSWERS_KEPT as u128 - 1 {
             answered.remember(&number.to_be_bytes(), 3000, &done(), LEVEL);
         }
-        answered.forget_old(1000 + KEPT_MS, ANSWERS_KEPT);
+        answered.forget_old(1000 + KEPT_MS, ANSWERS_KEPT, FeatureLevel::FIRST);
         assert_eq!(answered.outcome(&[255; 16]), Some(done()));
-        answered.forget_old(1001 + KEPT_MS, ANSWERS_KEPT);
+        answered.forget_old(1001 + KEPT_MS, ANSWERS_KEPT, LEVEL);
         assert_eq!(answered.outcome(&[255; 16]), None);
-        answered.forget_old(u64::MAX, ANSWERS_KEPT);
+        answered.forget_old(u64::MAX, ANSWERS_KEPT, LEVEL);
         assert_eq!(answered.outcome(&[254; 16]), Some(done()));
         assert_eq!(answered.by_request.len(), ANSWERS_KEPT);
-        answered.forget_old(u64::MAX, 0);
+        answered.forget_old(u64::MAX, 0, FeatureLevel::MEMBERS_AND_BATCHES);
         assert_eq!(answered, Answered::default());
     }
 
@@ -178,7 +192,7 @@ mod tests {
     fn clock_that_jumps_takes_no_answer_with_it() {
         let mut answered = Answered::default();
         answered.remember(&[1; 16], 1000, &done(), LEVEL);
-        answered.forget_old(1000 + 4 * KEPT_MS, ANSWERS_KEPT);
+        answered.forget_old(1000 + 4 * KEPT_MS, ANSWERS_KEPT, LEVEL);
         answered.remember(&[2; 16], 1000 + 4 * KEPT_MS, &done(), LEVEL);
         assert_eq!(answered.outcome(&[1; 16]), Some(done()));
     }

@@ -163,6 +163,15 @@ impl Owner {
         }
     }
 
+    /// How many versions have the chunk.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Versions(names) => names.len(),
+            Self::Version(..) => 1,
+            Self::Upload(_) => 0,
+        }
+    }
+
     /// All of the versions that have the chunk. None if it is an upload's.
     pub(super) fn versions(&self) -> Vec<VersionName> {
         match self {

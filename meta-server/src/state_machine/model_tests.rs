@@ -389,7 +389,9 @@ impl Model {
                 if node.removed { Err(Reason::NodeRemoved) } else { Ok(()) }
             }
             Kind::RemoveNode(remove) => {
-                self.nodes.get(&remove.node_id).map(|_| ()).ok_or(Reason::NodeUnknown)
+                let node = self.nodes.get(&remove.node_id).ok_or(Reason::NodeUnknown)?;
+                let is_over = node.fenced && node.epoch == remove.epoch;
+                if node.removed || is_over { Ok(()) } else { Err(Reason::NodeInUse) }
             }
             Kind::LabelNode(label) => {
                 let node = self.nodes.get(&label.node_id).ok_or(Reason::NodeUnknown)?;
@@ -669,7 +671,6 @@ impl Model {
             (Kind::RemoveNode(remove), outcome::Kind::Done(_)) => {
                 let node = self.nodes.get_mut(&remove.node_id).unwrap();
                 if !node.removed {
-                    node.end_registration();
                     (node.removed, node.draining) = (true, false);
                     self.pending.retain(|(own, _), _| *own != remove.node_id);
                 }
@@ -1712,7 +1713,10 @@ impl Pair {
             Step::Drain { node, draining } => {
                 Kind::DrainNode(pb::DrainNode { node_id: *node, draining: *draining })
             }
-            Step::RemoveNode { node } => Kind::RemoveNode(pb::RemoveNode { node_id: *node }),
+            Step::RemoveNode { node } => {
+                let epoch = self.model.nodes.get(node).map_or(1, |node| node.epoch);
+                Kind::RemoveNode(pb::RemoveNode { node_id: *node, epoch })
+            }
             Step::AddKeyEpoch { stale } => {
                 let newest = self.model.last_key_epoch;
                 let after = if *stale { newest.saturating_sub(1) } else { newest };
@@ -2406,10 +2410,27 @@ fn registration_that_is_over_vouches_for_nothing() {
 #[test]
 fn removed_node_never_registers_again_and_is_told_nothing() {
     let (mut pair, chunk) = committed();
+    pair.step(&Step::Fence { node: 1, stale: false });
     pair.step(&Step::RemoveNode { node: 1 });
     pair.step(&Step::Register { uuid: 0, domain: 0 });
     assert!(pair.state.node(NodeId(1)).unwrap().removed);
     pair.step(&Step::Delete { bucket: 0, key: 0, condition: Condition::None, version: None });
     let pending = pair.state.pending_deletes();
     assert!(!pending.contains(NodeId(1), chunk) && pending.contains(NodeId(2), chunk));
+}
+
+/// While the leader looked at what lies on it, a manifest could have come to name it.
+#[test]
+fn node_that_can_vouch_for_chunks_is_not_removed() {
+    let (mut pair, _) = committed();
+    pair.step(&Step::RemoveNode { node: 1 });
+    assert!(!pair.state.node(NodeId(1)).unwrap().removed, "its registration stands");
+    pair.step(&Step::Fence { node: 1, stale: false });
+    let epoch = pair.model.nodes[&1].epoch;
+    pair.step(&Step::Register { uuid: 0, domain: 0 });
+    pair.step(&Step::Fence { node: 1, stale: false });
+    pair.index += 1;
+    let kind = Some(Kind::RemoveNode(pb::RemoveNode { node_id: 1, epoch }));
+    let outcome = pair.state.apply(pair.index, &pb::Command { kind, ..Default::default() });
+    assert_eq!(reason(&outcome), Some(Reason::NodeInUse), "it has registered since");
 }

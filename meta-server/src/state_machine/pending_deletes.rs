@@ -71,10 +71,10 @@ impl PendingDeletes {
     pub(super) fn slice(
         &self,
         after: Option<&Replica>,
-        count: usize,
-        visit: impl FnMut(&Replica, &u64),
+        cost_max: usize,
+        visit: impl FnMut(&Replica, &u64) -> usize,
     ) -> Option<Replica> {
-        self.replicas.slice(after, count, visit)
+        self.replicas.slice(after, cost_max, visit)
     }
 }
 

@@ -96,12 +96,17 @@ impl<K: Clone + Ord, V: Clone> PicturedMap<K, V> {
 
     /// Visits what the picture has behind the key `after`, in order, and looks at no more than `count` keys. Gives the last one
     /// of them, or none if that was all.
-    pub(super) fn slice(&self, after: Option<&K>, count: usize, mut visit: impl FnMut(&K, &V)) -> Option<K> {
+    pub(super) fn slice(
+        &self,
+        after: Option<&K>,
+        cost_max: usize,
+        mut visit: impl FnMut(&K, &V) -> usize,
+    ) -> Option<K> {
         let from = (after.map_or(Unbounded, Excluded), Unbounded);
         let mut now = self.now.range(from).peekable();
         let mut before = self.before.iter().flat_map(|before| before.range(from)).peekable();
-        let mut last = None;
-        for _ in 0..count {
+        let (mut last, mut cost) = (None, 0);
+        while cost < cost_max {
             let (key, value) = match (now.peek(), before.peek()) {
                 (None, None) => return None,
                 (Some((key, value)), None) => (*key, Some(*value)),
@@ -110,9 +115,7 @@ impl<K: Clone + Ord, V: Clone> PicturedMap<K, V> {
             };
             now.next_if(|(next, _)| *next == key);
             before.next_if(|(next, _)| *next == key);
-            if let Some(value) = value {
-                visit(key, value);
-            }
+            cost += value.map_or(1, |value| visit(key, value).max(1));
             last = Some(key);
         }
         last.cloned()
@@ -133,7 +136,10 @@ mod tests {
     ) -> Vec<(u8, u32)> {
         let (mut seen, mut after) = (Vec::new(), None);
         loop {
-            after = map.slice(after.as_ref(), count, |key, value| seen.push((*key, *value)));
+            after = map.slice(after.as_ref(), count, |key, value| {
+                seen.push((*key, *value));
+                *value as usize % 3
+            });
             if after.is_none() {
                 return seen;
             }

@@ -163,6 +163,10 @@ pub(super) const NODE_REMOVED: Reject = Reject::new(
     Reason::NodeRemoved,
     "the data node was removed from the cluster: to use it again, start it with an empty data directory",
 );
+pub(super) const NODE_REGISTERED: Reject = Reject::new(
+    Reason::NodeInUse,
+    "the data node has registered again meanwhile: stop it, and then remove it",
+);
 pub(super) const BUCKET_NOT_FOUND: Reject = Reject::new(Reason::BucketNotFound, "no bucket of this name");
 pub(super) const OBJECT_NOT_FOUND: Reject = Reject::new(Reason::ObjectNotFound, "no object of this name");
 pub(super) const VERSION_NOT_FOUND: Reject =

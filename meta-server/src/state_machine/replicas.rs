@@ -11,7 +11,7 @@ use super::{
     Chunk, Context, Owner, Replicas, State,
     backup::NO_RECEIPTS,
     parse_chunk_id,
-    reject::{NODE_REMOVED, NODE_UNKNOWN, Reject},
+    reject::{NODE_REGISTERED, NODE_REMOVED, NODE_UNKNOWN, Reject},
 };
 
 /// Changes in one entry.
@@ -144,6 +144,12 @@ impl State {
         self.version(id.bucket(), &first.key, first.version)?.chunk(id)
     }
 
+    /// How many versions share the chunk.
+    #[must_use]
+    pub fn sharers(&self, id: ChunkId) -> usize {
+        self.owners.of(id).map_or(0, Owner::count)
+    }
+
     pub(super) fn fence_node(&mut self, fence: &pb::FenceNode) -> outcome::Kind {
         let node = u16::try_from(fence.node_id).ok().and_then(|id| self.nodes.get_mut(&NodeId(id)));
         if let Some(node) = node.filter(|node| node.epoch == fence.epoch) {
@@ -167,9 +173,12 @@ impl State {
         let id = u16::try_from(remove.node_id).map(NodeId).map_err(|_| NODE_UNKNOWN)?;
         let node = self.nodes.get_mut(&id).ok_or(NODE_UNKNOWN)?;
         if !node.removed {
+            // Who can vouch for chunks could have been named for some since the leader looked.
+            if !node.is_fenced() || node.epoch != remove.epoch {
+                return Err(NODE_REGISTERED);
+            }
             node.removed = true;
             node.draining = false;
-            node.end_registration();
             self.pending_deletes.forget_node(id);
         }
         Ok(outcome::Kind::Done(pb::Done {}))

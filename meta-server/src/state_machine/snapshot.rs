@@ -235,7 +235,7 @@ impl State {
             }
             Kind::Answered(record) => {
                 let outcome = record.outcome.ok_or(SnapshotError::Content("an answer"))?;
-                self.answered.remember(&record.request_id, record.time_ms, &outcome, self.feature_level);
+                self.answered.load(&record.request_id, record.time_ms, &outcome);
             }
             Kind::KeyEpoch(record) => {
                 self.key_epochs.push(key_epoch(&record).ok_or(SnapshotError::Content("a key epoch"))?);
@@ -384,6 +384,19 @@ mod tests {
             record.encode_length_delimited(&mut bytes).unwrap();
         }
         State::decode(&bytes[..]).unwrap_err()
+    }
+
+    /// More than are kept if they are not needed, of which some are not needed any more.
+    #[test]
+    fn answers_that_are_on_their_way_out_are_in_a_snapshot_and_come_back() {
+        let mut state = State::of_present_level();
+        let done = pb::Outcome { kind: Some(pb::outcome::Kind::Done(pb::Done {})) };
+        for number in 0..300_100_u128 {
+            let time_ms = if number % 3 == 0 { 60_000 } else { 1 };
+            state.answered.load(&number.to_be_bytes(), time_ms, &done);
+        }
+        let decoded = State::decode(&state.encode(usize::MAX).concat()[..]).unwrap();
+        assert!(decoded == state);
     }
 
     #[test]

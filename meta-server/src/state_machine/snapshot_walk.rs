@@ -59,13 +59,16 @@ impl State {
         SnapshotWalk { encoder, next: Stage::Objects(None), nodes, last }
     }
 
-    /// Encodes at most so many records more.
+    /// Encodes about so many records more, each chunk of an object counted as one.
     pub fn go_on_with_snapshot(&self, walk: &mut SnapshotWalk, records_max: usize) {
         let SnapshotWalk { encoder, next, nodes, last } = walk;
         let count = records_max.max(1);
         *next = match std::mem::replace(next, Stage::End) {
             Stage::Objects(after) => {
-                let put = |name: &_, object: &super::Object| encoder.put(Kind::Object(object.record(name)));
+                let put = |name: &_, object: &super::Object| {
+                    encoder.put(Kind::Object(object.record(name)));
+                    1 + object.chunks.len()
+                };
                 self.objects
                     .slice(after.as_ref(), count, put)
                     .map_or(Stage::Older(None), |last| Stage::Objects(Some(last)))
@@ -73,13 +76,20 @@ impl State {
             Stage::Older(after) => {
                 let put = |(bucket, key, _): &Place, older: &super::versions::Older| {
                     encoder.put(Kind::OlderVersion(older.record(&(*bucket, key.clone()))));
+                    match older {
+                        super::versions::Older::Object(object) => 1 + object.chunks.len(),
+                        super::versions::Older::DeleteMarker(_) => 1,
+                    }
                 };
                 self.older
                     .slice(after.as_ref(), count, put)
                     .map_or(Stage::Uploads(None), |last| Stage::Older(Some(last)))
             }
             Stage::Uploads(after) => {
-                let put = |_: &u64, upload: &super::Upload| encoder.put(Kind::Upload(upload.record()));
+                let put = |_: &u64, upload: &super::Upload| {
+                    encoder.put(Kind::Upload(upload.record()));
+                    1 + upload.chunks.len()
+                };
                 match self.uploads.slice(after.as_ref(), count, put) {
                     Some(last) => Stage::Uploads(Some(last)),
                     None => {
@@ -91,18 +101,19 @@ impl State {
             Stage::PendingDeletes(after) => {
                 let put = |replica: &_, not_before_ms: &u64| {
                     encoder.put(Kind::PendingDelete(pending_deletes::record(replica, *not_before_ms)));
+                    1
                 };
                 self.pending_deletes
                     .slice(after.as_ref(), count, put)
                     .map_or(Stage::Answers(None), |last| Stage::PendingDeletes(Some(last)))
             }
             Stage::Answers(after) => {
-                let mut put = |request_id: &_, answer: &Answer| encoder.put_answer(request_id, answer);
-                let forgotten = is_planted(Mistake::AnswersForgottenInSnapshots);
-                let put = |id: &_, answer: &_| {
-                    if !forgotten {
-                        put(id, answer)
+                let is_forgotten = is_planted(Mistake::AnswersForgottenInSnapshots);
+                let put = |request_id: &_, answer: &Answer| {
+                    if !is_forgotten {
+                        encoder.put_answer(request_id, answer);
                     }
+                    1
                 };
                 match self.answered.slice(after.as_ref(), count, put) {
                     Some(last) => Stage::Answers(Some(last)),

@@ -271,10 +271,10 @@ impl OlderVersions {
     pub(super) fn slice(
         &self,
         after: Option<&Place>,
-        count: usize,
-        visit: impl FnMut(&Place, &Older),
+        cost_max: usize,
+        visit: impl FnMut(&Place, &Older) -> usize,
     ) -> Option<Place> {
-        self.versions.slice(after, count, visit)
+        self.versions.slice(after, cost_max, visit)
     }
 }
 
