@@ -42,9 +42,8 @@ impl Source for MetaMetrics {
         let status = self.gateway.cluster_status();
         collect_state(&status, scrape);
         collect_nodes(&status, raft.role == Role::Leader, scrape);
-        if let Some(repair) = &status.repair {
-            collect_repair(repair, scrape);
-        }
+        // Others than the leader have nothing to tell, and tell that.
+        collect_repair(status.repair.as_ref().unwrap_or(&RepairStatus::default()), scrape);
     }
 
     fn is_ready(&self) -> bool {

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(answered.outcome(&0u128.to_be_bytes()), None, "the oldest goes first");
         let count = NEEDED_MAX - 20 * (FORGOTTEN_AT_ONCE_MAX - 1);
         assert_eq!((answered.by_request.len(), answered.by_time.len()), (count, count));
-        for number in 0..ANSWERS_MAX as u128 {
+        for number in 0..ANSWERS_MAX as u128 - 100 {
             answered.remember(&(number + (4 << 64)).to_be_bytes(), 2 + NEEDED_MS, &done(), LEVEL);
         }
         assert_eq!(answered.by_request.len(), ANSWERS_MAX, "what is not needed becomes fewer");
@@ -241,6 +241,6 @@ mod tests {
         assert!((180..=192).contains(&count), "{count}");
         assert!(answered.has_room(2 + NEEDED_MS, LEVEL));
         answered.remember(&[255; 16], 2 + NEEDED_MS, &large, LEVEL);
-        assert!(answered.bytes <= ANSWERS_BYTES_MAX);
+        assert!(answered.bytes <= NEEDED_BYTES_MAX);
     }
 }
