@@ -225,6 +225,7 @@ impl Log {
             publish(&shared, open, &records, &assembled.descriptors);
             open.descriptors.extend(assembled.descriptors);
         }
+        self.note_held();
         Ok(records)
     }
 
@@ -235,6 +236,7 @@ impl Log {
         match open.segment.file.set_len(flight.position) {
             Ok(()) => {
                 (open.allocated, open.is_used_again) = (flight.position, false);
+                self.note_held();
                 AppendError::NoSpace
             }
             Err(error) => fence(&shared, &error),
@@ -366,13 +368,15 @@ impl Log {
             return Ok(());
         }
         let generous = end.next_multiple_of(ALLOCATION_STEP).min(shared.limits.segment).max(end);
-        for end in [generous, end] {
+        // What makes room may have the reserve, but no more of it than it needs.
+        for (end, purpose) in [(generous, Purpose::TakeRoom), (end, purpose)] {
             if !leaves_reserve(&shared, end - open.allocated, purpose) {
                 continue;
             }
             match hold(&*open.segment.file, open.allocated, end) {
                 Ok(()) => {
                     open.allocated = end;
+                    self.note_held();
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
@@ -419,7 +423,7 @@ impl Log {
     /// A free file, if there are more than are kept, or else a new one.
     fn take_file(&mut self, purpose: Purpose) -> Result<FreeFile, AppendError> {
         if self.free.count() > purpose.files_kept()
-            && let Some(file) = self.free.take(self.shared.limits.segment)
+            && let Some(file) = self.free.take(self.shared.limits.segment, purpose.files_kept())
         {
             return Ok(file);
         }
@@ -451,7 +455,7 @@ impl Log {
         while self.free.bytes() > segment
             && self.shared.index().used() + self.free.bytes() > capacity + segment
         {
-            let Some(FreeFile { slot, file, .. }) = self.free.take(0) else { break };
+            let Some(FreeFile { slot, file, .. }) = self.free.take(0, 0) else { break };
             drop(file);
             if let Err(error) = self.shared.medium.remove(slot) {
                 tracing::warn!(%error, "a segment that isn't needed can't be removed");

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a file is used again only when nobody reads what was in it.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use crate::{
     medium::{SegmentFile, Slot},
@@ -58,9 +58,12 @@ impl FreeFiles {
         self.files.iter().map(|(_, len)| *len).max().unwrap_or_default()
     }
 
-    /// The file that fits `wanted` bytes best: the shortest that is long enough, or the longest.
-    pub(crate) fn take(&mut self, wanted: u64) -> Option<FreeFile> {
-        let idle = (0..self.files.len()).filter(|at| self.is_idle(*at)).collect::<Vec<_>>();
+    /// The file that fits `wanted` bytes best: the shortest that is long enough, or the longest. As many of the
+    /// longest as are to be `kept` stay, since it is those that are counted on to make room.
+    pub(crate) fn take(&mut self, wanted: u64, kept: usize) -> Option<FreeFile> {
+        let mut longest_first: Vec<usize> = (0..self.files.len()).collect();
+        longest_first.sort_by_key(|at| Reverse(self.files[*at].1));
+        let idle = longest_first.into_iter().skip(kept).filter(|at| self.is_idle(*at)).collect::<Vec<_>>();
         let len = |at: &usize| self.files[*at].1;
         let enough = idle.iter().filter(|at| len(at) >= wanted).min_by_key(|at| len(at));
         let at = *enough.or_else(|| idle.iter().max_by_key(|at| len(at)))?;

@@ -3,7 +3,11 @@
 use std::io::ErrorKind;
 
 use super::{sim_disk::Fault, *};
-use crate::format::{SegmentId, Superblock};
+use crate::{
+    format::{SegmentId, Superblock},
+    medium::{Medium as _, Slot},
+    slots::{FreeFile, FreeFiles},
+};
 
 const NO_SPACE: [Fault; 4] = [
     Fault::Allocate(ErrorKind::StorageFull),
@@ -288,6 +292,19 @@ fn deletion_that_found_no_space_does_not_take_effect_later() {
     let image = disk.image();
     store.close();
     assert!(read(&open(&SimDisk::holding(image)), chunk(1)).unwrap() == data);
+}
+
+#[test]
+fn file_that_is_kept_is_the_longest() {
+    let disk = SimDisk::new();
+    let mut free = FreeFiles::default();
+    for (slot, len) in [(1, 10), (2, 30), (3, 20)] {
+        free.add(FreeFile { slot: Slot(slot), file: disk.create(Slot(slot)).unwrap(), len });
+    }
+    // None is long enough.
+    assert_eq!(free.take(100, 1).map(|file| file.len), Some(20));
+    assert_eq!(free.longest(), 30);
+    assert_eq!(free.take(100, 0).map(|file| file.len), Some(30));
 }
 
 #[test]
