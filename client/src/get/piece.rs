@@ -121,13 +121,17 @@ impl Piece {
                     }
                 },
                 () = &mut hedge, if may_hedge => {
-                    if Instant::now() < failing_at && !shared.read_times.take_credit() {
+                    let is_early = Instant::now() < failing_at;
+                    let next = untried.clone().next().filter(|node| !shared.suspects.contains(*node));
+                    let memory = next.and_then(|_| shared.try_memory(self.len()));
+                    // Credit comes last: what can't be sent costs none.
+                    let may_send = memory.is_some() && (!is_early || shared.read_times.take_credit());
+                    if is_early && !may_send {
                         hedge.as_mut().reset(failing_at);
                         continue;
                     }
                     may_hedge = false;
-                    let next = untried.clone().next().filter(|node| !shared.suspects.contains(*node));
-                    if let Some(node) = next && let Some(memory) = shared.try_memory(self.len()) {
+                    if let Some(node) = next && let Some(memory) = memory {
                         debug!(chunk = %self.chunk.chunk, %node, "a slow replica is overtaken");
                         untried.next();
                         _hedge_memory = Some(memory);

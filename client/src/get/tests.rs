@@ -162,6 +162,23 @@ async fn a_read_that_is_late_is_begun_elsewhere_and_its_node_is_not_suspected() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_early_second_read_that_finds_no_memory_is_put_off_and_not_given_up() {
+    let (cluster, bytes) = cluster(30 * CHUNK);
+    let client = experienced(&cluster).await;
+    cluster.behave(1, Behaviour::Slow(Duration::from_secs(3600)));
+    let hold_memory = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let all: Vec<_> = std::iter::from_fn(|| client.shared().try_memory(1)).collect();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(all);
+    };
+    let started = Instant::now();
+    let (read, ()) = tokio::join!(get_all(&client), hold_memory);
+    assert!(read.unwrap() == bytes);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_slow_as_a_whole_is_not_asked_twice_for_everything() {
     let (cluster, bytes) = cluster(90 * CHUNK);
     let client = experienced(&cluster).await;
