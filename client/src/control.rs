@@ -114,7 +114,7 @@ const REPEATED_FOR: Duration = Duration::from_secs(40);
 const REPLY_BYTES_MAX: usize = 16 << 20;
 
 /// Shared by all operations of a client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Control {
     deadline: Duration,
     first_contact: Duration,

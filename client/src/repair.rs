@@ -12,7 +12,7 @@ use xdpfs_wire::{ChunkId, NodeId};
 
 use crate::{
     client::{Client, Shared, request_id},
-    control::{Meta, Operation},
+    control::{Control, Meta, Operation},
     error::{Error, Result},
     name::parse_object,
 };
@@ -200,29 +200,40 @@ pub(crate) struct Reports {
     waiting: Mutex<Waiting>,
 }
 
+/// A bucket, and the id of the access key under which it was read.
+type Reader = (String, Option<String>);
+
+/// What a reader has found, and its own way to the leader: others may have no right to its bucket.
+#[derive(Debug)]
+struct Found {
+    control: Control,
+    replicas: BTreeSet<(ChunkId, NodeId)>,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
-    by_bucket: BTreeMap<String, BTreeSet<(ChunkId, NodeId)>>,
+    by_reader: BTreeMap<Reader, Found>,
     count: usize,
     is_sending: bool,
 }
 
 impl Waiting {
-    /// Some of one bucket.
-    fn take(&mut self) -> Option<(String, Vec<(ChunkId, NodeId)>)> {
-        let mut entry = self.by_bucket.first_entry()?;
+    /// Some of one bucket, and who is to report them.
+    fn take(&mut self) -> Option<(Control, String, Vec<(ChunkId, NodeId)>)> {
+        let mut entry = self.by_reader.first_entry()?;
         let mut taken = Vec::new();
         while taken.len() < REPORTED_MAX
-            && let Some(replica) = entry.get_mut().pop_first()
+            && let Some(replica) = entry.get_mut().replicas.pop_first()
         {
             taken.push(replica);
         }
         self.count -= taken.len();
-        let bucket = entry.key().clone();
-        if entry.get().is_empty() {
+        let control = entry.get().control.clone();
+        let (bucket, _) = entry.key().clone();
+        if entry.get().replicas.is_empty() {
             entry.remove();
         }
-        Some((bucket, taken))
+        Some((control, bucket, taken))
     }
 }
 
@@ -234,26 +245,30 @@ impl Reports {
             if waiting.count >= WAITING_MAX {
                 return;
             }
-            if waiting.by_bucket.entry(bucket.to_owned()).or_default().insert((chunk, node)) {
+            let key = shared.config.access_key.as_ref().map(|key| key.id().to_owned());
+            let found = waiting.by_reader.entry((bucket.to_owned(), key));
+            let found =
+                found.or_insert_with(|| Found { control: shared.control.clone(), replicas: BTreeSet::new() });
+            if found.replicas.insert((chunk, node)) {
                 waiting.count += 1;
             }
             !std::mem::replace(&mut waiting.is_sending, true)
         };
         if begins {
-            tokio::spawn(Self::send_all(Arc::clone(shared)));
+            tokio::spawn(Self::send_all(Arc::clone(&shared.reports)));
         }
     }
 
-    async fn send_all(shared: Arc<Shared>) {
+    async fn send_all(reports: Arc<Self>) {
         loop {
             tokio::time::sleep(PAUSE).await;
             let taken = {
-                let mut waiting = shared.reports.waiting();
+                let mut waiting = reports.waiting();
                 let taken = waiting.take();
                 waiting.is_sending = taken.is_some();
                 taken
             };
-            let Some((bucket, replicas)) = taken else { return };
+            let Some((control, bucket, replicas)) = taken else { return };
             let replica = |(chunk, node): (ChunkId, NodeId)| proto::DoubtfulReplica {
                 chunk_id: chunk.0.to_be_bytes().to_vec(),
                 node_id: node.0.into(),
@@ -262,7 +277,7 @@ impl Reports {
             let replicas = replicas.into_iter().map(replica).collect();
             let request = proto::ReportReplicasRequest { parent, replicas };
             let send = |mut meta: Meta, request| async move { meta.report_replicas(request).await };
-            if let Err(refusal) = shared.control.call(Operation::ReportReplicas, request, send).await {
+            if let Err(refusal) = control.call(Operation::ReportReplicas, request, send).await {
                 debug!(?refusal, "a report of bad replicas is lost");
             }
         }
@@ -278,20 +293,35 @@ mod tests {
     use xdpfs_wire::BucketId;
 
     use super::*;
+    use crate::fake::FakeCluster;
 
-    #[test]
-    fn reports_are_taken_in_portions_of_one_bucket() {
+    #[tokio::test]
+    async fn reports_are_taken_in_portions_of_one_bucket() {
+        let control = FakeCluster::start(1).client().shared().control.clone();
         let mut waiting = Waiting::default();
         for (bucket, chunks) in [("a", 70), ("b", 1)] {
             let chunk = |number| (ChunkId::new(BucketId(1), number), NodeId(1));
-            waiting.by_bucket.insert(bucket.to_owned(), (0..chunks).map(chunk).collect());
+            let found = Found { control: control.clone(), replicas: (0..chunks).map(chunk).collect() };
+            waiting.by_reader.insert((bucket.to_owned(), None), found);
             waiting.count += chunks as usize;
         }
         let sizes: Vec<_> = std::iter::from_fn(|| waiting.take())
-            .map(|(bucket, replicas)| (bucket, replicas.len()))
+            .map(|(_, bucket, replicas)| (bucket, replicas.len()))
             .collect();
         assert_eq!(sizes, [("a".to_owned(), 64), ("a".to_owned(), 6), ("b".to_owned(), 1)]);
         assert_eq!(waiting.count, 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_under_other_keys_is_reported_apart() {
+        let client = FakeCluster::start(1).client();
+        for key in [None, Some("XKA.SECRET"), Some("XKB.SECRET"), Some("XKA.SECRET")] {
+            let reader = client.on_behalf_of(key.map(|key| key.parse().unwrap()));
+            Reports::add(reader.shared(), "a", ChunkId::new(BucketId(1), 1), NodeId(1));
+        }
+        let waiting = client.shared().reports.waiting();
+        let keys: Vec<_> = waiting.by_reader.keys().map(|(_, key)| key.as_deref()).collect();
+        assert_eq!((keys, waiting.count), (vec![None, Some("XKA"), Some("XKB")], 3));
     }
 
     #[test]
