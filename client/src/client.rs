@@ -96,8 +96,9 @@ impl Client {
     }
 
     /// This client for one change that its caller may have to repeat: the put, copy, delete, batch or change of a bucket is
-    /// made under this request id, and repeating it within 15 minutes gives the first answer again. A put does not look at
-    /// its precondition before its bytes are sent, since it may hold no more because of the first attempt.
+    /// made under this request id, and repeating it within 15 minutes gives the first answer again. A put is not
+    /// refused for its precondition or for the quota before its bytes are sent, since the first attempt may be what stands in
+    /// its way.
     #[must_use]
     pub fn under_request_id(&self, request_id: Uuid) -> Self {
         self.with_shared(Shared { named_request: Some(request_id), ..self.shared.twin() })
@@ -167,9 +168,14 @@ impl Shared {
         self.named_request.map_or_else(request_id, |id| id.to_string())
     }
 
+    /// Whether the caller may be repeating a change, so that its answer may be that of an earlier attempt.
+    pub(crate) const fn is_named(&self) -> bool {
+        self.named_request.is_some()
+    }
+
     /// What can be said of a put before its bytes are sent.
     pub(crate) fn early<'p>(&self, precondition: Option<&'p Precondition>) -> Option<&'p Precondition> {
-        precondition.filter(|_| self.named_request.is_none())
+        precondition.filter(|_| !self.is_named())
     }
 
     /// Waits for a share of the memory budget.
@@ -340,7 +346,10 @@ impl ObjectClient for Client {
         let operation = Operation::DeleteObject;
         let send = |mut meta: Meta, request| async move { meta.delete_object(request).await };
         let reply = self.shared.control.call(operation, request, send).await;
-        Deleted::parse(reply.map_err(|refusal| refusal.about(operation, bucket, key))?, operation.label())
+        let reply = reply.map_err(|refusal| refusal.about(operation, bucket, key))?;
+        let deleted = Deleted::parse(reply, operation.label())?;
+        deleted.object.check_name(bucket, key)?;
+        Ok(deleted)
     }
 
     async fn copy(&self, bucket: &str, source: &str, key: &str, options: CopyOptions) -> Result<Object> {
@@ -358,10 +367,10 @@ impl ObjectClient for Client {
         let send = |mut meta: Meta, request| async move { meta.copy_object(request).await };
         let reply = self.shared.control.call(operation, request, send).await;
         // Only the source can be missing.
-        Object::parse(
-            reply.map_err(|refusal| refusal.about(operation, bucket, source))?.object,
-            operation.label(),
-        )
+        let reply = reply.map_err(|refusal| refusal.about(operation, bucket, source))?;
+        let object = Object::parse(reply.object, operation.label())?;
+        object.check_name(bucket, key)?;
+        Ok(object)
     }
 
     async fn copy_across(

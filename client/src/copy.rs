@@ -154,11 +154,11 @@ pub(crate) async fn copy_across(
             debug!(copied_bytes = answer.copied_bytes, size = begun.size, "a copy is under way");
             continue;
         }
-        upload.is_settled = true;
-        return Ok(PutResult {
-            object: Object::parse(answer.object, Operation::ContinueCopy.label())?,
-            chunks_in_debt: answer.chunks_in_debt,
-        });
+        // Of a copy that is repeated, an earlier attempt may be what has come to its end.
+        upload.is_settled = !shared.is_named();
+        let object = Object::parse(answer.object, Operation::ContinueCopy.label())?;
+        object.check_name(target.0, target.1)?;
+        return Ok(PutResult { object, chunks_in_debt: answer.chunks_in_debt });
     }
 }
 

@@ -191,6 +191,15 @@ impl Object {
             durable_replicas: object.durable_replicas,
         })
     }
+
+    /// # Errors
+    /// It has another name than what was asked for: a repeated request gets its first answer, whatever it asks for.
+    pub(crate) fn check_name(&self, bucket: &str, key: &str) -> Result<()> {
+        if (self.bucket.as_str(), self.key.as_str()) == (bucket, key) {
+            return Ok(());
+        }
+        Err(Error::invalid("the request id was used for something else"))
+    }
 }
 
 #[cfg(test)]

@@ -146,7 +146,8 @@ fn results(committed: proto::CommitBatchResponse, ready: &[Ready]) -> Result<Vec
     }
     let result = |(result, ready): (proto::BatchResult, &Ready)| match ready {
         Ready::Put(staged, _) => {
-            let put = accept(result.object, result.chunks_in_debt, &staged.chunks)?;
+            let name = &staged.guard.upload().name;
+            let put = accept(result.object, result.chunks_in_debt, name, &staged.chunks)?;
             let chunks_in_debt = put.chunks_in_debt;
             Ok(BatchResult { object: Some(put.object), chunks_in_debt, delete_marker: None })
         }

@@ -17,6 +17,7 @@ use crate::{
     chunk_transport::ChunkSum,
     control::{Backoff, Operation, Reason},
     error::{Error, Result},
+    name::ObjectName,
 };
 
 /// Receipts asked for at once.
@@ -44,7 +45,7 @@ pub(super) async fn commit(mut staged: Staged, options: PutOptions) -> Result<Pu
         match upload.shared.control.call(Operation::CommitPut, request, send).await {
             Ok(committed) => {
                 upload.settle();
-                return accept(committed.object, committed.chunks_in_debt, chunks);
+                return accept(committed.object, committed.chunks_in_debt, &upload.name, chunks);
             }
             Err(refusal) if refusal.is(&Reason::StaleReceipts) => {
                 debug!(upload = upload.id, attempts, "some receipts are stale");
@@ -79,9 +80,11 @@ fn request(upload: &Upload, chunks: &[Written], options: &PutOptions) -> proto::
 pub(super) fn accept(
     object: Option<proto::Object>,
     chunks_in_debt: u32,
+    name: &ObjectName,
     chunks: &[Written],
 ) -> Result<PutResult> {
     let object = Object::parse(object, "CommitPut")?;
+    object.check_name(&name.bucket, &name.key)?;
     let crc32c =
         chunks.iter().fold(0, |sum, chunk| crc32c_combine(sum, chunk.sum.crc32c, chunk.sum.length.into()));
     let size = chunks.iter().map(|chunk| u64::from(chunk.sum.length)).sum::<u64>();

@@ -462,6 +462,23 @@ async fn change_with_a_name_is_committed_under_it_and_its_precondition_is_left_t
 }
 
 #[tokio::test(start_paused = true)]
+async fn repeated_put_is_not_refused_for_the_room_that_its_first_attempt_took() {
+    let cluster = FakeCluster::start(3);
+    let id = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+    let named = cluster.client().under_request_id(id.parse().unwrap());
+    let made = named.put(BUCKET, "key", b"bytes".as_slice(), PutOptions::default()).await.unwrap();
+    named.close().await;
+    cluster.meta.answer([Answer::Fail(refuse(Code::ResourceExhausted, "QUOTA_EXCEEDED"))]);
+    let again = named.put(BUCKET, "key", b"bytes".as_slice(), PutOptions::default()).await.unwrap();
+    assert_eq!(again.object.version, made.object.version);
+    named.close().await;
+    assert_eq!(cluster.with(|state| (state.uploads.len(), state.aborted.len())), (0, 1), "none is left open");
+
+    let other = named.put(BUCKET, "other", b"bytes".as_slice(), PutOptions::default()).await;
+    assert!(matches!(other, Err(Error::InvalidArgument { .. })), "{other:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn client_on_behalf_of_others_shows_their_keys_and_shares_what_it_has() {
     let cluster = FakeCluster::start(3);
     let client = cluster.client();

@@ -20,7 +20,7 @@ use xdpfs_wire::{ChunkId, NodeId};
 use crate::{
     Precondition,
     client::{Shared, request_id},
-    control::{Operation, Refusal},
+    control::{Operation, Reason, Refusal},
     error::{Error, Result},
     name::ObjectName,
     session::{Access, Introduction, Session, parse_chunk_id, parse_node_ids},
@@ -84,7 +84,13 @@ impl Upload {
             for_batch: purpose == Purpose::Batch,
         };
         let send = |mut meta: crate::control::Meta, request| async move { meta.begin_put(request).await };
-        let begun = shared.control.call(Operation::BeginPut, request, send).await;
+        let mut begun = shared.control.call(Operation::BeginPut, request.clone(), send).await;
+        let is_full = matches!(&begun, Err(refusal) if refusal.is(&Reason::QuotaExceeded));
+        if is_full && shared.is_named() {
+            // The first attempt may be what has filled the bucket, and the commit has its answer. If not, the commit says no.
+            let request = proto::BeginPutRequest { request_id: request_id(), for_batch: true, ..request };
+            begun = shared.control.call(Operation::BeginPut, request, send).await.or(begun);
+        }
         let begun = begun.map_err(|refusal| refusal.about(Operation::BeginPut, &name.bucket, &name.key))?;
         let bad = |what| Error::BadReply { operation: "BeginPut", what };
         if begun.chunk_size == 0 {
@@ -158,9 +164,10 @@ impl Upload {
         self.extend(0).await.map(|_| ())
     }
 
-    /// The put took effect, or is known to be gone.
+    /// The put took effect. Under a request id of the caller's that may have been an earlier attempt with an upload of its own,
+    /// so that this one is still open: it is aborted then, which does nothing to one that is committed.
     pub(super) fn settle(&self) {
-        self.settled.store(true, Ordering::Release);
+        self.settled.store(!self.shared.is_named(), Ordering::Release);
     }
 
     /// Renews lease, capability and addresses, and gives the grants that were asked for to the caller alone.
