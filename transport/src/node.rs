@@ -300,7 +300,7 @@ impl NodeEndpoint {
     fn handle_ping(&mut self, mut request: Request<'_, impl Node>) -> Action {
         let (address, port) = cookie_address(request.from.address);
         let now_s = request.node.now().0.into();
-        let cookie = self.cookies.cookie(address, port, request.header().client, now_s);
+        let cookie = self.cookies.cookie(address, port, ANY_CLIENT, now_s);
         let pong = Pong { cookie, burst_max: BURST_BYTES_MAX as u32 };
         let header = reply_header(request.header(), Opcode::Pong, Status::Ok);
         // As long as the ping, so that both directions of the path are proven.
@@ -316,10 +316,9 @@ impl NodeEndpoint {
     fn handle_get_burst(&mut self, mut request: Request<'_, impl Node>) -> Action {
         let Some(ask) = GetBurst::parse(request.payload) else { return request.refuse(Status::Invalid) };
         let (address, port) = cookie_address(request.from.address);
-        let client = request.header().client;
         let now_s = request.node.now().0.into();
-        if !self.cookies.accepts(ask.cookie, address, port, client, now_s) {
-            let cookie = self.cookies.cookie(address, port, client, now_s);
+        if !self.cookies.accepts(ask.cookie, address, port, ANY_CLIENT, now_s) {
+            let cookie = self.cookies.cookie(address, port, ANY_CLIENT, now_s);
             let header = reply_header(request.header(), Opcode::Error, Status::Cookie);
             return request.respond(Header { length: 0, ..header }, &cookie.0.to_le_bytes());
         }
@@ -555,6 +554,10 @@ fn append_receipt(
     let header = Header { node_epoch, ..reply_header(request, Opcode::Receipt, Status::Ok) };
     datagram::append(reply, key, header, &receipt.encode(), 0);
 }
+
+/// Whom cookies are given to. They prove an address, and capabilities of one client's process come and go: each has a client id
+/// of its own, and the address is the same.
+const ANY_CLIENT: ClientId = ClientId(0);
 
 fn cookie_address(from: SocketAddr) -> ([u8; 16], u16) {
     let address = match from.ip() {
