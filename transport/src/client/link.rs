@@ -19,6 +19,8 @@ use crate::datagram::{self, LANES_MAX, Transmit};
 
 /// Timeouts in a row after which the path is probed again.
 const TIMEOUTS_BEFORE_PROBE: u32 = 2;
+/// Times that a probe is sent. Its key may be the one that the node doesn't take, so that another's is tried then.
+const PROBES_MAX: u32 = 6;
 /// How long a path keeps a class below the largest before larger ones are tried again (RFC 8899 §5.1.1 asks for at
 /// least some minutes on the Internet; a cluster's paths change more often).
 const RAISE_AFTER: Duration = Duration::from_secs(60);
@@ -302,3 +304,7 @@ impl Link {
 fn all_classes() -> Vec<PieceClass> {
     PieceClass::ALL.into_iter().rev().collect()
 }
+            if probe.attempts >= PROBES_MAX {
+                self.probe = None;
+                return;
+            }
