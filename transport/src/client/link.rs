@@ -141,7 +141,7 @@ impl Link {
     /// A part of a batch got through, as a super-packet or one datagram at a time because the same batch had come to nothing before.
     pub(crate) fn note_batch(&mut self, now: Instant, singly: bool) {
         if singly {
-            self.offload.note_stall(now, self.rtt.timeout(0));
+            self.offload.note_stall(now, self.rtt.usual());
         } else {
             self.offload.note_passed();
         }

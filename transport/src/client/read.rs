@@ -280,6 +280,7 @@ impl Read {
             burst.attempts += 1;
             burst.to_send = true;
         }
+                cx.link.rtt.note_expired(cx.now, burst.sent_at);
         Step::Idle
     }
 
