@@ -97,10 +97,11 @@ impl Window {
         }
         // What isn't used says nothing about what would fit.
         let is_used = (self.outstanding + bytes) * 2 >= self.bytes;
-        if !is_used || self.delay.queue() == Queue::Stands {
+        let queue = self.delay.queue(now, rtt);
+        if !is_used || queue == Queue::Stands {
             return;
         }
-        let in_slow_start = self.bytes < self.slow_start_below && self.delay.queue() == Queue::Empty;
+        let in_slow_start = self.bytes < self.slow_start_below && queue == Queue::Empty;
         let gain = if in_slow_start { bytes } else { GAIN_BYTES * bytes / self.bytes.max(1) };
         self.bytes = (self.bytes + gain).min(self.bytes_max);
     }

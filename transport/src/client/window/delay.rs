@@ -17,6 +17,8 @@ const SAMPLES_MIN: u32 = 3;
 /// How hard a queue is cut, and the most at once (Swift's β and max_mdf).
 const CUT: f64 = 0.8;
 const CUT_MAX: f64 = 0.5;
+/// Round trips after which a queue that stood may be gone. Bursts of one piece say nothing of it.
+const STANDS_RTTS_MAX: u32 = 8;
 
 /// What the last whole round trip said.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -35,6 +37,7 @@ pub(super) struct Delay {
     period_began: Option<Instant>,
     round: Option<Round>,
     queue: Queue,
+    said_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +48,9 @@ struct Round {
 }
 
 impl Delay {
-    pub(super) fn queue(&self) -> Queue {
-        self.queue
+    pub(super) fn queue(&self, now: Instant, rtt: Duration) -> Queue {
+        let is_old = self.said_at.is_none_or(|at| now > at + rtt * STANDS_RTTS_MAX);
+        if is_old && self.queue == Queue::Stands { Queue::Builds } else { self.queue }
     }
 
     /// A burst took so long. Answers what part to cut, if a round trip ends that had a queue all the time.
@@ -61,6 +65,7 @@ impl Delay {
         }
         let least = round.least;
         self.round = None;
+        self.said_at = Some(now);
         let may_wait = QUEUE_MAX.max(base / QUEUE_SHARE);
         let target = base + may_wait;
         if least <= target {
@@ -106,7 +111,19 @@ mod tests {
             let _cut = delay.sample(start + MS * i, MS, MS * 5);
         }
         assert_eq!(cuts_from(&mut delay, 40_000), 0);
-        assert_eq!(delay.queue(), Queue::Empty);
+        assert_eq!(delay.queue(start + MS * 41_000, MS), Queue::Empty);
+    }
+
+    #[test]
+    fn a_queue_that_nobody_has_seen_of_late_may_be_gone() {
+        let start = Instant::now();
+        let mut delay = Delay::default();
+        for i in 0..20 {
+            let took = if i < 10 { MS } else { MS * 20 };
+            let _cut = delay.sample(start + MS * i, MS, took);
+        }
+        assert_eq!(delay.queue(start + MS * 20, MS), Queue::Stands);
+        assert_eq!(delay.queue(start + MS * 40, MS), Queue::Builds);
     }
 
     #[test]
