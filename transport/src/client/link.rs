@@ -29,6 +29,8 @@ const TRAIL_MIN: Duration = Duration::from_millis(2);
 /// Bounds of how long pieces may trail behind others of their burst.
 const REORDER_MIN: Duration = Duration::from_millis(1);
 const REORDER_MAX: Duration = Duration::from_millis(16);
+/// Whole bursts after which pieces are expected sooner again.
+const ORDERLY_BURSTS: u32 = 16;
 /// Bursts whose pieces have all come, and whose tails may still.
 const TAILS_MAX: usize = 64;
 
@@ -47,6 +49,8 @@ pub(crate) struct Link {
     tails: VecDeque<ExpectTail>,
     /// How long pieces may trail behind others of their burst before they count as lost.
     reorder: Duration,
+    /// Whole bursts since a piece came late.
+    orderly: u32,
     sequence: u64,
     last_used: Instant,
 }
@@ -99,6 +103,7 @@ impl Link {
             tails: VecDeque::new(),
             reorder: REORDER_MIN,
             sequence: 0,
+            orderly: 0,
             last_used: now,
         }
     }
@@ -189,6 +194,7 @@ impl Link {
         requests: &mut Requests,
     ) {
         if self.tails.len() >= TAILS_MAX
+        self.orderly = 0;
             && let Some(missed) = self.tails.pop_front()
         {
             requests.retire(missed.request);
@@ -226,6 +232,11 @@ impl Link {
         let to = Addressed { chunk: ChunkId::new(to.session.capability.bucket, 0), ..*to };
         self.probe = Some(Probe {
             to,
+        self.orderly += 1;
+        if self.orderly >= ORDERLY_BURSTS {
+            self.orderly = 0;
+            self.reorder = (self.reorder / 2).max(REORDER_MIN);
+        }
             unsent: all_classes(),
             requests: Vec::new(),
             sent_at: now,
