@@ -327,6 +327,10 @@ impl Driver {
 
     fn start(&mut self, command: Command) {
         let Command { target, session, chunk, work, done } = command;
+        // The caller has gone away before the task took it up, and nothing would wake it for that again.
+        if done.is_closed() {
+            return;
+        }
         let now = Instant::now();
         let transfer = match work {
             Work::Read(range) => self.endpoint.read(now, target, session, chunk, range),
