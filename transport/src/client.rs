@@ -3,7 +3,8 @@
 //! The client drives everything. Reads ask for bursts and ask again for what is missing; writes send batches and
 //! learn from selective acknowledgements. Bytes outstanding are bounded per node by a congestion window and over all
 //! nodes by a budget that fits the receive buffer and the last link, so that many nodes answering at once lose nothing. What
-//! there is room for goes to the transfer that lacks the least, and a share of it to the oldest.
+//! there is room for goes to the transfer that lacks the least, and a share of it to the oldest that has
+//! something to send.
 
 mod budget;
 mod link;
@@ -34,7 +35,7 @@ use write::Write;
 
 /// How many nodes one endpoint remembers the path to; the longest idle one is forgotten beyond that.
 const LINKS_MAX: usize = 256;
-/// Every so many sends belong to the oldest transfer, whatever it lacks (Homa gives it five to ten percent).
+/// Every so many sends belong to the oldest transfer that has something to send, whatever it lacks (Homa gives it five to ten percent).
 const SHARE_OF_OLDEST: u32 = 8;
 /// An endpoint with transfers that is not called for so long was not running: their timers are due more often.
 const STOPPED_MIN: Duration = Duration::from_millis(1500);
@@ -558,7 +559,24 @@ impl ClientEndpoint {
                 Kind::Write(write) => write.handle_timeout(cx),
             });
             self.take_step(now, id, step);
+            self.excuse_if_waiting(now, id);
             self.give_up_if_stuck(now, id);
+        }
+    }
+
+    /// A read is not stuck while others have all the room.
+    fn excuse_if_waiting(&mut self, now: Instant, id: TransferId) {
+        let Some(transfer) = self.transfers.get_mut(&id) else { return };
+        let Some(link) = self.links.get(&transfer.link) else { return };
+        let Kind::Read(read) = &transfer.kind else { return };
+        if !read.asks_nobody() || link.known_class().is_none() {
+            return;
+        }
+        if !link.window.has_room() {
+            // Those that have the room tell how the node is.
+            transfer.progress = transfer.progress.max(link.heard_at());
+        } else if !self.budget.has_room() && !read.was_let_down() {
+            transfer.progress = now;
         }
     }
 
@@ -586,7 +604,9 @@ impl ClientEndpoint {
                 (transfer.progress + self.config.patience).min(transfer.started + self.config.transfer_max);
             own.map_or(stuck, |own| own.min(stuck))
         });
-        transfers.chain(self.links.values().filter_map(Link::poll_timeout)).min()
+        // Often enough that who isn't called was not running.
+        let running = self.heard_at.filter(|_| !self.transfers.is_empty()).map(|at| at + STOPPED_MIN / 2);
+        transfers.chain(self.links.values().filter_map(Link::poll_timeout)).chain(running).min()
     }
 
     /// Lays the next datagrams into `buffer`, which is emptied first.
@@ -612,9 +632,8 @@ impl ClientEndpoint {
         order.extend(self.transfers.iter().map(|(id, transfer)| (transfer.remaining(), *id)));
         // Transfers are in the order of their age.
         let oldest_first = self.transmits.is_multiple_of(SHARE_OF_OLDEST);
-        let favoured = usize::from(oldest_first).min(order.len());
-        if let Some(rest) = order.get_mut(favoured..) {
-            rest.sort_unstable();
+        if !oldest_first {
+            order.sort_unstable();
         }
         let sent = order.iter().find_map(|(_, id)| self.poll_transfer(now, *id, buffer));
         self.order = order;
@@ -675,10 +694,16 @@ impl ClientEndpoint {
             Some(Step::Progress) => {
                 if let Some(transfer) = self.transfers.get_mut(&id) {
                     transfer.progress = now;
+                    if let Some(link) = self.links.get_mut(&transfer.link) {
+                        link.note_heard(now);
+                    }
                 }
             }
             Some(Step::Finished(outcome)) => {
                 if let Some(ended) = self.transfers.remove(&id) {
+                    if let Some(link) = self.links.get_mut(&ended.link).filter(|_| outcome.is_ok()) {
+                        link.note_heard(now);
+                    }
                     self.release(ended);
                 }
                 self.events.push_back(Event { transfer: id, outcome });

@@ -53,6 +53,7 @@ pub(crate) struct Link {
     orderly: u32,
     sequence: u64,
     last_used: Instant,
+    heard_at: Instant,
 }
 
 /// What got through, or did not.
@@ -102,9 +103,10 @@ impl Link {
             lane: 0,
             tails: VecDeque::new(),
             reorder: REORDER_MIN,
-            sequence: 0,
             orderly: 0,
+            sequence: 0,
             last_used: now,
+            heard_at: now,
         }
     }
 
@@ -115,6 +117,16 @@ impl Link {
 
     pub(crate) fn last_used(&self) -> Instant {
         self.last_used
+    }
+
+    /// A transfer has come nearer to its end here.
+    pub(crate) fn note_heard(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
+    /// When a transfer came nearer to its end here.
+    pub(crate) fn heard_at(&self) -> Instant {
+        self.heard_at
     }
 
     pub(crate) fn lane(&self) -> u8 {
@@ -182,6 +194,7 @@ impl Link {
     /// A piece came after it had been given up: the path reorders more than was thought (as RACK, RFC 8985 §6.2).
     pub(crate) fn note_late_piece(&mut self) {
         self.reorder = (self.reorder * 2).min(REORDER_MAX);
+        self.orderly = 0;
     }
 
     /// All pieces of a burst have come, and its tail has not yet.
@@ -194,7 +207,6 @@ impl Link {
         requests: &mut Requests,
     ) {
         if self.tails.len() >= TAILS_MAX
-        self.orderly = 0;
             && let Some(missed) = self.tails.pop_front()
         {
             requests.retire(missed.request);
@@ -220,6 +232,11 @@ impl Link {
     /// A burst is whole, with its tail.
     pub(crate) fn note_whole_burst(&mut self, now: Instant, answer: AnswerTime, tail: Tail) {
         self.offload.note_whole();
+        self.orderly += 1;
+        if self.orderly >= ORDERLY_BURSTS {
+            self.orderly = 0;
+            self.reorder = (self.reorder / 2).max(REORDER_MIN);
+        }
         let service = Duration::from_micros(tail.service_us.into());
         let delay = answer.took.saturating_sub(service);
         self.window.note_delay(now, self.rtt.smoothed(), answer.sent_at, delay);
@@ -232,11 +249,6 @@ impl Link {
         let to = Addressed { chunk: ChunkId::new(to.session.capability.bucket, 0), ..*to };
         self.probe = Some(Probe {
             to,
-        self.orderly += 1;
-        if self.orderly >= ORDERLY_BURSTS {
-            self.orderly = 0;
-            self.reorder = (self.reorder / 2).max(REORDER_MIN);
-        }
             unsent: all_classes(),
             requests: Vec::new(),
             sent_at: now,
@@ -294,6 +306,10 @@ impl Link {
             self.probe = None;
         } else {
             probe.attempts += 1;
+            if probe.attempts >= PROBES_MAX {
+                self.probe = None;
+                return;
+            }
             probe.unsent = all_classes();
             probe.deadline = now + self.rtt.timeout(probe.attempts);
         }
@@ -315,7 +331,3 @@ impl Link {
 fn all_classes() -> Vec<PieceClass> {
     PieceClass::ALL.into_iter().rev().collect()
 }
-            if probe.attempts >= PROBES_MAX {
-                self.probe = None;
-                return;
-            }

@@ -78,6 +78,16 @@ impl Read {
         self.missing_bytes
     }
 
+    /// Whether it waits for no answer, and not because a node has put it off.
+    pub(crate) fn asks_nobody(&self) -> bool {
+        self.not_before.is_none() && self.bursts.iter().all(|burst| burst.to_send)
+    }
+
+    /// Whether something that it asked for last has not come.
+    pub(crate) fn was_let_down(&self) -> bool {
+        self.bursts.iter().any(|burst| burst.backoff > 0)
+    }
+
     pub(crate) fn poll_transmit(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Option<usize> {
         if self.not_before.is_some_and(|at| cx.now < at) {
             return None;
@@ -275,12 +285,12 @@ impl Read {
             if burst.answered_at.is_none() {
                 cx.counters.timeouts += 1;
                 burst.backoff += 1;
+                cx.link.rtt.note_expired(cx.now, burst.sent_at);
                 cx.link.note_timeout(cx.now, cx.to, burst.size());
             }
             burst.attempts += 1;
             burst.to_send = true;
         }
-                cx.link.rtt.note_expired(cx.now, burst.sent_at);
         Step::Idle
     }
 
