@@ -11,11 +11,12 @@ mod world;
 
 use std::time::Duration;
 
-use network::{Faults, Offload};
-use world::{World, chunk_bytes};
+use network::{Bottleneck, Faults, Offload};
+use node::SECRET;
+use world::{Who, World, address_of, chunk_bytes, chunk_id};
 use xdpfs_transport::client::Outcome;
 use xdpfs_transport::{TransferError, crc32c};
-use xdpfs_wire::{PieceClass, Rights, Status};
+use xdpfs_wire::{ClientId, EpochSecret, PieceClass, Rights, SipKey, Status};
 
 fn seeds() -> std::ops::Range<u64> {
     seeds_or(200)
@@ -261,6 +262,58 @@ fn a_slow_disk_is_waited_for() {
 }
 
 #[test]
+fn gets_under_other_client_ids_need_no_further_cookie() {
+    let mut world = World::new(15, 1, Faults::NONE);
+    let data = chunk_bytes(15, 100_000);
+    world.write(0, 1, &data).unwrap();
+    let sent = [77, 78, 77, 79].map(|client| {
+        world.client_id = ClientId(client);
+        let before = world.client.counters().datagrams_sent;
+        assert_eq!(world.read(0, 1, 0..100_000).unwrap(), data);
+        world.client.counters().datagrams_sent - before
+    });
+    assert_eq!(sent, [sent[0]; 4], "each asks for its bursts and for nothing else");
+}
+
+#[test]
+fn a_key_that_the_node_does_not_take_closes_the_path_to_nobody_else() {
+    let mut world = World::new(16, 1, Faults::NONE);
+    let data = chunk_bytes(16, 100_000);
+    world.nodes[0].insert(chunk_id(1), data.clone());
+    world.secret = EpochSecret(SipKey { k0: 1, k1: 2 });
+    assert_eq!(world.read(0, 1, 0..100_000), Err(TransferError::Unreachable));
+    world.secret = SECRET;
+    assert_eq!(world.read(0, 1, 0..100_000).unwrap(), data);
+}
+
+#[test]
+fn a_node_that_is_slower_than_its_path_is_waited_for() {
+    let mut world = World::new(17, 1, Faults::NONE);
+    let data = chunk_bytes(17, 4 << 20);
+    world.nodes[0].insert(chunk_id(1), data.clone());
+    world.nodes[0].read_delay_min = Duration::from_millis(10);
+    assert!(world.read(0, 1, 0..4 << 20).unwrap() == data);
+    let (sent, needed) = (world.chunk_bytes_sent(), 4 << 20);
+    assert!(sent * 10 <= needed * 12, "{sent} bytes sent for {needed}");
+}
+
+#[test]
+fn a_read_that_waits_for_room_is_not_stuck() {
+    let mut world = World::with_patience(18, 1, Faults::NONE, Duration::from_secs(1));
+    let link = Bottleneck::new(10_000_000, 256 << 10);
+    world.network.bottlenecks.insert(address_of(Who::Client, 0).ip(), link);
+    for chunk in 0..32 {
+        world.nodes[0].insert(chunk_id(chunk), chunk_bytes(chunk, 1 << 20));
+    }
+    // The last have to wait for more than three seconds.
+    let reads: Vec<_> = (0..32).map(|chunk| world.start_read(0, chunk, 0..1 << 20)).collect();
+    for (chunk, read) in reads.into_iter().enumerate() {
+        let outcome = world.finish(read);
+        assert!(matches!(outcome, Ok(Outcome::Read(_))), "chunk {chunk}: {:?}", outcome.err());
+    }
+}
+
+#[test]
 fn a_stranger_gets_no_more_bytes_than_it_sends() {
     // Everything the client sends is replayed from another address; what the node answers to that address is counted.
     let mut world = World::new(11, 1, Faults::NONE);
@@ -358,7 +411,7 @@ fn a_path_that_is_stuck_is_tried_from_another_port() {
     let mut world = World::new(15, 1, Faults::NONE);
     let data = chunk_bytes(15, 200_000);
     world.write(0, 1, &data).unwrap();
-    world.network.blocked_port = Some(world::address_of(world::Who::Client, 0).port());
+    world.network.blocked_port = Some(address_of(Who::Client, 0).port());
     assert!(world.read(0, 1, 0..200_000).unwrap() == data);
 }
 

@@ -53,7 +53,9 @@ pub(crate) struct SimNode {
     pub(crate) address: SocketAddr,
     pub(crate) epoch: u16,
     pub(crate) store_delay: Duration,
-    /// The most that the disk takes for a read, which may be overtaken by later ones.
+    /// What the disk takes for any read.
+    pub(crate) read_delay_min: Duration,
+    /// The most that the disk takes for a read beyond that, which may be overtaken by later ones.
     pub(crate) read_delay_max: Duration,
     /// What it thinks the cluster's time is.
     pub(crate) clock: Expiry,
@@ -76,6 +78,7 @@ impl SimNode {
             address: SocketAddr::from(([10, 0, 0, id as u8], 7100)),
             epoch: 1,
             store_delay: Duration::from_millis(1),
+            read_delay_min: Duration::ZERO,
             read_delay_max: Duration::ZERO,
             clock: NOW,
             store_answer: Ok(()),
@@ -138,10 +141,12 @@ impl SimNode {
         match action {
             Action::None => Vec::new(),
             Action::Reply => vec![self.single(from, reply)],
-            Action::Read(job) if self.read_delay_max.is_zero() => self.read(now, &job),
+            Action::Read(job) if (self.read_delay_min + self.read_delay_max).is_zero() => {
+                self.read(now, &job)
+            }
             Action::Read(job) => {
-                let delay = self.rng.below(self.read_delay_max.as_micros() as u64);
-                self.reading.push((now + Duration::from_micros(delay), job));
+                let more = self.rng.below((self.read_delay_max.as_micros() as u64).max(1));
+                self.reading.push((now + self.read_delay_min + Duration::from_micros(more), job));
                 Vec::new()
             }
             Action::Store(job) => {

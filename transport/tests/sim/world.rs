@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use xdpfs_transport::client::{Outcome, TransferId};
 use xdpfs_transport::{ClientConfig, ClientEndpoint, SessionKey, Target, TransferError, crc32c};
-use xdpfs_wire::{BucketId, Capability, ChunkId, ClientId, Expiry, Opcode, Receipt, Rights};
+use xdpfs_wire::{BucketId, Capability, ChunkId, ClientId, EpochSecret, Expiry, Opcode, Receipt, Rights};
 
 use crate::network::{Burst, Datagram, Faults, Network};
 use crate::node::{KEY_EPOCH, NOW, SECRET, SimNode};
@@ -24,6 +24,9 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<SimNode>,
     pub(crate) network: Network,
     pub(crate) rights: Rights,
+    pub(crate) client_id: ClientId,
+    /// What clients' keys are made from.
+    pub(crate) secret: EpochSecret,
     now: Instant,
     rng: Rng,
     ended: BTreeMap<TransferId, Result<Outcome, TransferError>>,
@@ -69,6 +72,8 @@ impl World {
             nodes: (1..=nodes).map(SimNode::new).collect(),
             network: Network::new(seed, faults),
             rights: Rights::ALL,
+            client_id: ClientId(77),
+            secret: SECRET,
             now: Instant::now(),
             rng: Rng::new(!seed),
             ended: BTreeMap::new(),
@@ -314,13 +319,13 @@ impl World {
 
     fn session(&self) -> SessionKey {
         let capability = Capability {
-            client: ClientId(77),
+            client: self.client_id,
             bucket: BUCKET,
             rights: self.rights,
             expiry: Expiry(NOW.0 + 600),
             key_epoch: KEY_EPOCH,
         };
-        SessionKey { capability, key: capability.key(SECRET) }
+        SessionKey { capability, key: capability.key(self.secret) }
     }
 }
 
