@@ -29,19 +29,20 @@ impl NativeWriter {
 
 #[pymethods]
 impl NativeWriter {
-    /// More bytes.
+    /// More bytes. If they are not written as a whole, nothing can be written any more.
     fn write(&self, py: Python<'_>, data: Data) -> PyResult<Py<PyAny>> {
         self.check(py)?;
         let writer = Arc::clone(&self.writer);
         self.waiting.wait(py, self.process, async move {
             let mut slot = writer.lock().await;
-            let open = slot.as_mut().ok_or_else(closed)?;
+            // A write that is dropped on the way gives the put up: nobody knows how much of it was taken.
+            let mut open = slot.take().ok_or_else(closed)?;
             if open.write_all(data.as_ref()).await.is_ok() {
+                *slot = Some(open);
                 return Ok(data.as_ref().len());
             }
             // The put has failed, and knows why.
-            let failed = slot.take().ok_or_else(closed)?.finish().await;
-            Err(failed.err().map_or_else(closed, Failure::Client))
+            Err(open.finish().await.err().map_or_else(closed, Failure::Client))
         })
     }
 

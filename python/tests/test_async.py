@@ -98,6 +98,33 @@ def test_who_cancels_ends_the_work_and_the_loop_goes_on(cluster: object, bucket:
     run(cluster, work)
 
 
+def test_stream_is_over_once_a_read_or_a_write_was_cancelled(cluster: object, bucket: str) -> None:
+    async def work(client: xdpfs.AsyncClient) -> None:
+        await client.put(bucket, "object", LARGE)
+        reader = await client.reader(bucket, "object")
+        reading = asyncio.create_task(reader.read())
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        with pytest.raises(xdpfs.XdpfsError, match="the reader is closed"):
+            await reader.read(10)
+        writer = client.writer(bucket, "half")
+        await writer.write(LARGE[:1000])
+        writing = asyncio.create_task(writer.write(LARGE * 4))
+        await asyncio.sleep(0)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        for go_on in (writer.write(b"x"), writer.close()):
+            with pytest.raises(xdpfs.XdpfsError, match="nothing was stored"):
+                await go_on
+        await writer.abort()
+        assert not await client.exists(bucket, "half")
+
+    run(cluster, work)
+
+
 def test_client_serves_one_loop_after_the_other(cluster: object, bucket: str) -> None:
     client = xdpfs.AsyncClient(cluster.endpoint)  # type: ignore[attr-defined]
     for number in range(3):

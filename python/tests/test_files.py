@@ -43,6 +43,63 @@ def test_file_that_is_forgotten_is_no_object(client: xdpfs.Client, bucket: str) 
     assert not client.exists(bucket, "object")
 
 
+class Interrupted:
+    """What reads and writes until Ctrl-C comes."""
+
+    def __init__(self, native: object) -> None:
+        self.native = native
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.native, name)
+
+    def __len__(self) -> int:
+        return len(self.native)  # type: ignore[arg-type]
+
+    def readinto(self, buffer: memoryview) -> int:
+        # It has read on, and nobody knows how far.
+        self.native.readinto(buffer)  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    def read(self, *size: int) -> bytes:
+        self.native.read(*size)  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    def write(self, data: bytes) -> int:
+        raise KeyboardInterrupt
+
+
+def test_read_after_an_interrupted_one_gives_the_bytes_that_are_next(client: xdpfs.Client, bucket: str) -> None:
+    client.put(bucket, "object", LARGE)
+    with client.reader(bucket, "object") as file:
+        assert file.read(1000) + file.read(1000) == LARGE[:2000]
+        file._stream = Interrupted(file._stream)
+        with pytest.raises(KeyboardInterrupt):
+            file.read(5000)
+        assert file.tell() == 2000 and file.read(1000) == LARGE[2000:3000]
+        assert file.read(1000) == LARGE[3000:4000]
+        file._stream = Interrupted(file._stream)
+        with pytest.raises(KeyboardInterrupt):
+            file.readall()
+        assert file.tell() == 4000 and file.readall() == LARGE[4000:]
+
+
+def test_object_some_of_whose_bytes_were_not_written_is_not_committed(client: xdpfs.Client, bucket: str) -> None:
+    for mode in ("wb", "w"):
+        file = client.open(bucket, "object", mode)
+        raw, piece = (file, b"x" * (1 << 20)) if mode == "wb" else (file.buffer, "x" * (1 << 20))
+        file.write(piece)
+        raw._native = Interrupted(raw._native)
+        with pytest.raises(KeyboardInterrupt):
+            file.write(piece)
+            file.flush()
+        with pytest.raises(xdpfs.XdpfsError, match="nothing was stored"):
+            file.write(piece)
+            file.flush()
+        with pytest.raises(xdpfs.XdpfsError, match="nothing was stored"):
+            file.close()
+        assert file.closed and not client.exists(bucket, "object")
+
+
 def test_exclusive_mode_replaces_nothing(client: xdpfs.Client, bucket: str) -> None:
     with client.open(bucket, "object", "xb") as file:
         file.write(b"1")

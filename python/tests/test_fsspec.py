@@ -133,9 +133,35 @@ def test_files_are_one_version_and_appear_when_closed(fs: XdpfsFileSystem, bucke
         with fs.open(f"{bucket}/given-up", "wb", block_size=1 << 20) as file:
             file.write(LARGE)
             raise KeyError
+    with pytest.raises(KeyError):
+        with fs.open(f"{bucket}/given-up", "w", encoding="utf-8") as file:
+            file.write("half of it")
+            raise KeyError
     assert not fs.exists(f"{bucket}/given-up")
+    with fs.open(f"{bucket}/text", "w", encoding="latin-1", newline="\r\n") as file:
+        file.write("größer\n")
+    assert fs.cat(f"{bucket}/text") == "größer\r\n".encode("latin-1")
     with pytest.raises(NotImplementedError):
         fs.open(path, "ab")
+
+
+def test_file_some_of_whose_bytes_were_not_written_is_not_committed(fs: XdpfsFileSystem, bucket: str) -> None:
+    file = fs.open(f"{bucket}/object", "wb", block_size=1 << 20)
+    file.write(LARGE[: 2 << 20])
+    file._writer._native = Broken()
+    with pytest.raises(KeyboardInterrupt):
+        file.write(LARGE)
+    for _ in range(2):
+        with pytest.raises(xdpfs.XdpfsError, match="nothing was stored"):
+            file.commit()
+    with pytest.raises(xdpfs.XdpfsError, match="nothing was stored"):
+        file.close()
+    assert file.closed and not fs.exists(f"{bucket}/object")
+
+
+class Broken:
+    def write(self, data: bytes) -> int:
+        raise KeyboardInterrupt
 
 
 def test_transaction_shows_all_at_its_end(fs: XdpfsFileSystem, bucket: str) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 from xdpfs import _arguments as arguments
 from xdpfs._arguments import PARALLEL, BytesLike, Range
-from xdpfs._errors import NotFound
+from xdpfs._errors import NotFound, write_failed
 from xdpfs._native import BucketInfo, NativeClient, NativeReader, NativeWriter, ObjectInfo
 
 
 class AsyncObjectReader:
-    """Reads an object, or a range of it, in order. `async for` gives it piece by piece."""
+    """Reads an object, or a range of it, in order. `async for` gives it piece by piece. A read that fails or is cancelled
+    closes it."""
 
     #: What `async for` gives at once.
     PIECE_BYTES = 1 << 20
@@ -34,11 +35,21 @@ class AsyncObjectReader:
 
     async def read(self, size: int = -1) -> bytes:
         """The next bytes, all that are left by default; none behind the last one."""
-        return await self._native.read(size)
+        try:
+            return await self._native.read(size)
+        except BaseException:
+            # Nobody knows how far it has read.
+            self._native.close()
+            raise
 
     async def readinto(self, buffer: BytesLike) -> int:
         """The next bytes into a writable buffer; how many there were."""
-        return await self._native.readinto(memoryview(buffer).cast("B"))
+        view = memoryview(buffer).cast("B")
+        try:
+            return await self._native.readinto(view)
+        except BaseException:
+            self._native.close()
+            raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while piece := await self.read(self.PIECE_BYTES):
@@ -52,26 +63,39 @@ class AsyncObjectReader:
 
 
 class AsyncObjectWriter:
-    """Writes one object. `close` makes it visible, and an exception in an `async with` block gives it up."""
+    """Writes one object. `close` makes it visible; an exception in an `async with` block gives it up, and so does a write
+    that fails or is cancelled."""
 
     def __init__(self, native: NativeWriter) -> None:
-        self._native = native
+        # None once a write has failed.
+        self._native: NativeWriter | None = native
         #: What was put, once it was.
         self.info: ObjectInfo | None = None
 
     async def write(self, data: BytesLike) -> int:
         """More bytes."""
-        return await self._native.write(arguments.data(data))
+        native, piece = self._whole(), arguments.data(data)
+        try:
+            return await native.write(piece)
+        except BaseException:
+            self._native = None
+            raise
 
     async def close(self) -> ObjectInfo:
         """Commits what was written."""
         if self.info is None:
-            self.info = await self._native.finish()
+            self.info = await self._whole().finish()
         return self.info
 
     async def abort(self) -> None:
         """Gives up what was written; no object comes of it."""
-        await self._native.abort()
+        if self._native is not None:
+            await self._native.abort()
+
+    def _whole(self) -> NativeWriter:
+        if self._native is None:
+            raise write_failed()
+        return self._native
 
     async def __aenter__(self) -> AsyncObjectWriter:
         return self

@@ -142,3 +142,8 @@ def make(kind: str, reason: str, message: str) -> XdpfsError:
     """The exception for what the native half says; it is the only caller."""
     error_class = _BY_REASON.get(reason) or _BY_KIND.get(kind, XdpfsError)
     return error_class(message)
+
+
+def write_failed() -> XdpfsError:
+    """What is said of an object some of whose bytes could not be written."""
+    return XdpfsError("a write has failed: nothing was stored")

@@ -1,7 +1,8 @@
 """Objects as files.
 
 A reader reads the version that was there when it was opened, or fails. A writer's object is there as a whole once it was
-closed in good order, and not at all otherwise: neither an exception in a `with` block nor the garbage collector commits.
+closed in good order, and not at all otherwise: neither an exception in a `with` block nor the garbage collector commits,
+and neither does `close` once a write has failed or was interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from xdpfs._arguments import BytesLike, byte_range, data
-from xdpfs._errors import ChangedWhileReading, NotFound
+from xdpfs._errors import ChangedWhileReading, NotFound, write_failed
 from xdpfs._native import NativeClient, NativeReader, NativeWriter, ObjectInfo
 
 
@@ -62,9 +63,14 @@ class ObjectReader(io.RawIOBase):
         if wanted <= 0:
             return 0
         stream = self._stream_for(wanted)
-        count: int = stream.readinto(view[:wanted])
-        self._position += count
-        self._stream_at = self._read_until = self._position
+        try:
+            count: int = stream.readinto(view[:wanted])
+            self._position += count
+            self._stream_at = self._read_until = self._position
+        except BaseException:
+            # Nobody knows how far it has read: whoever reads on does so from a new one.
+            self._close_stream()
+            raise
         return count
 
     def readall(self) -> bytes:
@@ -75,9 +81,11 @@ class ObjectReader(io.RawIOBase):
         if self._stream is None or self._stream_at != self._position:
             self._open(self._position, None)
         assert self._stream is not None
-        rest: bytes = self._stream.read()
+        try:
+            rest: bytes = self._stream.read()
+        finally:
+            self._close_stream()
         self._position += len(rest)
-        self._close_stream()
         return rest
 
     def close(self) -> None:
@@ -126,6 +134,7 @@ class ObjectWriter(io.BufferedIOBase):
         #: What was put, once it was.
         self.info: ObjectInfo | None = None
         self._native: NativeWriter | None = native
+        self._failed = False
         self._pending = bytearray()
         self._position = 0
 
@@ -136,15 +145,21 @@ class ObjectWriter(io.BufferedIOBase):
         return self._position
 
     def write(self, buffer: BytesLike) -> int:
-        if self.closed or self._native is None:
+        if self.closed:
             raise ValueError("I/O operation on closed file")
+        self._check_whole()
+        assert self._native is not None
         piece = data(buffer)
         count = len(piece)
-        if len(self._pending) + count < self.BUFFER_BYTES:
-            self._pending += piece
-        else:
-            self._send()
-            self._native.write(piece)
+        try:
+            if len(self._pending) + count < self.BUFFER_BYTES:
+                self._pending += piece
+            else:
+                self._send()
+                self._native.write(piece)
+        except BaseException:
+            self.fail()
+            raise
         self._position += count
         return count
 
@@ -157,12 +172,18 @@ class ObjectWriter(io.BufferedIOBase):
         if self.closed:
             return
         try:
+            self._check_whole()
             if self._native is not None:
                 self._send()
                 self.info = self._native.finish()
         finally:
             self._native = None
             super().close()
+
+    def fail(self) -> None:
+        """Gives it up because bytes are missing; `close` says so."""
+        self._failed, self._native = True, None
+        self._pending.clear()
 
     def abort(self) -> None:
         """Gives up what was written; no object comes of it."""
@@ -185,6 +206,10 @@ class ObjectWriter(io.BufferedIOBase):
         self._native = None
         super().close()
 
+    def _check_whole(self) -> None:
+        if self._failed:
+            raise write_failed()
+
     def _send(self) -> None:
         if self._pending and self._native is not None:
             pending, self._pending = bytes(self._pending), bytearray()
@@ -193,6 +218,23 @@ class ObjectWriter(io.BufferedIOBase):
 
 class TextWriter(io.TextIOWrapper):
     """Text into an object, which is only there if nothing went wrong."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except (TypeError, UnicodeError):
+            # It was refused, and nothing of it is on its way.
+            raise
+        except BaseException:
+            self.buffer.fail()  # type: ignore[attr-defined]
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BaseException:
+            self.buffer.fail()  # type: ignore[attr-defined]
+            raise
 
     def __exit__(self, *error: Any) -> None:
         if error[0] is not None:

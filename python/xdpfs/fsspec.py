@@ -11,6 +11,7 @@ nothing. Nothing is remembered between calls, so what is listed is what is there
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from datetime import datetime
 from typing import Any
@@ -21,8 +22,8 @@ from fsspec.spec import AbstractBufferedFile
 
 from xdpfs._async_client import AsyncClient
 from xdpfs._client import Client
-from xdpfs._errors import ChangedWhileReading, NotFound, PreconditionFailed, RangeNotSatisfiable
-from xdpfs._files import ObjectWriter
+from xdpfs._errors import ChangedWhileReading, NotFound, PreconditionFailed, RangeNotSatisfiable, write_failed
+from xdpfs._files import ObjectWriter, TextWriter
 from xdpfs._native import ObjectInfo
 
 Info = dict[str, Any]
@@ -274,6 +275,23 @@ class XdpfsFileSystem(AsyncFileSystem):  # type: ignore[misc]
 
     # Files.
 
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: dict[str, Any] | None = None,
+        compression: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """As fsspec has it. Text that is written is given up as bytes are: by an exception in its `with` block."""
+        if "b" in mode or "r" in mode:
+            return super().open(path, mode, block_size, cache_options, compression, **options)
+        text = {name: options.pop(name) for name in ("encoding", "errors", "newline") if name in options}
+        mode = mode.replace("t", "") + "b"
+        file = super().open(path, mode, block_size, cache_options, compression, **options)
+        return (TextWriter if isinstance(file, XdpfsFile) else io.TextIOWrapper)(file, **text)
+
     def _open(
         self,
         path: str,
@@ -311,6 +329,7 @@ class XdpfsFile(AbstractBufferedFile):  # type: ignore[misc]
 
     fs: XdpfsFileSystem
     _writer: ObjectWriter | None = None
+    _failed = False
 
     def _fetch_range(self, start: int, end: int) -> bytes:
         if end <= start:
@@ -327,13 +346,21 @@ class XdpfsFile(AbstractBufferedFile):  # type: ignore[misc]
         self._writer = self.fs.file_client.writer(bucket, key, overwrite=self.mode != "xb")
 
     def _upload_chunk(self, final: bool = False) -> bool:
+        if self._failed:
+            raise write_failed()
         assert self._writer is not None
-        self._writer.write(self.buffer.getvalue())
+        try:
+            self._writer.write(self.buffer.getvalue())
+        except BaseException:
+            self.fail()
+            raise
         if final and self.autocommit:
             self.commit()
         return True
 
     def commit(self) -> None:
+        if self._failed:
+            raise write_failed()
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -347,10 +374,18 @@ class XdpfsFile(AbstractBufferedFile):  # type: ignore[misc]
         if writer is not None:
             writer.abort()
 
+    def fail(self) -> None:
+        """Gives it up because bytes are missing; `close` and `commit` say so."""
+        self._failed, self._writer = True, None
+
+    def abort(self) -> None:
+        """Gives up what was written; no object comes of it."""
+        self.discard()
+        self.closed = True
+
     def __exit__(self, *error: Any) -> None:
         if error[0] is not None and self.mode != "rb":
-            self.discard()
-            self.closed = True
+            self.abort()
         self.close()
 
     def __del__(self) -> None:
