@@ -7,7 +7,10 @@ use std::{
     io::Cursor,
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -41,7 +44,7 @@ const SMALL_BYTES_MAX: u64 = 256 << 10;
 pub(crate) struct NativeClient {
     config: ClientConfig,
     waiting: Waiting,
-    /// Locked under the interpreter's lock only, and never across a wait.
+    /// Locked under the interpreter's lock only, and never across a wait or a call of Python.
     connected: Mutex<Option<Connected>>,
 }
 
@@ -56,16 +59,21 @@ type Words = (Option<String>, Option<BTreeMap<String, String>>);
 impl NativeClient {
     fn connected(&self, py: Python<'_>) -> PyResult<(&'static Process, Client)> {
         let process = Process::this(py)?;
+        // Exceptions are made of modules of Python, where another thread may run that waits for this lock.
+        let connected = self.connect(process).map_err(|error| Failure::Client(error).into_python(py));
+        connected.map(|client| (process, client))
+    }
+
+    fn connect(&self, process: &'static Process) -> Result<Client, Error> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = connected.as_ref().filter(|known| known.process.is_this()) {
-            return Ok((process, known.client.clone()));
+            return Ok(known.client.clone());
         }
         let _runtime = process.runtime.enter();
-        let client = Client::connect(self.config.clone());
-        let client = client.map_err(|error| Failure::Client(error).into_python(py))?;
+        let client = Client::connect(self.config.clone())?;
         // A parent's sockets and tasks are not for this process to end.
         std::mem::forget(connected.replace(Connected { process, client: client.clone() }));
-        Ok((process, client))
+        Ok(client)
     }
 
     fn run<T: Answer, F>(&self, py: Python<'_>, work: impl FnOnce(Client) -> F) -> PyResult<Py<PyAny>>
@@ -241,13 +249,8 @@ impl NativeClient {
         let options = get_options(range, version, if_match, if_none_match)?;
         self.run(py, |client| async move {
             let mut stream = client.get(&bucket, &key, options).await?;
-            let draft = draft_of(&path);
-            let saved = save(&mut stream, &draft, &path).await;
-            if saved.is_err() {
-                // What is left of it is of no use; that it can't be removed is no news beside the failure.
-                let _left = fs::remove_file(&draft).await;
-            }
-            saved.map(|()| stream.object().clone())
+            save(&mut stream, &Draft::of(&path).0, &path).await?;
+            Ok(stream.object().clone())
         })
     }
 
@@ -413,7 +416,8 @@ async fn save(stream: &mut GetStream, draft: &Path, path: &Path) -> Result<(), F
         let path = path.to_owned();
         move |error| Failure::File(error, path)
     };
-    let mut file = File::create(draft).await.map_err(at(draft))?;
+    // In this thread: what was given up meanwhile is not made later by another one.
+    let mut file = File::from_std(std::fs::File::create(draft).map_err(at(draft))?);
     while let Some(bytes) = stream.try_next().await? {
         file.write_all(&bytes).await.map_err(at(draft))?;
     }
@@ -421,11 +425,25 @@ async fn save(stream: &mut GetStream, draft: &Path, path: &Path) -> Result<(), F
     fs::rename(draft, path).await.map_err(at(path))
 }
 
-/// Beside the file, so that it can take its place in one step.
-fn draft_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".xdpfs-{}", std::process::id()));
-    path.with_file_name(name)
+/// What is written beside a file, so that it can take its place in one step. One that has not is removed.
+struct Draft(PathBuf);
+
+impl Draft {
+    /// Of this call alone: others may be after the same file.
+    fn of(path: &Path) -> Self {
+        static DRAFTS: AtomicU64 = AtomicU64::new(0);
+        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".xdpfs-{}-{number}", std::process::id()));
+        Self(path.with_file_name(name))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Mostly it has taken its place; that it can't be removed is no news beside the failure.
+        let _left = std::fs::remove_file(&self.0);
+    }
 }
 
 fn put_options(

@@ -125,6 +125,27 @@ def test_stream_is_over_once_a_read_or_a_write_was_cancelled(cluster: object, bu
     run(cluster, work)
 
 
+def test_file_is_got_as_a_whole_by_several_and_not_at_all_if_cancelled(
+    cluster: object, bucket: str, tmp_path: Path
+) -> None:
+    async def work(client: xdpfs.AsyncClient) -> None:
+        await client.put(bucket, "object", LARGE * 4)
+        getting = asyncio.create_task(client.get_file(bucket, "object", tmp_path / "file"))
+        while not os.listdir(tmp_path):
+            await asyncio.sleep(0.001)
+        getting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await getting
+        async with asyncio.timeout(20):
+            while os.listdir(tmp_path):
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*(client.get_file(bucket, "object", tmp_path / "file") for _ in range(4)))
+        assert os.listdir(tmp_path) == ["file"]
+        assert (tmp_path / "file").read_bytes() == LARGE * 4
+
+    run(cluster, work)
+
+
 def test_client_serves_one_loop_after_the_other(cluster: object, bucket: str) -> None:
     client = xdpfs.AsyncClient(cluster.endpoint)  # type: ignore[attr-defined]
     for number in range(3):
