@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{
-    ListResult, ObjectMeta, Result,
+    Error, ListResult, ObjectMeta, Result,
     list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore},
     path::{DELIMITER, Path},
 };
@@ -98,8 +98,12 @@ async fn ask<C: ObjectClient>(store: &XdpfsStore<C>, options: ListOptions) -> Re
 fn result<C: ObjectClient>(store: &XdpfsStore<C>, page: ListPage) -> Result<ListResult> {
     let objects = page.objects.iter().filter_map(|object| meta(store, object).transpose());
     let common_prefixes = page.prefixes.iter().map(|prefix| {
-        let whole = prefix.strip_suffix(DELIMITER).unwrap_or(prefix);
-        path(whole)
+        match prefix.strip_suffix(DELIMITER) {
+            // As a path it would be the root.
+            Some("") => Err(no_path(prefix)),
+            Some(whole) => path(whole),
+            None => path(prefix),
+        }
     });
     Ok(ListResult {
         objects: objects.collect::<Result<_>>()?,
@@ -120,9 +124,13 @@ fn meta<C: ObjectClient>(store: &XdpfsStore<C>, object: &Object) -> Result<Optio
 fn path(key: &str) -> Result<Path> {
     let path = Path::parse(key)?;
     if path.as_ref() != key {
-        return Err(generic(format!("no path names the key {key:?}")));
+        return Err(no_path(key));
     }
     Ok(path)
+}
+
+fn no_path(key: &str) -> Error {
+    generic(format!("no path names the key {key:?}"))
 }
 
 fn directory_prefix(prefix: Option<&Path>) -> String {

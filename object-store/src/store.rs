@@ -220,8 +220,12 @@ impl<C: ObjectClient> ObjectStore for XdpfsStore<C> {
         let mut starts = 0;
         loop {
             starts += 1;
-            let etag = self.head(location).await?.e_tag;
-            let fetch = |range| self.range(location, range, etag.clone());
+            let ObjectMeta { size, e_tag, .. } = self.head(location).await?;
+            // Together with one before it, its absence would not be seen.
+            if let Some(behind) = ranges.iter().find(|range| range.start >= size) {
+                return Err(generic(format!("the range {behind:?} begins behind the end at {size}")));
+            }
+            let fetch = |range| self.range(location, range, e_tag.clone());
             match coalesce_ranges(ranges, fetch, OBJECT_STORE_COALESCE_DEFAULT).await {
                 Err(Error::Precondition { .. }) if starts < STARTS_MAX => {}
                 read => return read,

@@ -63,7 +63,8 @@ async fn ranges_that_make_no_sense_are_refused_and_none_are_none() {
     assert!(store.get_ranges(&path, &[]).await.unwrap().is_empty());
     assert_eq!(store.get_ranges(&path, &[8..20, 0..2]).await.unwrap(), ["89", "01"]);
     let range = |start: u64, end: u64| Range { start, end };
-    for ranges in [vec![range(3, 3)], vec![range(10, 12)], vec![range(0, 1), range(5, 2)]] {
+    let behind = vec![range(0, 1), range(10, 12)];
+    for ranges in [vec![range(3, 3)], vec![range(10, 12)], behind, vec![range(0, 1), range(5, 2)]] {
         store.get_ranges(&path, &ranges).await.unwrap_err();
     }
 }
@@ -85,6 +86,10 @@ async fn keys_that_no_path_can_be_are_named_and_markers_of_directories_left_out(
     put("file/", "bytes").await;
     let refused = store.list(None).try_collect::<Vec<_>>().await.unwrap_err();
     assert!(refused.to_string().contains("file/"), "{refused}");
+    store.client().delete(BUCKET, "file/", None).await.unwrap();
+    put("/file", "x").await;
+    let refused = store.list_with_delimiter(None).await.unwrap_err();
+    assert!(refused.to_string().contains("\"/\""), "{refused}");
 }
 
 #[tokio::test]
