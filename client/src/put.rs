@@ -10,7 +10,7 @@ mod in_flight;
 mod replicas;
 mod upload;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::io::AsyncRead;
 use tracing::Instrument as _;
@@ -32,6 +32,8 @@ use crate::{
 
 /// Bytes read before a put begins: the smallest chunk size, so that most small objects are known in full.
 const PEEK_BYTES: usize = 64 << 10;
+/// A put whose bytes take longer begins without them, so that its name, its right and its condition are looked at soon.
+const PEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The cluster's default, for a first guess at the number of chunks.
 const CHUNK_BYTES_GUESS: u64 = 4 << 20;
 /// The most chunks that one request grants.
@@ -111,8 +113,14 @@ where
     let name = ObjectName::new(bucket, key)?;
     options.check()?;
     let mut chunker = Chunker::new(input);
-    let peeked = chunker.fill(PEEK_BYTES).await.map_err(Error::Input)?;
-    let first = if chunker.has_ended() { u32::from(peeked > 0) } else { first_grants(options.size_hint) };
+    let first = match tokio::time::timeout(PEEK_TIMEOUT, chunker.fill(PEEK_BYTES)).await {
+        Ok(peeked) => match peeked.map_err(Error::Input)? {
+            0 => 0,
+            _ if chunker.has_ended() => 1,
+            _ => first_grants(options.size_hint),
+        },
+        Err(_elapsed) => first_grants(options.size_hint),
+    };
     let guard = Upload::begin(shared, name, first, options.precondition.as_ref(), purpose).await?;
     let chunks = write_chunks(&guard, chunker, options.size_hint).await?;
     Ok(Staged { guard, chunks })
