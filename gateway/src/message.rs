@@ -3,8 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use xdpfs_client::{
-    Batch, BatchResult, Bucket, BucketOptions, ByteRange, CopyOptions, DeleteOptions, Object, ObjectMetadata,
-    ObjectVersion, Precondition, PutOptions, Versioning,
+    BATCH_OPERATIONS_MAX, Batch, BatchResult, Bucket, BucketOptions, ByteRange, CopyOptions, DeleteOptions,
+    Object, ObjectMetadata, ObjectVersion, Precondition, PutOptions, Versioning,
 };
 use xdpfs_proto::object::v1 as proto;
 
@@ -135,6 +135,10 @@ pub(crate) fn put_options(
 
 /// The batch, and where the bytes of its puts go, in their order.
 pub(crate) fn batch(header: proto::CommitBatchHeader) -> Result<(Batch, Vec<BodySender>), Refusal> {
+    if header.operations.len() > BATCH_OPERATIONS_MAX {
+        let words = format!("a batch has 1 to {BATCH_OPERATIONS_MAX} operations");
+        return Err(Refusal::invalid("operations", words));
+    }
     let mut batch = Batch::new(header.bucket);
     let mut bodies = Vec::new();
     for (operation, number) in header.operations.into_iter().zip(1..) {
@@ -229,6 +233,19 @@ mod tests {
         check(Some(Kind::IfMatch("no etag".into())), None);
         check(None, None);
         assert_eq!(precondition("precondition", None), Ok(None));
+    }
+
+    #[test]
+    fn batch_of_too_many_operations_is_refused_before_anything_is_made_for_it() {
+        let check = |count: usize, is_refused: bool| {
+            let put =
+                proto::batch_operation::Kind::Put(proto::BatchPut { key: "k".into(), ..Default::default() });
+            let operations = vec![proto::BatchOperation { kind: Some(put) }; count];
+            let header = proto::CommitBatchHeader { operations, ..Default::default() };
+            assert_eq!(batch(header).is_err(), is_refused, "{count}");
+        };
+        check(BATCH_OPERATIONS_MAX, false);
+        check(BATCH_OPERATIONS_MAX + 1, true);
     }
 
     #[test]
