@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,11 +24,13 @@ use crate::{call::Call, inbox::PART_BYTES_MAX, message, reason::Reason, refusal:
 const MESSAGES_WAITING_MAX: usize = 1;
 
 type Message = Result<proto::GetObjectResponse, Status>;
+/// What waits for the network. The caller's end alone keeps it.
+type Waiting = Mutex<mpsc::Receiver<Message>>;
 
 /// What a caller gets.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    messages: mpsc::Receiver<Message>,
+    messages: Arc<Waiting>,
     /// Its last message was given.
     is_over: bool,
 }
@@ -45,7 +48,9 @@ impl Delivery {
     /// Begins to deliver.
     pub(crate) fn begin(object: GetStream, call: Call, idle_max: Duration) -> Self {
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-        tokio::spawn(deliver(object, call, Outbox { sender, idle_max }));
+        let messages = Arc::new(Mutex::new(messages));
+        let waiting = Arc::downgrade(&messages);
+        tokio::spawn(deliver(object, call, Outbox { sender, waiting, idle_max }));
         Self { messages, is_over: false }
     }
 }
@@ -62,7 +67,10 @@ async fn deliver(object: GetStream, mut call: Call, outbox: Outbox) {
         Ok(()) => call.meter.ends(Code::Ok),
         Err(Stopped::Gone) => {}
         // The end of the channel says it.
-        Err(Stopped::Idle) => call.meter.ends(Reason::DeadlineExceeded.code()),
+        Err(Stopped::Idle) => {
+            outbox.clear();
+            call.meter.ends(Reason::DeadlineExceeded.code());
+        }
         Err(Stopped::Refused(refusal)) => {
             let status = call.refuse(refusal);
             // Whoever does not take this either hears of an end all the same.
@@ -97,6 +105,7 @@ async fn send_all(mut object: GetStream, outbox: &Outbox, sent: impl Fn(usize)) 
 #[derive(Debug)]
 struct Outbox {
     sender: mpsc::Sender<Message>,
+    waiting: Weak<Waiting>,
     /// How long a caller may take nothing.
     idle_max: Duration,
 }
@@ -111,6 +120,16 @@ impl Outbox {
     }
 }
 
+impl Outbox {
+    /// Forgets what nobody takes: the stream may stay as it is for as long as its connection.
+    fn clear(&self) {
+        if let Some(waiting) = self.waiting.upgrade() {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            while waiting.try_recv().is_ok() {}
+        }
+    }
+}
+
 impl Stream for Delivery {
     type Item = Message;
 
@@ -118,7 +137,8 @@ impl Stream for Delivery {
         if self.is_over {
             return Poll::Ready(None);
         }
-        let message = ready!(self.messages.poll_recv(cx)).unwrap_or_else(|| {
+        let received = self.messages.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(cx);
+        let message = ready!(received).unwrap_or_else(|| {
             let words = "the caller has taken nothing for too long";
             Err(Refusal::new(Reason::DeadlineExceeded, words).into())
         });
@@ -134,7 +154,7 @@ mod tests {
 
     fn begun() -> (mpsc::Sender<Message>, Delivery) {
         let (sender, messages) = mpsc::channel(4);
-        (sender, Delivery { messages, is_over: false })
+        (sender, Delivery { messages: Arc::new(Mutex::new(messages)), is_over: false })
     }
 
     fn message(step: Step) -> Message {
@@ -159,9 +179,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_given_up() {
-        let (sender, _messages) = mpsc::channel(1);
-        let outbox = Outbox { sender, idle_max: Duration::from_secs(60) };
+        let (sender, messages) = mpsc::channel(1);
+        let messages = Arc::new(Mutex::new(messages));
+        let waiting = Arc::downgrade(&messages);
+        let outbox = Outbox { sender, waiting, idle_max: Duration::from_secs(60) };
         assert!(outbox.send(Step::Part(Bytes::new())).await.is_ok());
         assert!(matches!(outbox.send(Step::Part(Bytes::new())).await, Err(Stopped::Idle)));
+        outbox.clear();
+        assert!(messages.lock().unwrap().is_empty(), "what nobody takes is not kept");
     }
 }
