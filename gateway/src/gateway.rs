@@ -21,17 +21,18 @@ use xdpfs_trust::{Limits, PresenceLayer, Trust, TrustError, listen};
 use crate::{
     call::Desk,
     config::{GatewayConfig, GatewayConfigError},
-    health::Health,
+    health::{Health, QUESTION_BYTES_MAX},
     inbox::PART_BYTES_MAX,
     link::{self, Link},
+    patience::PatienceLayer,
     service::Frontend,
     web::Web,
 };
 
 /// A request without bytes, or a part with what is around it.
 const MESSAGE_BYTES_MAX: usize = PART_BYTES_MAX + (64 << 10);
-/// Calls of one connection; the limit over all connections is configured.
-const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Calls of one connection: few of the places that there usually are, so that no connection takes all of them.
+const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// What a caller may send of one stream before somebody has read it.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// The same over all streams of one connection.
@@ -127,9 +128,11 @@ impl Gateway {
         let limits = Limits { connections_max: config.connections_max, handshakes_max: HANDSHAKES_MAX };
         let incoming = listen(listener, link.security(), limits);
         let routes = routes(&desk, &health)?;
-        let web = web
-            .map(|web| tokio::spawn(web.serve(routes.clone(), link.trust().cloned(), limits, stop.clone())));
-        let server = server().layer(PresenceLayer).add_routes(routes);
+        let patience = PatienceLayer { idle_max: config.idle_max, stop: stop.clone() };
+        let web = web.map(|web| {
+            tokio::spawn(web.serve(routes.clone(), patience.clone(), link.trust().cloned(), limits))
+        });
+        let server = server().layer(PresenceLayer).layer(patience).add_routes(routes);
         let serving =
             tokio::spawn(server.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
         let observer = observer.map(|observer| {
@@ -269,9 +272,9 @@ fn routes(desk: &Desk, health: &Health) -> Result<Routes, GatewayError> {
     let objects = ObjectServiceServer::new(Frontend(desk.clone()));
     let objects = objects.max_decoding_message_size(MESSAGE_BYTES_MAX);
     Ok(Routes::new(health.service())
-        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1()?.max_decoding_message_size(QUESTION_BYTES_MAX))
         // Older tools ask so.
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(QUESTION_BYTES_MAX))
         .add_service(objects))
 }
 

@@ -21,6 +21,10 @@ use xdpfs_trust::TlsTrust;
 
 /// What is asked of metadata servers: it is served by whoever knows a leader.
 const META_SERVICE: &str = "xdpfs.meta.v1.MetaService";
+/// What is answered for: the service, and all of the gateway, which has no other.
+const SERVICES: [&str; 2] = [SERVICE_NAME, ""];
+/// A question here is a name.
+pub(crate) const QUESTION_BYTES_MAX: usize = 16 << 10;
 const ASKED_EVERY: Duration = Duration::from_secs(2);
 /// A server that says nothing for so long does not serve.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,13 +40,14 @@ pub(crate) struct Health {
 impl Health {
     pub(crate) async fn start(endpoints: Endpoints, tls: Option<TlsTrust>) -> Self {
         let (reporter, serving) = (HealthReporter::new(), Arc::new(AtomicBool::new(false)));
-        reporter.set_service_status(SERVICE_NAME, ServingStatus::NotServing).await;
+        say(&reporter, ServingStatus::NotServing).await;
         let follow = follow(endpoints, tls, reporter.clone(), Arc::clone(&serving));
         Self { reporter, serving, follower: AbortOnDropHandle::new(tokio::spawn(follow)) }
     }
 
     pub(crate) fn service(&self) -> HealthServer<HealthService> {
-        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+        let server = HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()));
+        server.max_decoding_message_size(QUESTION_BYTES_MAX)
     }
 
     /// What it says at present, for as long as somebody asks.
@@ -50,11 +55,16 @@ impl Health {
         Arc::clone(&self.serving)
     }
 
-    /// Sends everyone elsewhere.
+    /// Sends everyone elsewhere, and has nobody watch any longer.
     pub(crate) async fn drain(&self) {
         self.follower.abort();
         self.serving.store(false, Ordering::Relaxed);
-        self.reporter.set_service_status(SERVICE_NAME, ServingStatus::NotServing).await;
+        say(&self.reporter, ServingStatus::NotServing).await;
+        let mut reporter = self.reporter.clone();
+        for service in SERVICES {
+            // Whoever watches gets the last word, and then the end of the stream.
+            reporter.clear_service_status(service).await;
+        }
     }
 }
 
@@ -71,10 +81,16 @@ async fn follow(
             tracing::info!(service = SERVICE_NAME, serving = now, "health");
             serving.store(now, Ordering::Relaxed);
             let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
-            reporter.set_service_status(SERVICE_NAME, status).await;
+            say(&reporter, status).await;
             said = Some(now);
         }
         tokio::time::sleep(ASKED_EVERY).await;
+    }
+}
+
+async fn say(reporter: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        reporter.set_service_status(service, status).await;
     }
 }
 

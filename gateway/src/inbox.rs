@@ -14,6 +14,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use crc_fast::{CrcAlgorithm::Crc32Iscsi, Digest};
+use futures::FutureExt as _;
 use tokio::{
     io::{AsyncRead, ReadBuf},
     sync::mpsc,
@@ -25,6 +26,8 @@ use crate::{metrics::CallMetrics, reason::Reason, refusal::Refusal};
 
 /// Bytes of one part.
 pub(crate) const PART_BYTES_MAX: usize = 1 << 20;
+/// Who has begun a stream says within so long what it is to be: until then it has a place and nothing to show for it.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Parts that wait to be read.
 const PARTS_WAITING_MAX: usize = 1;
 
@@ -81,7 +84,7 @@ impl<M: Upload> Inbox<M> {
 
     /// The header, which comes first.
     pub(crate) async fn header(&mut self) -> Result<M::Header, Refusal> {
-        match self.next().await? {
+        match self.next(self.idle_max.min(HEADER_TIMEOUT)).await? {
             Some(Step::Header(header)) => Ok(header),
             _ => Err(Refusal::invalid("header", "the first message of the stream must be its header")),
         }
@@ -90,10 +93,16 @@ impl<M: Upload> Inbox<M> {
     /// Hands the bytes of all objects on, one after the other. Whoever reads them hears what is wrong with them; the caller
     /// is heard no more then. Never ends by itself.
     pub(crate) async fn hand_on(mut self, bodies: Vec<BodySender>) -> Infallible {
-        for body in bodies {
-            if let Err(refusal) = self.hand_on_one(&body).await {
-                // Nobody reads if the put has failed already.
-                let _unread = body.0.send(Err(refusal)).await;
+        let last = bodies.len();
+        for (body, number) in bodies.into_iter().zip(1..) {
+            let mut handed_on = self.hand_on_one(&body).await;
+            if number == last {
+                handed_on = handed_on.and_then(|()| self.expect_end());
+            }
+            let is_refused = handed_on.is_err();
+            // An empty part is the end: no caller can send one. Nobody reads it if the put has failed already.
+            let _unread = body.0.send(handed_on.map(|()| Bytes::new())).await;
+            if is_refused {
                 break;
             }
         }
@@ -103,7 +112,7 @@ impl<M: Upload> Inbox<M> {
     async fn hand_on_one(&mut self, body: &BodySender) -> Result<(), Refusal> {
         let mut digest = Digest::new(Crc32Iscsi);
         loop {
-            match self.next().await? {
+            match self.next(self.idle_max).await? {
                 Some(Step::Part(part)) => {
                     check_part(&part)?;
                     self.metrics.note_received(part.len());
@@ -112,10 +121,7 @@ impl<M: Upload> Inbox<M> {
                     body.0.send(Ok(part)).await.map_err(unread)?;
                 }
                 Some(Step::Trailer(trailer)) => {
-                    check_sum(&trailer, digest.finalize() as u32)?;
-                    // An empty part is the end: no caller can send one.
-                    let _unread = body.0.send(Ok(Bytes::new())).await;
-                    return Ok(());
+                    return check_sum(&trailer, digest.finalize() as u32);
                 }
                 Some(Step::Header(_)) => {
                     return Err(Refusal::invalid("header", "there can be only one header, at the beginning"));
@@ -131,12 +137,21 @@ impl<M: Upload> Inbox<M> {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<Step<M::Header>>, Refusal> {
-        let silent = |_| Refusal::new(Reason::DeadlineExceeded, "the caller has sent nothing for too long");
-        let message = tokio::time::timeout(self.idle_max, self.stream.message()).await.map_err(silent)?;
+    /// Whether nothing is there behind the last trailer. Nobody waits for it: a caller may end its stream when it likes.
+    fn expect_end(&mut self) -> Result<(), Refusal> {
+        match self.stream.message().now_or_never() {
+            Some(Ok(Some(_))) => Err(Refusal::invalid("step", "nothing comes behind the last trailer")),
+            Some(Ok(None) | Err(_)) | None => Ok(()),
+        }
+    }
+
+    async fn next(&mut self, patience: Duration) -> Result<Option<Step<M::Header>>, Refusal> {
+        let message = tokio::time::timeout(patience, self.stream.message()).await.map_err(|_| silent())?;
         let message = message.map_err(|status| match status.code() {
             // What tonic says of a message that is too large.
             Code::OutOfRange => too_large(),
+            // What its body says of it.
+            Code::DeadlineExceeded => silent(),
             // It makes no sense, or was cut off.
             _ => Refusal::new(
                 Reason::UploadIncomplete,
@@ -145,6 +160,10 @@ impl<M: Upload> Inbox<M> {
         })?;
         Ok(message.map(M::into_step))
     }
+}
+
+pub(crate) fn silent() -> Refusal {
+    Refusal::new(Reason::DeadlineExceeded, "the caller has sent nothing for too long")
 }
 
 fn check_part(part: &Bytes) -> Result<(), Refusal> {

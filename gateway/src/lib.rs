@@ -14,6 +14,7 @@ mod inbox;
 mod link;
 mod message;
 mod metrics;
+mod patience;
 mod reason;
 mod refusal;
 mod service;

@@ -28,6 +28,8 @@ use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer as _, ServiceExt as _};
 use xdpfs_trust::{Connection, Limits, PresenceLayer, Present, Trust, listen_to_browsers};
 
+use crate::patience::{PatienceLayer, Patient};
+
 /// How long the head of a request may take. Also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a request's head.
@@ -49,7 +51,7 @@ pub(crate) struct Web {
 /// Answers requests.
 #[derive(Clone)]
 struct Desk {
-    service: Present<GrpcWebService<Routes>>,
+    service: Present<GrpcWebService<Patient<Routes>>>,
     origins: Arc<BTreeSet<String>>,
 }
 
@@ -76,16 +78,17 @@ impl Web {
         self.address
     }
 
-    /// Answers until `stop`; calls that are under way may end then.
+    /// Answers until it is told to stop; calls that are under way may end then.
     pub(crate) async fn serve(
         self,
         routes: Routes,
+        patience: PatienceLayer,
         trust: Option<Arc<Trust>>,
         limits: Limits,
-        stop: CancellationToken,
     ) {
+        let stop = patience.stop.clone();
         let mut accepted = listen_to_browsers(self.listener, trust, limits);
-        let service = PresenceLayer.layer(GrpcWebLayer::new().layer(routes.prepare()));
+        let service = PresenceLayer.layer(GrpcWebLayer::new().layer(patience.layer(routes.prepare())));
         let desk = Desk { service, origins: Arc::new(self.origins) };
         let connections = TaskTracker::new();
         let serving = async {

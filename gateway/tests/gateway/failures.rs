@@ -1,7 +1,11 @@
 //! What callers notice when processes die.
 
+use std::time::Duration;
+
 use futures::stream;
 use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_client::ServerReflectionClient};
 use tonic_types::StatusExt as _;
 use xdpfs_proto::object::v1::{get_object_response::Step, object_service_client::ObjectServiceClient};
 use xdpfs_testbed::Member;
@@ -112,5 +116,22 @@ async fn gateway_that_is_told_to_stop_lets_calls_end_and_sends_the_others_away()
     assert_eq!(got, 8 * MIB, "a get that is under way ends");
     let status = put.await.unwrap().unwrap_err();
     refused(&status, Code::Unavailable, "SHUTTING_DOWN");
+    assert!(stopped.await.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_only_watch_do_not_keep_a_gateway_that_is_told_to_stop() {
+    let mut scene = Scene::with(&["--shutdown-s", "60"]).await;
+    let channel = connect(address(&scene.ready)).await;
+    let request = HealthCheckRequest { service: String::new() };
+    let mut watched = HealthClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
+    assert!(watched.message().await.unwrap().is_some());
+    let nothing = unfinished(Vec::<ServerReflectionRequest>::new());
+    let asking = ServerReflectionClient::new(channel).server_reflection_info(nothing).await;
+    let mut asked = asking.unwrap().into_inner();
+    let mut gateway = scene.gateway.take().unwrap();
+    let stopped = tokio::task::spawn_blocking(move || gateway.stop(Duration::from_secs(30)).unwrap());
+    while let Ok(Some(_)) = watched.message().await {}
+    while let Ok(Some(_)) = asked.message().await {}
     assert!(stopped.await.unwrap().success());
 }

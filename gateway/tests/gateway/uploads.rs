@@ -53,6 +53,8 @@ async fn streams_that_make_no_sense_are_refused() {
         vec![begin(), part(MIB + 1), end()],
         vec![begin(), part(large), end()],
         vec![begin(), proto::PutObjectRequest::default(), end()],
+        vec![begin(), end(), part(1)],
+        vec![begin(), end(), end()],
         vec![step(Step::Header(proto::PutObjectHeader { request_id: "x".into(), ..header("k") })), end()],
         vec![step(Step::Header(header("")))],
     ] {
