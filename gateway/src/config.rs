@@ -54,7 +54,7 @@ pub struct Arguments {
     #[arg(value_parser = value_parser!(u32).range(1..))]
     connections_max: u32,
     /// Calls that are served at once; more are turned away with RESOURCE_EXHAUSTED. Each put or get may take a chunk of
-    /// memory and 4 MiB, besides what --memory says.
+    /// memory and 4 MiB, and each CommitBatch as much as four puts, besides what --memory says.
     #[arg(long, value_name = "COUNT", env = "XDPFS_GATEWAY_CALLS_MAX", default_value_t = 256)]
     #[arg(value_parser = value_parser!(u32).range(1..))]
     calls_max: u32,
