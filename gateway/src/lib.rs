@@ -1,8 +1,8 @@
 //! A gateway: objects over gRPC, as `xdpfs.object.v1` has them, for programs that have generated code and nothing else.
 //!
 //! Inside is the native client, so bytes go straight between this process and the data nodes. Invariant: a call has the
-//! rights of the access key that its caller shows, and no others; memory is bounded by the calls under way, whatever the
-//! size of objects; no name of an object and no key is in any log.
+//! rights of the access key that its caller shows, and no others; memory is bounded by the calls under way and by the
+//! connections, whatever the size of objects; no key is in any log, and no name of an object above DEBUG.
 
 mod call;
 mod config;

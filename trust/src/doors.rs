@@ -1,7 +1,7 @@
 //! Who is inside of a listener, and who has to go when it is full. Pure: it knows times, not sockets.
 //!
 //! Invariant: a request under way is never ended for the sake of a newcomer, and nobody who could be a client is kept
-//! out by those who do nothing.
+//! out by those who ask for nothing. That requests which say no more end is for the service behind to see to.
 
 use std::{collections::BTreeMap, time::Instant};
 
