@@ -210,6 +210,14 @@ struct Found {
     replicas: BTreeSet<(ChunkId, NodeId)>,
 }
 
+/// What one request reports.
+#[derive(Debug)]
+struct Portion {
+    control: Control,
+    bucket: String,
+    replicas: Vec<(ChunkId, NodeId)>,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     by_reader: BTreeMap<Reader, Found>,
@@ -219,21 +227,21 @@ struct Waiting {
 
 impl Waiting {
     /// Some of one bucket, and who is to report them.
-    fn take(&mut self) -> Option<(Control, String, Vec<(ChunkId, NodeId)>)> {
+    fn take(&mut self) -> Option<Portion> {
         let mut entry = self.by_reader.first_entry()?;
-        let mut taken = Vec::new();
-        while taken.len() < REPORTED_MAX
+        let mut replicas = Vec::new();
+        while replicas.len() < REPORTED_MAX
             && let Some(replica) = entry.get_mut().replicas.pop_first()
         {
-            taken.push(replica);
+            replicas.push(replica);
         }
-        self.count -= taken.len();
+        self.count -= replicas.len();
         let control = entry.get().control.clone();
         let (bucket, _) = entry.key().clone();
         if entry.get().replicas.is_empty() {
             entry.remove();
         }
-        Some((control, bucket, taken))
+        Some(Portion { control, bucket, replicas })
     }
 }
 
@@ -268,7 +276,7 @@ impl Reports {
                 waiting.is_sending = taken.is_some();
                 taken
             };
-            let Some((control, bucket, replicas)) = taken else { return };
+            let Some(Portion { control, bucket, replicas }) = taken else { return };
             let replica = |(chunk, node): (ChunkId, NodeId)| proto::DoubtfulReplica {
                 chunk_id: chunk.0.to_be_bytes().to_vec(),
                 node_id: node.0.into(),
@@ -306,7 +314,7 @@ mod tests {
             waiting.count += chunks as usize;
         }
         let sizes: Vec<_> = std::iter::from_fn(|| waiting.take())
-            .map(|(_, bucket, replicas)| (bucket, replicas.len()))
+            .map(|Portion { bucket, replicas, .. }| (bucket, replicas.len()))
             .collect();
         assert_eq!(sizes, [("a".to_owned(), 64), ("a".to_owned(), 6), ("b".to_owned(), 1)]);
         assert_eq!(waiting.count, 0);
