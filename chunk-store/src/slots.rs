@@ -62,7 +62,8 @@ impl FreeFiles {
     /// longest as are to be `kept` stay, since it is those that are counted on to make room.
     pub(crate) fn take(&mut self, wanted: u64, kept: usize) -> Option<FreeFile> {
         let mut longest_first: Vec<usize> = (0..self.files.len()).collect();
-        longest_first.sort_by_key(|at| Reverse(self.files[*at].1));
+        // Of files that are as long, those that came last: others have waited longer to be used again.
+        longest_first.sort_by_key(|at| Reverse((self.files[*at].1, *at)));
         let idle = longest_first.into_iter().skip(kept).filter(|at| self.is_idle(*at)).collect::<Vec<_>>();
         let len = |at: &usize| self.files[*at].1;
         let enough = idle.iter().filter(|at| len(at) >= wanted).min_by_key(|at| len(at));
