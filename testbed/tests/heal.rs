@@ -135,6 +135,8 @@ fn strike(cluster: &mut Cluster, blow: Blow, victim: Member, kept: &Kept) -> Dur
             assert!(repair(cluster)["chunks_repaired"].as_u64() > Some(repaired_before), "nothing has moved");
             kept.check_not_on(&number);
             done(cluster, &["node", "undrain", &number]);
+            // What is told is of a moment ago.
+            until(cluster, &["repair", "status"], "it stays", |record| !is_leaving(record, &number));
         }
         Blow::Freeze => {
             cluster.pause(victim).expect("it runs");
@@ -304,10 +306,12 @@ fn await_whole(cluster: &Cluster) {
 
 /// Until repair has begun to count the node as lost.
 fn await_leaving(cluster: &Cluster, number: &str) {
-    until(cluster, &["repair", "status"], "it is given up", |record| {
-        let leaving = record["leaving"].as_array().into_iter().flatten();
-        leaving.clone().any(|node| node["node"].as_u64() == number.parse().ok())
-    });
+    until(cluster, &["repair", "status"], "it is given up", |record| is_leaving(record, number));
+}
+
+fn is_leaving(record: &Value, number: &str) -> bool {
+    let mut leaving = record["leaving"].as_array().into_iter().flatten();
+    leaving.any(|node| node["node"].as_u64() == number.parse().ok())
 }
 
 fn await_alive(cluster: &Cluster, nodes: usize) {
