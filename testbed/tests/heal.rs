@@ -295,6 +295,8 @@ fn until(cluster: &Cluster, args: &[&str], what: &str, is_so: impl Fn(&Value) ->
 }
 
 fn repair(cluster: &Cluster) -> Value {
+    // A leader that has only just begun has nothing to say yet.
+    until(cluster, &["repair", "status"], "the leader says how repair is", |_| true);
     json(cluster, &["repair", "status"]).expect("the leader says how repair is")
 }
 
