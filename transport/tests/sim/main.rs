@@ -292,9 +292,14 @@ fn a_node_that_is_slower_than_its_path_is_waited_for() {
     let data = chunk_bytes(17, 4 << 20);
     world.nodes[0].insert(chunk_id(1), data.clone());
     world.nodes[0].read_delay_min = Duration::from_millis(10);
-    assert!(world.read(0, 1, 0..4 << 20).unwrap() == data);
-    let (sent, needed) = (world.chunk_bytes_sent(), 4 << 20);
-    assert!(sent * 10 <= needed * 12, "{sent} bytes sent for {needed}");
+    let mut sent = [0; 4];
+    for sent in &mut sent {
+        let before = world.chunk_bytes_sent();
+        assert!(world.read(0, 1, 0..4 << 20).unwrap() == data);
+        *sent = world.chunk_bytes_sent() - before;
+    }
+    // Some bursts are still asked for again, but not each one, as with a timer that never learns.
+    assert!(sent[1..].iter().all(|sent| sent * 10 <= (4 << 20) * 16), "{sent:?} bytes sent for 4 MiB each");
 }
 
 #[test]
