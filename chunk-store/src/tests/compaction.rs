@@ -223,6 +223,12 @@ fn what_is_read_keeps_its_file_from_being_used_again() {
         fill(&store, fresh..fresh + 10);
         delete(&store, &(fresh..fresh + 10).map(chunk).collect::<Vec<_>>()).unwrap();
     }
+    // What is kept for deletions is the longest, and that is another one.
+    put(&store, chunk(400), &bytes_of(chunk(400), 1 << 20)).unwrap();
+    let long = store.inner.shared.find(chunk(400)).unwrap().1.slot;
+    delete(&store, &[chunk(400)]).unwrap();
+    fill(&store, 410..420);
+    until("the long one is emptied", || segment_in(&disk, long).is_none());
     let mut out = vec![0; LENGTH];
     read_range_of(&segment, &location, &mut out).unwrap();
     assert!(out == data(0), "as it was when it was looked up");
