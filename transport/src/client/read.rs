@@ -413,7 +413,7 @@ impl Burst {
         // Of what was asked for again it isn't known which request was answered.
         let tells_time = self.attempts == 0;
         if tells_time {
-            cx.link.rtt.sample(took);
+            cx.link.rtt.sample_read(took);
         }
         if tells_time && self.pieces() > 1 {
             // Until the first piece: how long the rest takes depends on how much was asked for.

@@ -14,15 +14,20 @@ const BACKOFF_MAX: u32 = 6;
 pub(crate) struct Rtt {
     smoothed: Option<Duration>,
     variation: Duration,
-    /// Doublings of the timeout until a sample comes (RFC 6298 §5.7): of what takes longer than the timeout there is none.
+    /// Doublings of the timeout until a read is sampled (RFC 6298 §5.7): of what takes longer than the timeout there is no sample.
     backoff: u32,
     expired_at: Option<Instant>,
 }
 
 impl Rtt {
-    /// Of a request that was sent once.
-    pub(crate) fn sample(&mut self, rtt: Duration) {
+    /// Of a read that was sent once. What its node takes for it is a part of the time.
+    pub(crate) fn sample_read(&mut self, rtt: Duration) {
         self.backoff = 0;
+        self.sample(rtt);
+    }
+
+    /// Of any other request that was sent once. That it was quick says nothing of reads, which keep their backoff.
+    pub(crate) fn sample(&mut self, rtt: Duration) {
         // Longer ones are of a client that was not running, and would have it wait as long again.
         let rtt = rtt.min(TIMEOUT_MAX);
         match self.smoothed {
@@ -92,7 +97,9 @@ mod tests {
         assert_eq!(rtt.timeout(0), usual * 2);
         rtt.note_expired(start + usual * 3, start + usual);
         assert_eq!((rtt.timeout(0), rtt.timeout(3)), (usual * 4, usual * 8));
-        rtt.sample(usual * 2);
+        rtt.sample(Duration::from_micros(200));
+        assert_eq!(rtt.timeout(0), usual * 4, "a probe is not a read");
+        rtt.sample_read(usual * 2);
         assert!(rtt.timeout(0) > usual * 2 && rtt.timeout(0) < usual * 4);
     }
 

@@ -298,8 +298,8 @@ fn a_node_that_is_slower_than_its_path_is_waited_for() {
         assert!(world.read(0, 1, 0..4 << 20).unwrap() == data);
         *sent = world.chunk_bytes_sent() - before;
     }
-    // Some bursts are still asked for again, but not each one, as with a timer that never learns.
-    assert!(sent[1..].iter().all(|sent| sent * 10 <= (4 << 20) * 16), "{sent:?} bytes sent for 4 MiB each");
+    // The first one learns how slow it is, and is not far off either.
+    assert!(sent.iter().all(|sent| sent * 10 <= (4 << 20) * 12), "{sent:?} bytes sent for 4 MiB each");
 }
 
 #[test]
