@@ -151,7 +151,7 @@ const TOOLS: &[Tool] = &[
         name: "Node with npm",
         is_there: || has_program("node") && has_program("npm"),
         bring: Some(|| apt::install(&["nodejs", "npm"])),
-        hint: "on Debian, as root: apt-get install nodejs npm; Node 20 or newer",
+        hint: "on Debian, as root: apt-get install nodejs npm",
         need: Need::Examples,
     },
     Tool {
