@@ -77,6 +77,8 @@ pub enum Input {
         /// Who the members are, when that has just changed.
         members: Option<Arc<Members>>,
     },
+    /// Somebody wants a backup of what is applied by then.
+    Backup(oneshot::Sender<BackupImage>),
     /// Another server's message.
     Message(Box<Message>),
     /// Another server's snapshot, complete and checked.
@@ -103,6 +105,23 @@ pub enum Input {
     TransferLeadership(Option<u64>),
     /// A message to this server was lost.
     Unreachable(u64),
+}
+
+/// The state of one moment, without what no backup has.
+#[derive(Debug)]
+pub struct BackupImage {
+    /// The last entry that it includes.
+    pub index: u64,
+    /// Of the cluster.
+    pub cluster_id: String,
+    /// How many there are.
+    pub buckets: u64,
+    /// How many there are, without older versions.
+    pub objects: u64,
+    /// Of these.
+    pub object_bytes: u64,
+    /// The state, encoded.
+    pub pieces: Vec<Bytes>,
 }
 
 /// A command on its way into the log.
@@ -371,6 +390,14 @@ impl Consensus {
         let (reply, answer) = oneshot::channel();
         self.input(Input::Read(Read { deadline, reply }))?;
         wait(answer, deadline).await
+    }
+
+    /// A backup of what is applied when its turn comes. Changes go on meanwhile; a snapshot of the log waits for it, and it for one.
+    /// `None`: too much waits already, or this server has loaded another server's snapshot meanwhile, or stops.
+    pub async fn backup(&self) -> Option<BackupImage> {
+        let (reply, image) = oneshot::channel();
+        self.input(Input::Backup(reply)).ok()?;
+        image.await.ok()
     }
 
     /// Another server's message, to be dropped if too much waits already.

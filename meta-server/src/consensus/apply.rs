@@ -1,6 +1,7 @@
 //! The apply thread: the only one that changes the state.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
         mpsc::{Receiver, TryRecvError},
@@ -10,15 +11,16 @@ use std::{
 
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use xdpfs_observe::Latency;
 use xdpfs_proto::state::v1 as pb;
 
 use super::{
-    Applied, CHECKPOINT_ENTRIES, Checkpoint, Fingerprints, Halt, Input, InputSender, Programs,
+    Applied, BackupImage, CHECKPOINT_ENTRIES, Checkpoint, Fingerprints, Halt, Input, InputSender, Programs,
     core::{ApplyJob, Waiter},
 };
 use crate::{
+    backup,
     mistake::{Mistake, is_planted},
     state_machine::{Configuration, FeatureLevel, Members, SnapshotWalk, State, check_supported},
     storage::{LogPosition, PART_LEN_MAX},
@@ -42,8 +44,10 @@ pub(super) struct ApplyThread {
     pub(super) fingerprints: Fingerprints,
     /// What comes now would be applied otherwise than by the other servers.
     pub(super) is_halted: bool,
-    /// A snapshot that is being taken, and the last entry that it includes.
-    pub(super) snapshot: Option<(LogPosition, SnapshotWalk)>,
+    /// What is being encoded.
+    pub(super) taking: Option<Taking>,
+    /// What is to be encoded after that: the state has one picture at a time.
+    pub(super) to_take: VecDeque<Purpose>,
     /// Its records that are encoded between two jobs, at least.
     pub(super) records_per_slice: usize,
     pub(super) inputs: InputSender,
@@ -51,11 +55,32 @@ pub(super) struct ApplyThread {
     pub(super) latency: Latency,
 }
 
+/// What the state is encoded for.
+pub(super) enum Purpose {
+    Backup(oneshot::Sender<BackupImage>),
+    /// What compacts the log, and goes to servers that lag.
+    Snapshot,
+}
+
+/// The state of one moment, which is being encoded.
+pub(super) struct Taking {
+    /// The last entry that it includes.
+    position: LogPosition,
+    walk: SnapshotWalk,
+    whose: Whose,
+}
+
+enum Whose {
+    /// The image still lacks its pieces.
+    Backup(BackupImage, oneshot::Sender<BackupImage>),
+    Snapshot,
+}
+
 impl ApplyThread {
     /// Works until nobody can give it jobs any more.
     pub(super) fn run(mut self) {
         loop {
-            let job = if self.is_taking_snapshot() {
+            let job = if self.is_encoding() {
                 self.jobs.try_recv()
             } else {
                 self.jobs.recv().map_err(|_| TryRecvError::Disconnected)
@@ -65,7 +90,7 @@ impl ApplyThread {
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return,
             }
-            self.go_on_with_snapshot();
+            self.go_on_encoding();
         }
     }
 
@@ -77,7 +102,8 @@ impl ApplyThread {
             ApplyJob::Configure(position, configuration) => self.configure(position, configuration),
             ApplyJob::Entries(entries) => self.apply_all(entries),
             ApplyJob::Install(position, state) => self.install(position, *state),
-            ApplyJob::Snapshot => self.begin_snapshot(),
+            ApplyJob::Backup(reply) => self.to_take.push_back(Purpose::Backup(reply)),
+            ApplyJob::Snapshot => self.to_take.push_back(Purpose::Snapshot),
         }
     }
 
@@ -132,8 +158,11 @@ impl ApplyThread {
     fn install(&mut self, position: LogPosition, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.applied = position;
-        if self.snapshot.take().is_some() {
-            // It was of the state that is gone.
+        // What was being encoded was of the state that is gone, and a snapshot of the new one is stored already.
+        let begun = self.taking.take().is_some_and(|taking| matches!(taking.whose, Whose::Snapshot));
+        let waiting = self.to_take.len();
+        self.to_take.retain(|purpose| matches!(purpose, Purpose::Backup(_)));
+        if begun || self.to_take.len() < waiting {
             self.inputs.deliver(Input::SnapshotStored(None));
         }
         self.report();
@@ -163,32 +192,62 @@ impl ApplyThread {
         self.inputs.deliver(Input::Applied { position: self.applied, cluster_id, members });
     }
 
-    fn begin_snapshot(&mut self) {
+    /// Begins with what is to be encoded next, if there is anything.
+    fn take_next(&mut self) {
+        let Some(purpose) = self.to_take.pop_front() else { return };
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        self.snapshot = Some((self.applied, state.begin_snapshot(PART_LEN_MAX)));
+        let (walk, whose) = match purpose {
+            Purpose::Backup(reply) => {
+                let image = BackupImage {
+                    index: self.applied.index,
+                    cluster_id: state.cluster_id().to_owned(),
+                    buckets: state.bucket_count() as u64,
+                    objects: state.object_count() as u64,
+                    object_bytes: state.object_bytes(),
+                    pieces: Vec::new(),
+                };
+                (state.begin_backup(backup::PART_BYTES_MAX), Whose::Backup(image, reply))
+            }
+            Purpose::Snapshot => (state.begin_snapshot(PART_LEN_MAX), Whose::Snapshot),
+        };
+        self.taking = Some(Taking { position: self.applied, walk, whose });
     }
 
     /// Whether there is work without a job.
-    pub(super) const fn is_taking_snapshot(&self) -> bool {
-        self.snapshot.is_some() && !self.is_halted
+    pub(super) fn is_encoding(&self) -> bool {
+        (self.taking.is_some() || !self.to_take.is_empty()) && !self.is_halted
     }
 
-    /// Does a little more of it. Changes wait for no more than that, and readers not at all.
-    pub(super) fn go_on_with_snapshot(&mut self) {
-        let Some((position, mut walk)) = self.snapshot.take().filter(|_| !self.is_halted) else { return };
-        {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let records_max = self.records_per_slice.max(state.object_count() / SLICES_MAX);
-            state.go_on_with_snapshot(&mut walk, records_max);
-        }
-        if !walk.is_whole() {
-            self.snapshot = Some((position, walk));
+    /// Encodes a little more. Changes wait for no more than that, and readers not at all.
+    pub(super) fn go_on_encoding(&mut self) {
+        if self.is_halted {
             return;
         }
+        if self.taking.is_none() {
+            self.take_next();
+        }
+        let Some(mut taking) = self.taking.take() else { return };
+        let is_wanted = !matches!(&taking.whose, Whose::Backup(_, reply) if reply.is_closed());
+        if is_wanted {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let records_max = self.records_per_slice.max(state.object_count() / SLICES_MAX);
+            state.go_on_with_snapshot(&mut taking.walk, records_max);
+        }
+        if is_wanted && !taking.walk.is_whole() {
+            self.taking = Some(taking);
+            return;
+        }
+        let Taking { position, walk, whose } = taking;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let pieces = state.end_snapshot(walk).expect("it is whole");
+        let (pieces, noted) = state.end_snapshot(walk);
         drop(state);
-        self.inputs.deliver(Input::SnapshotTaken(position, pieces));
+        drop(noted);
+        match (whose, pieces) {
+            (Whose::Snapshot, Some(pieces)) => self.inputs.deliver(Input::SnapshotTaken(position, pieces)),
+            // Who wanted it may have gone.
+            (Whose::Backup(image, reply), Some(pieces)) => drop(reply.send(BackupImage { pieces, ..image })),
+            (_, None) => {}
+        }
     }
 }
 
@@ -226,4 +285,125 @@ pub(super) fn apply(
         command.time_ms = now.map_or(0, |since| since.as_nanos() as u64);
     }
     Ok(Some(state.apply(entry.index, &command)))
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpfs_proto::state::v1::command::Kind;
+
+    use super::*;
+    use crate::consensus::Program;
+
+    /// An apply thread that encodes a record at a time, and what it reports.
+    fn thread() -> (ApplyThread, Receiver<Input>) {
+        let (inputs, reports) = InputSender::channel();
+        let state = State::default();
+        let thread = ApplyThread {
+            jobs: std::sync::mpsc::sync_channel(1).1,
+            applied: LogPosition::default(),
+            cluster_id: Arc::new(OnceLock::new()),
+            members: watch::channel(Arc::clone(state.members())).0,
+            state: Arc::new(RwLock::new(state)),
+            programs: Programs::new(Program::own(FeatureLevel::SUPPORTED)),
+            fingerprints: Fingerprints::default(),
+            is_halted: false,
+            taking: None,
+            to_take: VecDeque::new(),
+            records_per_slice: 1,
+            inputs,
+            latency: Latency::default(),
+        };
+        (thread, reports)
+    }
+
+    fn make_bucket(thread: &mut ApplyThread, name: &str) {
+        let bucket = pb::CreateBucket {
+            name: name.into(),
+            chunk_size: 65_536,
+            replicas: 1,
+            min_replicas: 1,
+            ..Default::default()
+        };
+        let index = thread.applied.index + 1;
+        let command = pb::Command {
+            time_ms: index,
+            request_id: index.to_be_bytes().repeat(2).into(),
+            kind: Some(Kind::CreateBucket(bucket)),
+            ..Default::default()
+        };
+        let entry = Entry { index, term: 1, data: command.encode_to_vec().into(), ..Default::default() };
+        thread.process(ApplyJob::Entries(vec![(entry, None)]));
+    }
+
+    fn encoded_by_now(thread: &ApplyThread) -> (Vec<bytes::Bytes>, Vec<bytes::Bytes>) {
+        let state = thread.state.read().unwrap();
+        (state.encode_backup(backup::PART_BYTES_MAX), state.encode(PART_LEN_MAX))
+    }
+
+    fn snapshots(reports: &Receiver<Input>) -> Vec<Option<(u64, Vec<bytes::Bytes>)>> {
+        let of = |input| match input {
+            Input::SnapshotTaken(position, pieces) => Some(Some((position.index, pieces))),
+            Input::SnapshotStored(None) => Some(None),
+            _ => None,
+        };
+        reports.try_iter().filter_map(of).collect()
+    }
+
+    #[test]
+    fn backup_is_of_one_moment_and_a_snapshot_waits_for_it() {
+        let (mut thread, reports) = thread();
+        make_bucket(&mut thread, "first");
+        let (reply, mut image) = oneshot::channel();
+        thread.process(ApplyJob::Backup(reply));
+        thread.go_on_encoding();
+        let (backup, _) = encoded_by_now(&thread);
+        thread.process(ApplyJob::Snapshot);
+        make_bucket(&mut thread, "second");
+        let image = loop {
+            assert!(thread.is_encoding());
+            thread.go_on_encoding();
+            if let Ok(image) = image.try_recv() {
+                break image;
+            }
+        };
+        assert_eq!((image.index, image.buckets), (1, 1));
+        assert!(image.pieces == backup);
+        let (_, snapshot) = encoded_by_now(&thread);
+        assert!(snapshots(&reports).is_empty());
+        thread.go_on_encoding();
+        make_bucket(&mut thread, "third");
+        while thread.is_encoding() {
+            thread.go_on_encoding();
+        }
+        assert!(snapshots(&reports) == [Some((2, snapshot))]);
+    }
+
+    #[test]
+    fn backup_that_nobody_waits_for_any_more_holds_up_no_snapshot() {
+        let (mut thread, reports) = thread();
+        make_bucket(&mut thread, "first");
+        let (reply, image) = oneshot::channel();
+        thread.process(ApplyJob::Backup(reply));
+        thread.process(ApplyJob::Snapshot);
+        thread.go_on_encoding();
+        drop(image);
+        while thread.is_encoding() {
+            thread.go_on_encoding();
+        }
+        assert!(matches!(&snapshots(&reports)[..], [Some((1, _))]));
+    }
+
+    #[test]
+    fn loaded_snapshot_ends_what_was_being_encoded() {
+        let (mut thread, reports) = thread();
+        make_bucket(&mut thread, "first");
+        let (reply, mut image) = oneshot::channel();
+        thread.process(ApplyJob::Backup(reply));
+        thread.process(ApplyJob::Snapshot);
+        thread.go_on_encoding();
+        thread.process(ApplyJob::Install(LogPosition { index: 9, term: 1 }, Box::default()));
+        assert!(image.try_recv().is_err());
+        assert_eq!(snapshots(&reports), [None]);
+        assert!(!thread.is_encoding());
+    }
 }

@@ -18,7 +18,7 @@ use raft::{
 use tokio::sync::oneshot;
 
 use super::{
-    Applied, ConsensusError, Halt, Input, Proposal, RaftStatus, Read, Role, VoterStatus,
+    Applied, BackupImage, ConsensusError, Halt, Input, Proposal, RaftStatus, Read, Role, VoterStatus,
     log_view::LogView,
     membership::{self, Step},
     reads::{self, Reads},
@@ -99,6 +99,8 @@ pub(super) enum ApplyJob {
     Configure(LogPosition, Configuration),
     Entries(Vec<(Entry, Option<Waiter>)>),
     Install(LogPosition, Box<State>),
+    /// Encode the state as it is then, without what no backup has.
+    Backup(oneshot::Sender<BackupImage>),
     /// Encode the state as it is then.
     Snapshot,
 }
@@ -230,6 +232,7 @@ impl RaftCore {
             Input::Applied { position, cluster_id, members } => {
                 self.handle_applied(position, cluster_id, members);
             }
+            Input::Backup(reply) => self.outputs.push_back(Output::Apply(ApplyJob::Backup(reply))),
             Input::Halt(halt) => self.halt(halt),
             Input::Message(message) => self.handle_message(*message),
             Input::PeerSnapshot(received) => self.handle_snapshot(*received),

@@ -163,7 +163,8 @@ pub(crate) fn assemble<S: LogStore, O: Outbox>(
         programs: programs.clone(),
         fingerprints: fingerprints.clone(),
         is_halted: false,
-        snapshot: None,
+        taking: None,
+        to_take: VecDeque::new(),
         records_per_slice: RECORDS_PER_SLICE,
         inputs: inputs.clone(),
         latency: latencies.apply,
@@ -293,7 +294,7 @@ impl Backlog {
 fn entry_count(job: &ApplyJob) -> usize {
     match job {
         ApplyJob::Entries(entries) => entries.len(),
-        ApplyJob::Configure(..) | ApplyJob::Install(..) | ApplyJob::Snapshot => 1,
+        ApplyJob::Backup(_) | ApplyJob::Configure(..) | ApplyJob::Install(..) | ApplyJob::Snapshot => 1,
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn replay(bootstrap: Bootstrap, mut state: State) -> Result<(State, u
                     applied = LogPosition { index: entry.index, term: entry.term };
                 }
             }
-            ApplyJob::Install(..) | ApplyJob::Snapshot => {}
+            ApplyJob::Backup(_) | ApplyJob::Install(..) | ApplyJob::Snapshot => {}
         }
         let members = Some(Arc::clone(state.members()));
         core.handle(Input::Applied { position: applied, cluster_id: None, members }, Instant::now());

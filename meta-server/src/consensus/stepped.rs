@@ -79,9 +79,9 @@ impl<S: LogStore, O: Outbox> Stepped<S, O> {
     fn work_on_state(&mut self) -> bool {
         let apply = &mut self.workers.apply_thread;
         let job = apply.jobs.try_recv().ok();
-        let has_work = job.is_some() || apply.is_taking_snapshot();
+        let has_work = job.is_some() || apply.is_encoding();
         job.into_iter().for_each(|job| apply.process(job));
-        apply.go_on_with_snapshot();
+        apply.go_on_encoding();
         has_work
     }
 }

@@ -13,8 +13,7 @@ use xdpfs_proto::backup::v1::{
 
 use super::{Gateway, Refusal, gateway::Call};
 use crate::{
-    backup::{self, FORMAT, PART_BYTES_MAX},
-    blocking,
+    backup::{self, FORMAT},
     state_machine::Reason,
 };
 
@@ -45,32 +44,23 @@ async fn create_backup(
     let busy = |_| Refusal::new(Reason::Overloaded, "another backup is being made: wait until it is done");
     let turn = Arc::clone(gateway.backups()).try_acquire_owned().map_err(busy)?;
     gateway.admit(call.deadline, &call.access).await?;
-    let reading = Arc::clone(gateway);
-    // It takes as long as a snapshot; readers of the state go on meanwhile, changes wait.
-    let taken = blocking::run(move || take(&reading)).await;
-    let (header, pieces) = taken.map_err(|_| Refusal::new(Reason::Internal, "the backup was interrupted"))?;
-    tracing::info!(objects = header.objects, applied_index = header.applied_index, "a backup is being sent");
-    let (sender, receiver) = mpsc::channel(RECORDS_WAITING_MAX);
-    tokio::spawn(send(turn, sender, backup::records(header, pieces)));
-    Ok(ReceiverStream::new(receiver))
-}
-
-fn take(gateway: &Gateway) -> (BackupHeader, Vec<bytes::Bytes>) {
-    // Looked up first: what is applied meanwhile is in the state, too, and versions go on far behind either.
-    let applied_index = gateway.consensus().status().applied_index;
     let create_time_ms = gateway.now_ms();
-    let state = gateway.state();
+    let interrupted = || Refusal::new(Reason::Overloaded, "the server had to give the backup up: try again");
+    let image = gateway.consensus().backup().await.ok_or_else(interrupted)?;
     let header = BackupHeader {
         format: FORMAT,
-        cluster_id: state.cluster_id().to_owned(),
-        applied_index,
+        cluster_id: image.cluster_id,
+        applied_index: image.index,
         create_time_ms,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        buckets: state.bucket_count() as u64,
-        objects: state.object_count() as u64,
-        object_bytes: state.object_bytes(),
+        buckets: image.buckets,
+        objects: image.objects,
+        object_bytes: image.object_bytes,
     };
-    (header, state.encode_backup(PART_BYTES_MAX))
+    tracing::info!(objects = header.objects, applied_index = header.applied_index, "a backup is being sent");
+    let (sender, receiver) = mpsc::channel(RECORDS_WAITING_MAX);
+    tokio::spawn(send(turn, sender, backup::records(header, image.pieces)));
+    Ok(ReceiverStream::new(receiver))
 }
 
 async fn send(

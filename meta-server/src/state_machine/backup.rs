@@ -9,7 +9,9 @@ use bytes::Bytes;
 use xdpfs_proto::state::v1::{self as pb, snapshot_record::Kind};
 use xdpfs_wire::{ReceiptKey, SipKey};
 
-use super::{FeatureLevel, State, fingerprint::Fingerprint, history::History, snapshot};
+#[cfg(test)]
+use super::snapshot;
+use super::{FeatureLevel, State, fingerprint::Fingerprint, history::History};
 
 /// What a node's receipts are checked with that has not registered since a restore: nothing passes.
 pub(super) const NO_RECEIPTS: ReceiptKey = ReceiptKey(SipKey { k0: 0, k1: 0 });
@@ -33,10 +35,9 @@ pub const fn restored_index(index: u64) -> u64 {
 }
 
 impl State {
-    /// What [`State::decode`] makes a state of: all but the secrets of key epochs, what receipts are signed with, and
-    /// the answers to requests of the last minutes.
-    #[must_use]
-    pub fn encode_backup(&self, piece_len: usize) -> Vec<Bytes> {
+    /// What [`State::begin_backup`] comes to, at once.
+    #[cfg(test)]
+    pub(crate) fn encode_backup(&self, piece_len: usize) -> Vec<Bytes> {
         snapshot::encode(self.records().filter_map(in_backup), piece_len)
     }
 
@@ -65,7 +66,8 @@ impl State {
     }
 }
 
-fn in_backup(kind: Kind) -> Option<Kind> {
+/// The record as a backup has it.
+pub(super) fn in_backup(kind: Kind) -> Option<Kind> {
     match kind {
         Kind::Answered(_) | Kind::KeyEpoch(_) => None,
         Kind::Node(mut node) => {

@@ -1919,16 +1919,21 @@ impl Pair {
         self.walk = None;
     }
 
-    /// A snapshot that goes on between steps is of the moment at which it began.
+    /// A snapshot or a backup that goes on between steps is of the moment at which it began.
     fn walk(&mut self, begins: bool, piece_len: usize, records_max: usize) {
         if begins && self.walk.is_none() {
-            let expected = self.state.encode(piece_len);
-            self.walk = Some((self.state.begin_snapshot(piece_len), expected));
+            self.walk = Some(if self.index.is_multiple_of(2) {
+                let expected = self.state.encode(piece_len);
+                (self.state.begin_snapshot(piece_len), expected)
+            } else {
+                let expected = self.state.encode_backup(piece_len);
+                (self.state.begin_backup(piece_len), expected)
+            });
         }
         let Some((mut walk, expected)) = self.walk.take() else { return };
         self.state.go_on_with_snapshot(&mut walk, records_max);
         if walk.is_whole() {
-            assert_eq!(self.state.end_snapshot(walk), Some(expected));
+            assert_eq!(self.state.end_snapshot(walk).0, Some(expected));
         } else {
             self.walk = Some((walk, expected));
         }

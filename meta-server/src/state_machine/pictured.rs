@@ -89,9 +89,13 @@ impl<K: Clone + Ord, V: Clone> PicturedMap<K, V> {
         self.before = Some(BTreeMap::new());
     }
 
-    /// Nothing is noted any more.
-    pub(super) fn end_picture(&mut self) {
-        self.before = None;
+    /// Nothing is noted any more. Gives what was, which takes time to let go if it is much.
+    pub(super) fn end_picture(&mut self) -> impl Send + use<K, V>
+    where
+        K: Send,
+        V: Send,
+    {
+        self.before.take()
     }
 
     /// Visits what the picture has behind the key `after`, in order, and looks at no more than `count` keys. Gives the last one
@@ -177,7 +181,7 @@ mod tests {
             });
             prop_assert_eq!(seen, held.into_iter().collect::<Vec<_>>());
             prop_assert_eq!(&*map, &expected);
-            map.end_picture();
+            drop(map.end_picture());
             let seen = read(&mut map, count, |_| {});
             prop_assert_eq!(seen, expected.into_iter().collect::<Vec<_>>());
         }

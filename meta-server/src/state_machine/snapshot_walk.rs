@@ -1,6 +1,6 @@
-//! A snapshot that is taken a slice at a time while the state goes on changing, and that is still the state of one moment.
+//! A snapshot or a backup that is taken a slice at a time while the state goes on changing, and that is still the state of one moment.
 //!
-//! Invariant: its bytes are those that [`State::encode`] would have given at its beginning. Of what there may be much, maps keep
+//! Invariant: its bytes are those that encoding all at once would have given at its beginning. Of what there may be much, maps keep
 //! a picture meanwhile; of the rest a copy is made at once.
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use xdpfs_wire::{ChunkId, NodeId};
 use super::{
     ObjectName, State,
     answered::{Answer, RequestId},
+    backup::in_backup,
     pending_deletes,
     snapshot::Encoder,
     versions::Place,
@@ -23,6 +24,7 @@ pub struct SnapshotWalk {
     next: Stage,
     nodes: Vec<Kind>,
     last: Vec<Kind>,
+    has_answers: bool,
 }
 
 /// What is encoded next, and behind what.
@@ -48,20 +50,38 @@ impl State {
     /// Begins a snapshot of this moment. It costs memory for all that changes until [`State::end_snapshot`].
     #[must_use]
     pub fn begin_snapshot(&mut self, piece_len: usize) -> SnapshotWalk {
+        self.answered.by_request().begin_picture();
+        self.begin_walk(piece_len, Some, true)
+    }
+
+    /// Begins a backup of this moment, which is what [`State::decode`] makes a state of without what no backup has: the secrets of
+    /// key epochs, what receipts are signed with, and the answers to requests of the last minutes. It is gone on with, and ended, as a
+    /// snapshot is.
+    #[must_use]
+    pub fn begin_backup(&mut self, piece_len: usize) -> SnapshotWalk {
+        self.begin_walk(piece_len, in_backup, false)
+    }
+
+    fn begin_walk(
+        &mut self,
+        piece_len: usize,
+        keep: impl Fn(Kind) -> Option<Kind>,
+        has_answers: bool,
+    ) -> SnapshotWalk {
         let mut encoder = Encoder::new(piece_len);
-        self.first_records().for_each(|kind| encoder.put(kind));
-        let (nodes, last) = (self.node_records().collect(), self.last_records().collect());
+        self.first_records().filter_map(&keep).for_each(|kind| encoder.put(kind));
+        let nodes = self.node_records().filter_map(&keep).collect();
+        let last = self.last_records().filter_map(&keep).collect();
         self.objects.begin_picture();
         self.older.versions().begin_picture();
         self.uploads.begin_picture();
         self.pending_deletes.replicas().begin_picture();
-        self.answered.by_request().begin_picture();
-        SnapshotWalk { encoder, next: Stage::Objects(None), nodes, last }
+        SnapshotWalk { encoder, next: Stage::Objects(None), nodes, last, has_answers }
     }
 
     /// Encodes about so many records more, each chunk of an object counted as one.
     pub fn go_on_with_snapshot(&self, walk: &mut SnapshotWalk, records_max: usize) {
-        let SnapshotWalk { encoder, next, nodes, last } = walk;
+        let SnapshotWalk { encoder, next, nodes, last, has_answers } = walk;
         let count = records_max.max(1);
         *next = match std::mem::replace(next, Stage::End) {
             Stage::Objects(after) => {
@@ -115,7 +135,7 @@ impl State {
                     }
                     1
                 };
-                match self.answered.slice(after.as_ref(), count, put) {
+                match has_answers.then(|| self.answered.slice(after.as_ref(), count, put)).flatten() {
                     Some(last) => Stage::Answers(Some(last)),
                     None => {
                         last.drain(..).for_each(|kind| encoder.put(kind));
@@ -127,13 +147,16 @@ impl State {
         };
     }
 
-    /// The snapshot in pieces, if it is whole. Nothing is kept for it any more, in any case.
-    pub fn end_snapshot(&mut self, walk: SnapshotWalk) -> Option<Vec<Bytes>> {
-        self.objects.end_picture();
-        self.older.versions().end_picture();
-        self.uploads.end_picture();
-        self.pending_deletes.replicas().end_picture();
-        self.answered.by_request().end_picture();
-        walk.is_whole().then(|| walk.encoder.finish())
+    /// The snapshot in pieces, if it is whole. Nothing is kept for it any more, in any case, but for what has come together, which is
+    /// to be let go where nobody waits.
+    pub fn end_snapshot(&mut self, walk: SnapshotWalk) -> (Option<Vec<Bytes>>, impl Send + use<>) {
+        let noted = (
+            self.objects.end_picture(),
+            self.older.versions().end_picture(),
+            self.uploads.end_picture(),
+            self.pending_deletes.replicas().end_picture(),
+            self.answered.by_request().end_picture(),
+        );
+        (walk.is_whole().then(|| walk.encoder.finish()), noted)
     }
 }

@@ -122,7 +122,8 @@ impl Running {
                 programs: Programs::new(Program::own(FeatureLevel::SUPPORTED)),
                 fingerprints: Fingerprints::default(),
                 is_halted: false,
-                snapshot: None,
+                taking: None,
+                to_take: VecDeque::new(),
                 records_per_slice: RECORDS_PER_SLICE,
                 inputs: InputSender(inputs),
                 latency: Latency::default(),
@@ -165,7 +166,7 @@ impl Running {
 
     /// Nothing waits anywhere.
     pub(super) fn is_at_rest(&self) -> bool {
-        let is_busy = self.log.is_storing_snapshot() || self.apply.is_taking_snapshot();
+        let is_busy = self.log.is_storing_snapshot() || self.apply.is_encoding();
         self.log_waiting == 0 && self.apply_waiting.is_empty() && !is_busy
     }
 
@@ -212,7 +213,7 @@ impl Running {
                         ApplyJob::Configure(position, configuration) => {
                             checks.configures(*position, configuration, media);
                         }
-                        ApplyJob::Install(..) | ApplyJob::Snapshot => {}
+                        ApplyJob::Backup(_) | ApplyJob::Install(..) | ApplyJob::Snapshot => {}
                     }
                     self.apply_waiting.push_back(job);
                 }
@@ -265,11 +266,11 @@ impl Running {
 
     /// Lets the apply thread do one job, and a little of a snapshot.
     pub(super) fn work_on_state(&mut self, checks: &Checks) {
-        let Some(job) = self.apply_waiting.pop_front() else { return self.apply.go_on_with_snapshot() };
+        let Some(job) = self.apply_waiting.pop_front() else { return self.apply.go_on_encoding() };
         for job in stages(job) {
             let before = self.apply.applied;
             self.apply.process(job);
-            self.apply.go_on_with_snapshot();
+            self.apply.go_on_encoding();
             if self.apply.applied != before {
                 assert!(self.apply.applied > before, "the state never goes back");
                 self.with_state(|state| checks.applies(self.id, self.applied(), state));
