@@ -541,7 +541,9 @@ impl RaftCore {
             messages: ready.take_persisted_messages(),
             ..WriteJob::default()
         };
-        self.outputs.extend(job.messages.extract_if(.., leaves_early).map(Output::Send));
+        let knows_term = self.term_waits_for.is_none();
+        let early = job.messages.extract_if(.., |message| leaves_early(message, knows_term));
+        self.outputs.extend(early.map(Output::Send));
         job.messages.extend(late);
         if ready.snapshot().get_metadata().index > 0 {
             job.install = Some(self.begin_install(number, ready.snapshot().get_metadata().index));
@@ -790,9 +792,11 @@ fn votes(conf_state: &ConfState, id: u64) -> bool {
     conf_state.voters.contains(&id) || conf_state.voters_outgoing.contains(&id)
 }
 
-/// Whether a promise that has to wait until it is durable does not wait.
-fn leaves_early(message: &mut Message) -> bool {
+/// Whether a message goes before what raft-rs has it wait for is durable. An answer to a heartbeat promises nothing but that the
+/// server was in this term: if it waited, a leader whose followers' disks are slow would step down, and reads would wait for writes.
+fn leaves_early(message: &Message, knows_term: bool) -> bool {
     match message.get_msg_type() {
+        MessageType::MsgHeartbeatResponse => knows_term,
         MessageType::MsgAppendResponse => is_planted(Mistake::AcknowledgementsLeaveEarly),
         MessageType::MsgRequestVote | MessageType::MsgRequestVoteResponse => {
             is_planted(Mistake::VotesLeaveEarly)
@@ -938,10 +942,10 @@ mod tests {
     #[test]
     fn answer_waits_for_the_disk_only_if_something_before_it_does() {
         let mut core = core(2);
-        let heartbeat = || plain(MessageType::MsgHeartbeat, 1, 2, 1);
-        tell_message(&mut core, heartbeat());
+        let nothing = || plain(MessageType::MsgAppend, 1, 2, 1);
+        tell_message(&mut core, nothing());
         drain(&mut core);
-        tell_message(&mut core, heartbeat());
+        tell_message(&mut core, nothing());
         let sent = core.poll();
         assert!(matches!(sent, Some(Output::Send(_))), "the term is durable: {sent:?}");
         assert!(core.poll().is_none());
@@ -950,13 +954,36 @@ mod tests {
         append.mut_entries().push(Entry { index: 1, term: 1, ..Entry::default() });
         tell_message(&mut core, append);
         let Some(Output::Log(LogJob::Write(first))) = core.poll() else { panic!("the entry is to be kept") };
-        tell_message(&mut core, heartbeat());
+        tell_message(&mut core, nothing());
         let Some(Output::Log(LogJob::Write(second))) = core.poll() else { panic!("the answer waits") };
         assert_eq!((second.messages.len(), second.must_sync), (1, false));
         for number in [first.number, second.number].into_iter().flatten() {
             core.handle(Input::Persisted(number), Instant::now());
         }
-        tell_message(&mut core, heartbeat());
+        tell_message(&mut core, nothing());
         assert!(matches!(core.poll(), Some(Output::Send(_))));
+    }
+
+    #[test]
+    fn answer_to_a_heartbeat_waits_for_a_term_and_for_nothing_else() {
+        let mut core = core(2);
+        let heartbeat = || plain(MessageType::MsgHeartbeat, 1, 2, 1);
+        tell_message(&mut core, heartbeat());
+        let Some(Output::Log(LogJob::Write(term))) = core.poll() else { panic!("the term is to be kept") };
+        let waiting: Vec<_> = term.messages.iter().map(Message::get_msg_type).collect();
+        assert_eq!(waiting, [MessageType::MsgHeartbeatResponse]);
+        core.handle(Input::Persisted(term.number.unwrap()), Instant::now());
+
+        // From here on the disk does not come back.
+        let mut append = plain(MessageType::MsgAppend, 1, 2, 1);
+        append.mut_entries().push(Entry { index: 1, term: 1, ..Entry::default() });
+        tell_message(&mut core, append);
+        assert!(matches!(core.poll(), Some(Output::Log(LogJob::Write(_)))));
+        for _ in 0..3 {
+            tell_message(&mut core, heartbeat());
+            let sent = core.poll();
+            let Some(Output::Send(answer)) = sent else { panic!("the leader waits for it: {sent:?}") };
+            assert_eq!(answer.get_msg_type(), MessageType::MsgHeartbeatResponse);
+        }
     }
 }

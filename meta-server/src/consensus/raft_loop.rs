@@ -30,8 +30,11 @@ use crate::{
     storage::{LogPosition, LogStore, SnapshotMeta, SnapshotSource, StoreError, crc32c, crc32c_combine},
 };
 
-/// Jobs that wait for each of the other threads.
+/// Jobs that wait for the apply thread.
 const JOBS_MAX: usize = 64;
+/// Jobs that wait for the log thread. It takes many at once; while a slow disk keeps it, heartbeats must go on. A leader whose disk does
+/// not come back stops with them, and another server leads.
+const LOG_JOBS_MAX: usize = 1024;
 /// Entries that wait beyond that for the apply thread. It may be busy for long with a snapshot, and heartbeats must go
 /// on meanwhile.
 const BACKLOG_ENTRIES_MAX: usize = 65_536;
@@ -137,7 +140,7 @@ pub(crate) fn assemble<S: LogStore, O: Outbox>(
     let logger = slog::Logger::root(tracing_slog::TracingSlogDrain, slog::o!());
     let mut core = RaftCore::new(bootstrap, &logger)?;
     let (inputs, input_queue) = sync_channel(INPUTS_MAX);
-    let (log_jobs, log_queue) = sync_channel(JOBS_MAX);
+    let (log_jobs, log_queue) = sync_channel(LOG_JOBS_MAX);
     let (apply_jobs, apply_queue) = sync_channel(JOBS_MAX);
     let (status, watched) = watch::channel(core.status());
     let (standing, watched_standing) = watch::channel(Standing::of(&core.status()));

@@ -39,6 +39,12 @@ pub(super) fn assert_promise_is_durable(content: &Content, message: &Message) {
         MessageType::MsgAppend | MessageType::MsgHeartbeat => {
             assert!(kept.term >= message.term, "a leader forgets its term in a crash: {kept:?}, {message:?}");
         }
+        MessageType::MsgHeartbeatResponse => {
+            assert!(
+                kept.term >= message.term,
+                "a follower forgets its term in a crash: {kept:?}, {message:?}"
+            );
+        }
         _ => {}
     }
 }
