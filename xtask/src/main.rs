@@ -13,6 +13,7 @@ mod examples;
 mod formats;
 mod fuzz;
 mod image;
+mod interfaces;
 mod python;
 mod setup;
 mod sh;
@@ -110,6 +111,8 @@ enum Task {
         #[arg(long, env = "XDPFS_BUCKET", default_value = deploy::BUCKET)]
         bucket: String,
     },
+    /// Hold the gRPC interfaces against buf's lint and against what was released; brings buf by npm.
+    LintInterfaces,
     /// Make the programs of `examples/` ready to be run by their tests, in the target directory.
     Examples,
     /// Let cargo-fuzz look for frames that the parser or the kernel program's decisions stumble over; needs a nightly
@@ -177,6 +180,7 @@ fn main() -> anyhow::Result<()> {
         Task::Chaos { seconds, seed, project, address, bucket } => {
             deploy::chaos(&deploy::ChaosOptions { seconds, seed, project, address, bucket })
         }
+        Task::LintInterfaces => interfaces::check(),
         Task::Examples => examples::prepare(),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Sim { seeds, from, replicas, mutants } => {

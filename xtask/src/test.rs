@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{deploy, ebpf, examples, python, setup, sh, sim, tidy, upgrade};
+use crate::{deploy, ebpf, examples, interfaces, python, setup, sh, sim, tidy, upgrade};
 
 /// One check.
 type Step = (&'static str, fn(&Scope) -> anyhow::Result<()>);
@@ -56,6 +56,7 @@ const STEPS: &[Step] = &[
         sh::run(&["cargo", "deny", "--locked", "check", "licenses", "bans", "sources"])
     }),
     ("pure cores alone", |_| cores()),
+    ("interfaces", |scope| if scope.no_examples.is_none() { interfaces::check() } else { Ok(()) }),
     ("kernel program", |scope| if scope.has_kernel() { ebpf::build() } else { Ok(()) }),
     ("lints", |_| {
         // Lints see the tests that only run where there is BPF, FUSE, a browser or another language, everywhere.
@@ -117,7 +118,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         eprintln!("SKIPPED {count} tests of the Python package, and fsspec's own: {obstacle}");
     }
     if let Some(obstacle) = no_examples {
-        eprintln!("SKIPPED {} tests of the programs of examples/: {obstacle}", tests_in(EXAMPLES_TESTS)?);
+        let count = tests_in(EXAMPLES_TESTS)?;
+        eprintln!(
+            "SKIPPED {count} tests of the programs of examples/, and buf's of the interfaces: {obstacle}"
+        );
     }
     if let Some(obstacle) = no_engine {
         eprintln!("SKIPPED 1 test of the deployment (`cargo xtask test-deploy`): {obstacle}");
