@@ -211,14 +211,14 @@ fn damaged_chunks(node: &DataNode) -> Option<Warning> {
     (damaged > 0 || others > 0).then(|| Warning {
         code: "chunks_damaged",
         what: format!(
-            "the scrub of data node {} ({}) has found {} and {}: what is damaged is not served",
+            "the scrub of data node {} ({}) has found {} and {}: what is damaged is not served, and made anew from other replicas",
             node.id,
             node.address,
             count(damaged, "damaged chunk"),
             count(others, "other damaged or unreadable place")
         ),
-        action: "look at its disk (dmesg, smartctl); if there is more of it every time, take the node out before it has no good \
-            replica left"
+        action: "look at its disk (dmesg, smartctl); if there is more of it every time, drain the node (xdpfs-cli node drain) and \
+            replace the disk"
             .to_owned(),
     })
 }
@@ -241,7 +241,7 @@ fn replica_debt(status: &ClusterStatus) -> Option<Warning> {
             "{} of chunks could not be written when they were put: those chunks bear fewer failures",
             count(status.replica_debt, "replica")
         ),
-        action: "bring back the data nodes that were missing, or add some, and put those objects again"
+        action: "repair makes them by itself once enough data nodes are there: bring back those that were missing, or add some"
             .to_owned(),
     })
 }

@@ -338,7 +338,7 @@ n7:1  7,8         wrong_node=2  native  kernel   123ms ago
   data node 7 (n7:1) is silent: its replicas are out of reach, and it gets no new ones
     -> start it again from its data directory, or mend its network
   4 replicas of chunks could not be written when they were put: those chunks bear fewer failures
-    -> bring back the data nodes that were missing, or add some, and put those objects again
+    -> repair makes them by itself once enough data nodes are there: bring back those that were missing, or add some
 ";
         assert_eq!(printed.out(), expect);
     }
