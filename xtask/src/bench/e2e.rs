@@ -68,7 +68,9 @@ impl Bed {
     fn nginx(&self, what: &str, size: &str, at_once: &str) -> anyhow::Result<Option<[f64; 5]>> {
         let Some(nginx) = &self.nginx else { return Ok(None) };
         let endpoint = format!("http://{}/", nginx.address());
-        self.measure(&endpoint, &nginx.pids()?, [what, "-", size, at_once]).map(Some)
+        let measured = self.measure(&endpoint, &nginx.pids()?, [what, "-", size, at_once])?;
+        nginx.forget()?;
+        Ok(Some(measured))
     }
 
     fn measure(&self, endpoint: &str, servers: &[u32], args: [&str; 4]) -> anyhow::Result<[f64; 5]> {
@@ -117,10 +119,11 @@ pub(super) fn get(runs: u32) -> anyhow::Result<Vec<Row>> {
 }
 
 fn all_of(what: &str, runs: u32, compared: &str) -> anyhow::Result<Vec<Row>> {
-    let bed = Bed::prepare()?;
     let mut all = Vec::new();
     for (size_name, size) in SIZES {
         for at_once in AT_ONCE {
+            // A new one each time, or all that was put would fill the disk.
+            let bed = Bed::prepare()?;
             for replicas in REPLICAS {
                 // Of these there are a few dozen.
                 let bench = &*format!("e2e.{what}.{size_name}.c{at_once}.r{replicas}").leak();

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ const START_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Nginx {
     child: Child,
     address: SocketAddr,
+    files: PathBuf,
 }
 
 impl Nginx {
@@ -28,7 +29,8 @@ impl Nginx {
             eprintln!("  nginx IS LEFT OUT: it is not installed");
             return Ok(None);
         }
-        fs::create_dir_all(directory.join("files"))?;
+        let files = directory.join("files");
+        fs::create_dir_all(&files)?;
         // Free just now, and nobody else asks for ports in this moment.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let settings = format!(
@@ -47,7 +49,7 @@ impl Nginx {
         command.arg("-p").arg(directory).arg("-c").arg(&file).args(["-g", "daemon off;"]);
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start nginx")?;
-        let nginx = Self { child, address };
+        let nginx = Self { child, address, files };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
             ensure!(began.elapsed() < START_MAX, "nginx does not listen");
@@ -58,6 +60,12 @@ impl Nginx {
 
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Removes all that was put.
+    pub(super) fn forget(&self) -> anyhow::Result<()> {
+        fs::remove_dir_all(&self.files)?;
+        Ok(fs::create_dir(&self.files)?)
     }
 
     /// Of its processes.

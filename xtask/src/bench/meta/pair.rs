@@ -44,6 +44,15 @@ enum System<'a> {
 impl Pair {
     pub(super) fn start() -> anyhow::Result<Self> {
         setup::for_metadata_reference();
+        Self::start_with(Etcd::start)
+    }
+
+    /// This project's cluster alone.
+    pub(super) fn without_reference() -> anyhow::Result<Self> {
+        Self::start_with(|_| Ok(None))
+    }
+
+    fn start_with(etcd: fn(&Path) -> anyhow::Result<Option<Etcd>>) -> anyhow::Result<Self> {
         sh::run(&["cargo", "build", "--locked", "--release", "-p", "xdpfs-meta-server", "--bins"])?;
         sh::run(&["cargo", "build", "--locked", "--release", "-p", "xdpfs-meta-server", "--example", LOAD])?;
         let bin_dir = sh::target_dir("release");
@@ -58,7 +67,7 @@ impl Pair {
             ready_within: Duration::from_secs(300),
             ..ClusterOptions::default()
         })?;
-        let etcd = Etcd::start(&work.path().join(REFERENCE))?;
+        let etcd = etcd(&work.path().join(REFERENCE))?;
         let pair = Self { xdpfs, etcd, load, _work: work };
         pair.each(|side| side.load(&["serve"]))?;
         Ok(pair)
