@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use xdpfs_wire::payload::{Pong, Tail};
 use xdpfs_wire::{
-    Capability, CapabilityKey, ChunkId, Cookie, Flags, Header, NodeEpoch, NodeId, Opcode, PieceClass,
+    Advice, Capability, CapabilityKey, ChunkId, Cookie, Flags, Header, NodeEpoch, NodeId, Opcode, PieceClass,
     Receipt, RequestId, Status,
 };
 
@@ -193,6 +193,14 @@ impl Transfer {
         match &self.kind {
             Kind::Read(read) => read.remaining(),
             Kind::Write(write) => write.remaining(),
+        }
+    }
+
+    /// Whether it has sent nothing yet, since the path is not known.
+    fn waits_for_path(&self) -> bool {
+        match &self.kind {
+            Kind::Read(read) => read.has_asked_nothing(),
+            Kind::Write(write) => write.has_sent_nothing(),
         }
     }
 }
@@ -498,14 +506,39 @@ impl ClientEndpoint {
         payload: &[u8],
     ) {
         let Some(link) = self.links.get_mut(&key) else { return };
-        let whole = payload.len() == class.piece_len() as usize;
+        let is_refusal = header.opcode == Opcode::Error && header.node == key.1;
+        let whole = is_refusal || payload.len() == class.piece_len() as usize;
         if !link.probe_key_verifies(bytes) || !datagram::payload_intact(header, payload) || !whole {
             self.counters.corrupt += 1;
+            return;
+        }
+        if is_refusal {
+            self.handle_refused_probe(now, key, header.status);
             return;
         }
         if let (Opcode::Pong, Some(pong)) = (header.opcode, Pong::parse(payload)) {
             link.handle_pong(now, class, pong.cookie);
             self.requests.retire(header.request);
+        }
+    }
+
+    /// Who refuses a ping would refuse everything else under that capability, too. Those who wait for the path are told so at once:
+    /// nothing more would come.
+    fn handle_refused_probe(&mut self, now: Instant, key: LinkKey, status: Status) {
+        if matches!(status.advice(), Advice::Done | Advice::Retry) {
+            return;
+        }
+        let Some(link) = self.links.get_mut(&key) else { return };
+        let Some(capability) = link.end_probe(now, &mut self.requests) else { return };
+        if link.known_class().is_some() {
+            return;
+        }
+        let waits = |transfer: &Transfer| {
+            transfer.link == key && transfer.to.session.capability == capability && transfer.waits_for_path()
+        };
+        let waiting = self.transfers.iter().filter(|(_, transfer)| waits(transfer)).map(|(id, _)| *id);
+        for id in waiting.collect::<Vec<_>>() {
+            self.take_step(now, id, Step::Finished(Err(TransferError::Refused(status))));
         }
     }
 

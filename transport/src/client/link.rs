@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use xdpfs_wire::payload::Tail;
-use xdpfs_wire::{CapabilityKey, ChunkId, Cookie, HeaderBytes, Opcode, PieceClass, RequestId};
+use xdpfs_wire::{Capability, CapabilityKey, ChunkId, Cookie, HeaderBytes, Opcode, PieceClass, RequestId};
 
 use super::offload::Offload;
 use super::rtt::Rtt;
@@ -292,6 +292,16 @@ impl Link {
         } else {
             now + (self.rtt.smoothed() * 2).max(TRAIL_MIN)
         };
+    }
+
+    /// The probe was refused; the capability that it was sent under. A known class stays, and is not looked into again at once.
+    pub(crate) fn end_probe(&mut self, now: Instant, requests: &mut Requests) -> Option<Capability> {
+        let probe = self.probe.take()?;
+        for request in probe.requests {
+            requests.retire(request);
+        }
+        self.probed_at = now;
+        Some(probe.to.session.capability)
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, requests: &mut Requests) {

@@ -83,6 +83,11 @@ impl Read {
         self.not_before.is_none() && self.bursts.iter().all(|burst| burst.to_send)
     }
 
+    /// Whether it has yet to ask for anything.
+    pub(crate) fn has_asked_nothing(&self) -> bool {
+        self.bursts.is_empty() && self.unasked == self.range.start
+    }
+
     /// Whether something that it asked for last has not come.
     pub(crate) fn was_let_down(&self) -> bool {
         self.bursts.iter().any(|burst| burst.backoff > 0)

@@ -105,6 +105,11 @@ impl Write {
         }
     }
 
+    /// Whether it has yet to send anything.
+    pub(crate) fn has_sent_nothing(&self) -> bool {
+        matches!(self.state, State::ExpectPath)
+    }
+
     /// Whether what was sent last must not leave as a super-packet.
     pub(crate) fn sends_singly(&self) -> bool {
         matches!(&self.state, State::ExpectPieces(upload) if upload.sends_singly())

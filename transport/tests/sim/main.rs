@@ -12,11 +12,11 @@ mod world;
 use std::time::Duration;
 
 use network::{Bottleneck, Faults, Offload};
-use node::SECRET;
+use node::{NOW, SECRET};
 use world::{Who, World, address_of, chunk_bytes, chunk_id};
 use xdpfs_transport::client::Outcome;
 use xdpfs_transport::{TransferError, crc32c};
-use xdpfs_wire::{ClientId, EpochSecret, PieceClass, Rights, SipKey, Status};
+use xdpfs_wire::{ClientId, EpochSecret, Expiry, PieceClass, Rights, SipKey, Status};
 
 fn seeds() -> std::ops::Range<u64> {
     seeds_or(200)
@@ -250,6 +250,53 @@ fn refusals_reach_the_caller() {
     assert_eq!(world.write(0, 1, &[1; 100_000]), Err(TransferError::Refused(Status::NoSpace)));
     world.nodes[0].epoch += 1;
     assert_eq!(world.write(0, 1, &[1; 10]), Err(TransferError::Refused(Status::StaleNode)));
+}
+
+/// Before anything larger than the smallest piece, the path is looked into: whoever is asked there may refuse that already.
+#[test]
+fn a_client_with_an_old_table_is_corrected_by_the_first_reply() {
+    let small = 10;
+    for (seed, length) in [(9, small), (10, 1000), (11, 100_000), (12, 4 << 20)] {
+        let set_up = || {
+            let mut world = World::new(seed, 2, Faults::NONE);
+            world.network.faults.delay = Duration::from_millis(1);
+            world
+        };
+        // Another node has come to its address.
+        let mut moved = set_up();
+        moved.nodes[1].address = moved.nodes[0].address;
+        // It came back with the time of a later capability.
+        let mut late = set_up();
+        late.nodes[1].clock.0 += 10_000;
+        for (mut world, status) in [(moved, Status::WrongNode), (late, Status::Expired)] {
+            let refused = Err(TransferError::Refused(status));
+            let began = world.now();
+            assert_eq!(world.read(1, 1, 0..length), refused, "read of {length}");
+            assert_eq!(world.write(1, 2, &chunk_bytes(1, length as usize)).map(drop), refused.map(drop));
+            assert_eq!(world.now() - began, Duration::from_millis(4), "a round trip each, of {length} bytes");
+            let held = world.client.held();
+            assert_eq!((held.transfers, held.requests, held.window_bytes), (0, 0, 0), "{length}");
+            assert_eq!(world.client.counters().timeouts, 0, "{length}");
+        }
+    }
+}
+
+/// A capability that a node does not take ends the transfers under it, and no others.
+#[test]
+fn a_refused_ping_ends_what_waits_under_its_capability_only() {
+    let mut world = World::new(13, 1, Faults::NONE);
+    world.nodes[0].insert(chunk_id(1), chunk_bytes(1, 1 << 20));
+    let good_until = std::mem::replace(&mut world.expiry, Expiry(NOW.0 - 1));
+    let bad = [world.start_read(0, 1, 0..1 << 20), world.start_write(0, 2, &chunk_bytes(2, 1 << 20))];
+    world.expiry = good_until;
+    let good = world.start_read(0, 1, 0..1 << 20);
+    for transfer in bad {
+        let outcome = world.finish(transfer).map(drop);
+        assert_eq!(outcome, Err(TransferError::Refused(Status::Expired)));
+    }
+    assert!(matches!(world.finish(good), Ok(Outcome::Read(bytes)) if bytes == chunk_bytes(1, 1 << 20)));
+    world.run_for(World::PATIENCE);
+    assert_eq!(world.client.held().requests, 0);
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) rights: Rights,
     pub(crate) client_id: ClientId,
+    /// Of clients' capabilities.
+    pub(crate) expiry: Expiry,
     /// What clients' keys are made from.
     pub(crate) secret: EpochSecret,
     now: Instant,
@@ -73,6 +75,7 @@ impl World {
             network: Network::new(seed, faults),
             rights: Rights::ALL,
             client_id: ClientId(77),
+            expiry: Expiry(NOW.0 + 600),
             secret: SECRET,
             now: Instant::now(),
             rng: Rng::new(!seed),
@@ -322,7 +325,7 @@ impl World {
             client: self.client_id,
             bucket: BUCKET,
             rights: self.rights,
-            expiry: Expiry(NOW.0 + 600),
+            expiry: self.expiry,
             key_epoch: KEY_EPOCH,
         };
         SessionKey { capability, key: capability.key(self.secret) }
