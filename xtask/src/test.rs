@@ -75,6 +75,7 @@ const STEPS: &[Step] = &[
     ("tests", tests),
     ("Python package", |scope| scope.python.as_ref().map_or(Ok(()), python::test)),
     ("interleavings", |_| interleavings()),
+    ("model", |_| model()),
     ("simulation", |scope| sim::for_ci(&scope.features())),
     ("rolling upgrade", |scope| if scope.no_previous.is_none() { upgrade::test(None, None) } else { Ok(()) }),
     ("examples in documentation", |scope| scope.run(&["cargo", "test", "--locked", "--workspace", "--doc"])),
@@ -244,6 +245,17 @@ fn tests_in(directories: &[&str]) -> anyhow::Result<usize> {
 fn interleavings() -> anyhow::Result<()> {
     let of_store = ["--locked", "-p", "xdpfs-chunk-store", "--features", INTERLEAVING_FEATURE];
     sh::run(&[&["cargo", "test"], &of_store[..], &["--lib", INTERLEAVING_TESTS]].concat())
+}
+
+/// The model of the protocol, all of whose worlds are looked at: a workspace of its own, in which nothing else is built.
+fn model() -> anyhow::Result<()> {
+    let manifest = ["--manifest-path", "model/Cargo.toml"];
+    let of_model = ["--locked", "--manifest-path", "model/Cargo.toml", "--target-dir", "target/model"];
+    sh::run(&[&["cargo", "fmt"], &manifest[..], &["--check"]].concat())?;
+    let licences = ["check", "licenses", "sources"];
+    sh::run(&[&["cargo", "deny", "--locked"], &manifest[..], &licences].concat())?;
+    sh::run(&[&["cargo", "clippy"], &of_model[..], &["--all-targets", "--", "-D", "warnings"]].concat())?;
+    sh::run(&[&["cargo", "test"], &of_model[..], &["--", "--nocapture"]].concat())
 }
 
 /// Seeds of storms that the tests go through.
