@@ -13,8 +13,9 @@ use std::{
 use xdpfs_wire::ChunkId;
 
 use crate::{
+    ChunkInfo,
     chunk_map::{ChunkMap, Location},
-    format::{DESCRIPTOR_LEN, Descriptor, Kind, SUPERBLOCK_LEN, SegmentId},
+    format::{Content, DESCRIPTOR_LEN, Descriptor, Kind, SUPERBLOCK_LEN, SegmentId},
     segment::Segment,
 };
 
@@ -148,8 +149,19 @@ impl Index {
 
     /// Chunks that can be read, from `from` on, ascending.
     pub(crate) fn chunk_ids(&self, from: ChunkId) -> impl Iterator<Item = ChunkId> + '_ {
-        let sound = self.chunks.range(from).filter(|(_, location)| !location.is_damaged());
-        sound.map(|(chunk, _)| chunk)
+        self.sound(from).map(|(chunk, _)| chunk)
+    }
+
+    /// The same, with what they are.
+    pub(crate) fn chunks(&self, from: ChunkId) -> impl Iterator<Item = (ChunkId, ChunkInfo)> + '_ {
+        self.sound(from).map(|(chunk, location)| {
+            let Content { length, crc } = location.content();
+            (chunk, ChunkInfo { length, crc })
+        })
+    }
+
+    fn sound(&self, from: ChunkId) -> impl Iterator<Item = (ChunkId, Location)> + '_ {
+        self.chunks.range(from).filter(|(_, location)| !location.is_damaged())
     }
 
     /// How many chunks can be read.

@@ -493,6 +493,12 @@ impl Store {
         self.inner.shared.index().chunk_ids(from).take(limit).collect()
     }
 
+    /// The same, with what they are.
+    #[must_use]
+    pub fn chunks(&self, from: ChunkId, limit: usize) -> Vec<(ChunkId, ChunkInfo)> {
+        self.inner.shared.index().chunks(from).take(limit).collect()
+    }
+
     /// Whether the disk has failed, so that nothing more is written.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

@@ -17,8 +17,8 @@ use xdpfs_trace::{Endpoint, Ratio};
 
 use crate::{
     commands::{
-        bucket, capabilities, cat, certify, completions, cp, debug, dev, doctor, du, get, health, init, key,
-        ls, man, mb, meta, mv, node, placement, put, rb, repair, rm, stat, status, top, xdp,
+        bucket, capabilities, cat, certify, completions, cp, debug, dev, doctor, du, fsck, get, health, init,
+        key, ls, man, mb, meta, mv, node, placement, put, rb, repair, rm, stat, status, top, xdp,
     },
     failure::{EXIT_CODES_HELP, Failure, message_of},
 };
@@ -116,6 +116,7 @@ pub(crate) enum Command {
     Dev(dev::DevArguments),
     Doctor(doctor::DoctorArguments),
     Du(du::DuArguments),
+    Fsck(fsck::FsckArguments),
     Get(get::GetArguments),
     Health(health::HealthArguments),
     Init(init::InitArguments),

@@ -11,6 +11,7 @@ pub(crate) mod debug;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod du;
+pub(crate) mod fsck;
 pub(crate) mod get;
 pub(crate) mod health;
 pub(crate) mod init;
@@ -51,6 +52,7 @@ pub(crate) async fn run<C: ObjectClient + AccessControl>(
         Command::Cat(arguments) => cat::run(arguments, client, console).await,
         Command::Cp(arguments) => cp::run(arguments, client, console).await,
         Command::Du(arguments) => du::run(arguments, client, console).await,
+        Command::Fsck(arguments) => fsck::run(arguments, client, console).await,
         Command::Get(arguments) => get::run(arguments, client, console).await,
         Command::Key(arguments) => key::run(arguments, client, console).await,
         Command::Ls(arguments) => ls::run(arguments, client, console).await,

@@ -15,14 +15,14 @@ use xdpfs_transport::{ChunkClient, Counters};
 use crate::{
     AccessKey, Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
     ClientConfig, ClusterStatus, CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream,
-    LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport,
-    Precondition, PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer,
-    StatOptions, VersionListOptions, VersionPage, Versioning,
+    Inventory, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery,
+    PlacementReport, Precondition, PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction,
+    ScrubAnswer, StatOptions, VersionListOptions, VersionPage, Versioning,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     copy,
     error::{Error, Result},
-    get,
+    get, inventory,
     name::{ObjectName, bucket_name},
     placement, put,
     read_times::ReadTimes,
@@ -436,6 +436,10 @@ impl ObjectClient for Client {
 
     async fn repair_status(&self) -> Result<RepairStatus> {
         repair::repair_status(self).await
+    }
+
+    async fn take_inventory(&self, number: Option<u64>, collect: bool) -> Result<Inventory> {
+        inventory::take(self, number, collect).await
     }
 
     async fn close(&self) {

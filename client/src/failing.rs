@@ -14,9 +14,10 @@ use tokio::io::AsyncRead;
 pub use self::plan::{Fault, Method, Plan};
 use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
-    CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
-    ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult,
-    RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
+    CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, Inventory, LabelChange,
+    ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions,
+    PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions,
+    VersionPage,
     error::{Error, Result},
 };
 
@@ -197,6 +198,10 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
 
     async fn repair_status(&self) -> Result<RepairStatus> {
         call(self.next_fault(Method::RepairStatus), self.inner.repair_status()).await
+    }
+
+    async fn take_inventory(&self, number: Option<u64>, collect: bool) -> Result<Inventory> {
+        call(self.next_fault(Method::TakeInventory), self.inner.take_inventory(number, collect)).await
     }
 
     async fn close(&self) {

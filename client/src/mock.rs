@@ -21,9 +21,9 @@ use self::store::{NODES, Operation, Store, check_held};
 use crate::{
     Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
     ClusterStatus, CopyOptions, DataNode, DataNodeState, DeleteOptions, Deleted, DrainPlan, GetOptions,
-    GetStream, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object, ObjectClient,
-    PlacementQuery, PlacementReport, PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction,
-    ScrubAnswer, StatOptions, VersionListOptions, VersionPage, copy_bytes,
+    GetStream, Inventory, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object,
+    ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult, RemoveNodeOptions, RepairStatus,
+    ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage, copy_bytes,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
     versions::version_number,
@@ -249,6 +249,10 @@ impl ObjectClient for MockClient {
 
     async fn repair_status(&self) -> Result<RepairStatus> {
         Ok(self.with_store(|store| store.repair_status()))
+    }
+
+    async fn take_inventory(&self, number: Option<u64>, collect: bool) -> Result<Inventory> {
+        Ok(self.with_store(|store| store.take_inventory(number, collect)))
     }
 
     async fn close(&self) {}

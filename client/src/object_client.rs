@@ -7,10 +7,10 @@ use tokio::io::AsyncRead;
 
 use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
-    CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, LabelChange, ListOptions,
-    ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport, Precondition, PutOptions,
-    PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions,
-    VersionPage, error::Result,
+    CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, Inventory, LabelChange,
+    ListOptions, ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport, Precondition,
+    PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions,
+    VersionListOptions, VersionPage, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -190,6 +190,15 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
 
     /// What lacks replicas, and how far its repair is.
     fn repair_status(&self) -> impl Future<Output = Result<RepairStatus>> + Send;
+
+    /// What manifests say, held against what data nodes hold: goes on with the inventory of this number, joins the one that is
+    /// under way, or begins one; call it until it is complete. With `collect`, replicas that nothing refers to are removed after
+    /// the usual grace.
+    fn take_inventory(
+        &self,
+        number: Option<u64>,
+        collect: bool,
+    ) -> impl Future<Output = Result<Inventory>> + Send;
 
     /// Waits, for a few seconds at most, until puts that were given up are cleaned away.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -13,6 +13,7 @@ mod chunk_report;
 mod deletions;
 mod fetching;
 mod heartbeat;
+mod inventory;
 mod leader;
 mod refusal;
 mod registration;
@@ -26,6 +27,7 @@ use self::{
     chunk_report::ChunkReports,
     fetching::Fetching,
     heartbeat::{Heartbeats, Vitals},
+    inventory::InventoryTeller,
     registration::Registrar,
 };
 pub(crate) use self::{
@@ -44,6 +46,7 @@ pub(crate) struct Control {
     heartbeats: Heartbeats,
     reports: ChunkReports,
     fetching: Fetching,
+    inventories: InventoryTeller,
 }
 
 impl Control {
@@ -71,6 +74,7 @@ impl Control {
         let (sent_at, lease) = registered.lease;
         state.lease().renew(sent_at, lease);
         let (fetches_wanted, wanted) = watch::channel(false);
+        let (inventory_wanted, inventory) = watch::channel(0);
         let heartbeats = Heartbeats::new(
             Arc::clone(&leader),
             registrar,
@@ -84,11 +88,19 @@ impl Control {
             },
             registered.heartbeat_interval,
             fetches_wanted,
+            inventory_wanted,
         );
         let fetching =
             Fetching::new(Arc::clone(&leader), cluster_id.clone(), disks.clone(), Arc::clone(&state), wanted);
+        let inventories = InventoryTeller::new(
+            Arc::clone(&leader),
+            cluster_id.clone(),
+            disks.clone(),
+            Arc::clone(&state),
+            inventory,
+        );
         let reports = ChunkReports::new(leader, cluster_id, disks, Arc::clone(&state));
-        Ok(Self { state, heartbeats, reports, fetching })
+        Ok(Self { state, heartbeats, reports, fetching, inventories })
     }
 
     /// What the leader has told.
@@ -98,11 +110,12 @@ impl Control {
 
     /// Talks to the leader; ends only if the node can't go on.
     pub(crate) async fn run(self) -> NodeFailure {
-        let Self { mut heartbeats, mut reports, mut fetching, .. } = self;
+        let Self { mut heartbeats, mut reports, mut fetching, mut inventories, .. } = self;
         tokio::select! {
             failure = heartbeats.run() => failure,
             never = reports.run() => match never {},
             never = fetching.run() => match never {},
+            never = inventories.run() => match never {},
         }
     }
 }

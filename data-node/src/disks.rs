@@ -316,6 +316,15 @@ impl Disks {
         chunks
     }
 
+    /// The same, with what they are. What is on two disks is told once.
+    pub(crate) fn chunks(&self, from: ChunkId, limit: usize) -> Vec<(ChunkId, ChunkInfo)> {
+        let mut chunks: Vec<_> = self.healthy().flat_map(|store| store.chunks(from, limit)).collect();
+        chunks.sort_by_key(|(chunk, _)| *chunk);
+        chunks.dedup_by_key(|(chunk, _)| *chunk);
+        chunks.truncate(limit);
+        chunks
+    }
+
     /// How full the disks are that have not failed.
     pub(crate) fn usage(&self) -> Usage {
         let nothing = Usage { capacity_bytes: 0, used_bytes: 0, free_bytes: 0, chunks: 0 };

@@ -20,6 +20,7 @@ pub mod edges;
 pub mod fetches;
 mod hearsay;
 mod identity;
+pub mod inventory;
 mod join;
 pub mod liveness;
 mod metrics;

@@ -54,6 +54,8 @@ pub struct Usage {
     pub storage_doubts: Vec<String>,
     /// Its disks. None: its release doesn't speak of them.
     pub disks: Vec<DiskStatus>,
+    /// It can tell inventories.
+    pub tells_inventory: bool,
 }
 
 /// A node as the leader sees it.

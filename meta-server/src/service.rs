@@ -18,6 +18,7 @@ mod explain;
 mod fetches;
 mod gateway;
 mod health;
+mod inventories;
 mod labels;
 mod layers;
 mod listing;

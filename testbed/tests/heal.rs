@@ -90,6 +90,7 @@ fn whatever_becomes_of_nodes_every_object_stays_readable_and_gets_all_its_replic
     let reads = readers.stop();
     load.judge();
     kept.check();
+    let collected = nothing_is_left_over(&cluster);
     let summary = load.check().unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     for (blow, mut times) in times {
         times.sort_unstable();
@@ -100,7 +101,10 @@ fn whatever_becomes_of_nodes_every_object_stays_readable_and_gets_all_its_replic
             times[times.len() - 1]
         );
     }
-    println!("{summary}; {reads} reads of what was kept; longest operation {:?}", load.longest());
+    println!(
+        "{summary}; {reads} reads of what was kept; {collected} replicas left over; longest operation {:?}",
+        load.longest()
+    );
     assert!(reads >= events * KEPT, "hardly anything was read: {reads}");
 }
 
@@ -120,6 +124,24 @@ fn options() -> ClusterOptions {
 fn setting(name: &str, otherwise: u64) -> u64 {
     env::var(name)
         .map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Whatever nodes have made in vain, and nothing refers to, is found and collected; nothing else is amiss. Gives how much that was.
+fn nothing_is_left_over(cluster: &Cluster) -> u64 {
+    let end = Instant::now() + WHOLE_WITHIN;
+    let mut collected = 0;
+    loop {
+        let output = cluster.cli().run(["--json", "fsck", "--collect"]);
+        let record: Value = serde_json::from_str(output.text().trim()).expect("fsck says what it found");
+        collected += record["collected"].as_u64().expect("it is a number");
+        for kind in ["out_of_reach", "missing", "different", "node_gone", "foreign"] {
+            assert_eq!(record["counts"][kind], 0, "{record}");
+        }
+        if output.code == Some(0) {
+            return collected;
+        }
+        assert!(Instant::now() < end, "something is amiss: {record}");
+    }
 }
 
 /// Strikes, and waits until every chunk has its replicas again. Gives how long that took from the blow on.

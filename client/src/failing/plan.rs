@@ -51,6 +51,8 @@ pub enum Method {
     ScrubNode,
     /// `stat`, `stat_with`
     Stat,
+    /// `take_inventory`
+    TakeInventory,
     /// `update_bucket`
     UpdateBucket,
 }

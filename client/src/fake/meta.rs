@@ -232,6 +232,13 @@ impl MetaService for FakeMeta {
         self.serve(Operation::GetRepairStatus, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
+    async fn take_inventory(
+        &self,
+        ask: Request<proto::TakeInventoryRequest>,
+    ) -> Reply<proto::TakeInventoryResponse> {
+        self.serve(Operation::TakeInventory, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
     async fn report_replicas(
         &self,
         ask: Request<proto::ReportReplicasRequest>,

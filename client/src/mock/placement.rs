@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::store::{NODES, Store};
 use crate::{
-    DrainPlan, DrainTarget, LabelChange, LeavingNode, LeavingWhy, NodeLabel, NodeScrub, PlacedChunk,
-    PlacedNode, PlacementChoice, PlacementQuery, PlacementReport, RemoveNodeOptions, RepairStatus,
-    ScrubAction, ScrubAnswer, ScrubState, Spread,
+    DrainPlan, DrainTarget, Inventory, InventoryNode, InventoryStanding, LabelChange, LeavingNode,
+    LeavingWhy, NodeLabel, NodeScrub, PlacedChunk, PlacedNode, PlacementChoice, PlacementQuery,
+    PlacementReport, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, ScrubState, Spread,
     error::{Error, Result},
 };
 
@@ -86,6 +86,19 @@ impl Store {
             complete: true,
             leaving: leaving.collect(),
             ..RepairStatus::default()
+        }
+    }
+
+    /// Everything is where it should be.
+    pub(super) fn take_inventory(&self, number: Option<u64>, collect: bool) -> Inventory {
+        let nodes = (1..=u32::from(NODES)).filter(|node| !self.removed.contains(node));
+        let node = |node| InventoryNode { node, standing: InventoryStanding::Told, chunks: 0, collected: 0 };
+        Inventory {
+            number: number.unwrap_or(1),
+            complete: true,
+            collect,
+            nodes: nodes.map(node).collect(),
+            ..Inventory::default()
         }
     }
 

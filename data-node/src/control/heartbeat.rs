@@ -39,6 +39,8 @@ pub(super) struct Heartbeats {
     deletion: Option<Deletion>,
     /// Whether the leader has chunks for this node to fetch.
     fetches_wanted: watch::Sender<bool>,
+    /// The inventory that it has yet to hear all chunks for; zero: none.
+    inventory_wanted: watch::Sender<u64>,
 }
 
 /// What a heartbeat speaks of.
@@ -59,6 +61,7 @@ impl Heartbeats {
         vitals: Vitals,
         interval: Duration,
         fetches_wanted: watch::Sender<bool>,
+        inventory_wanted: watch::Sender<u64>,
     ) -> Self {
         Self {
             leader,
@@ -69,6 +72,7 @@ impl Heartbeats {
             deletions: Deletions::default(),
             deletion: None,
             fetches_wanted,
+            inventory_wanted,
         }
     }
 
@@ -133,6 +137,11 @@ impl Heartbeats {
         self.fetches_wanted.send_if_modified(|wanted| {
             let is_new = *wanted != message.exchange_fetches;
             *wanted = message.exchange_fetches;
+            is_new
+        });
+        self.inventory_wanted.send_if_modified(|wanted| {
+            let is_new = *wanted != message.inventory;
+            *wanted = message.inventory;
             is_new
         });
         if let Some(order) = &message.scrub_order {
@@ -201,6 +210,7 @@ impl Vitals {
             certificate_expiry_s: self.certificate.expiry_s().unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             takes_fetches: true,
+            tells_inventory: true,
             scrub: Some(self.scrub.status()),
             scrub_order_done: self.scrub.order_done(),
             storage_doubts: self.storage_doubts.iter().map(|doubt| doubt.label().to_owned()).collect(),

@@ -15,7 +15,7 @@ use xdpfs_data_node::MetaEndpoint;
 use xdpfs_proto::node::v1::{
     ExchangeFetchesRequest, ExchangeFetchesResponse, HeartbeatRequest, HeartbeatResponse, KeyEpochSecret,
     RegisterNodeRequest, RegisterNodeResponse, ReportChunksRequest, ReportChunksResponse, RouteRequest,
-    RouteResponse, RoutedNode,
+    RouteResponse, RoutedNode, TellInventoryRequest, TellInventoryResponse,
     node_service_server::{NodeService, NodeServiceServer},
 };
 use xdpfs_wire::{EpochSecret, Expiry, KeyEpoch, SipKey};
@@ -188,6 +188,13 @@ impl NodeService for Service {
         _: Request<ExchangeFetchesRequest>,
     ) -> Result<Response<ExchangeFetchesResponse>, Status> {
         Err(Status::unimplemented("nobody is told to ask"))
+    }
+
+    async fn tell_inventory(
+        &self,
+        _: Request<TellInventoryRequest>,
+    ) -> Result<Response<TellInventoryResponse>, Status> {
+        Err(Status::unimplemented("nobody takes inventories"))
     }
 
     async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {

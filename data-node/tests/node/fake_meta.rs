@@ -1,7 +1,7 @@
 //! A metadata service that knows one data node: answers as told, remembers what it heard.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -15,7 +15,7 @@ use xdpfs_data_node::MetaEndpoint;
 use xdpfs_proto::node::v1::{
     ExchangeFetchesRequest, ExchangeFetchesResponse, FetchEnd, HeartbeatRequest, HeartbeatResponse,
     KeyEpochSecret, RegisterNodeRequest, RegisterNodeResponse, ReportChunksRequest, ReportChunksResponse,
-    RouteRequest, RouteResponse,
+    RouteRequest, RouteResponse, TellInventoryRequest, TellInventoryResponse,
     node_service_server::{NodeService, NodeServiceServer},
 };
 use xdpfs_wire::{ChunkId, EpochSecret, Expiry, KeyEpoch, ReceiptKey, SipKey};
@@ -59,6 +59,11 @@ pub(crate) struct Heard {
     pub(crate) fetched: Vec<FetchEnd>,
     /// Of the node's registration. Zero: it has none.
     pub(crate) lease_ms: u64,
+    /// The inventory that the node is to tell its chunks for. Zero: none.
+    pub(crate) inventory: u64,
+    /// How parts of it are answered, the next one first; behind the last, that it is done.
+    pub(crate) inventory_answers: VecDeque<TellInventoryResponse>,
+    pub(crate) inventory_parts: Vec<TellInventoryRequest>,
     epoch: u16,
 }
 
@@ -143,6 +148,9 @@ impl Heard {
             to_fetch: None,
             fetched: Vec::new(),
             lease_ms: 0,
+            inventory: 0,
+            inventory_answers: VecDeque::new(),
+            inventory_parts: Vec::new(),
             epoch: 0,
         }
     }
@@ -194,6 +202,7 @@ impl Heard {
             delete_chunk_ids: self.to_delete.iter().map(|chunk| chunk.0.to_be_bytes().to_vec()).collect(),
             exchange_fetches: self.to_fetch.is_some(),
             lease_ms: self.lease_ms,
+            inventory: self.inventory,
         }
     }
 
@@ -274,6 +283,17 @@ impl NodeService for Service {
         // Held back for a while, as a leader does.
         tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         self.answer(|heard| heard.exchange_fetches(request.into_inner()))
+    }
+
+    async fn tell_inventory(
+        &self,
+        request: Request<TellInventoryRequest>,
+    ) -> Result<Response<TellInventoryResponse>, Status> {
+        self.answer(|heard| {
+            heard.inventory_parts.push(request.into_inner());
+            let done = TellInventoryResponse { done: true, ..Default::default() };
+            heard.inventory_answers.pop_front().unwrap_or(done)
+        })
     }
 
     async fn route(&self, _: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {

@@ -1,6 +1,7 @@
 //! What the node does because the leader says so, and what it tells of its own accord.
 
 use tempfile::TempDir;
+use xdpfs_proto::node::v1::TellInventoryResponse;
 use xdpfs_transport::TransferError;
 use xdpfs_wire::{ChunkId, Status};
 
@@ -109,5 +110,47 @@ async fn store_of_many_pages_is_reported_without_a_gap() {
     let told: Vec<_> =
         pages.iter().flat_map(|page| page.chunk_ids.iter().map(|id| parse_chunk_id(id))).collect();
     assert_eq!(told, (0..count).map(chunk).collect::<Vec<_>>());
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inventory_is_told_from_where_the_leader_says() {
+    let (home, meta) = (TempDir::new().unwrap(), FakeMeta::start().await);
+    let node = start(&home, &meta).await;
+    let writer = Writer::to(&node);
+    for number in 0..4 {
+        writer.write_checked(&meta, chunk(number), &bytes_of(chunk(number), 100 + number as usize)).await;
+    }
+    let id = |chunk: ChunkId| chunk.0.to_be_bytes().to_vec();
+    let go = |from| TellInventoryResponse { done: false, next: id(from), wait_ms: 1 };
+    {
+        let mut heard = meta.heard();
+        heard.inventory = 9;
+        // The whole is to be looked at twice, and then the end of it.
+        heard.inventory_answers = [go(ChunkId(0)), go(chunk(2))].into();
+    }
+    let parts = meta
+        .until("three parts", |heard| {
+            let parts = &heard.inventory_parts;
+            (parts.len() >= 3).then(|| parts.clone())
+        })
+        .await;
+    let told = |at: usize| parts[at].chunk_ids.iter().map(|id| parse_chunk_id(id)).collect::<Vec<_>>();
+    assert_eq!([0, 1, 2].map(told), [0, 0, 2].map(|from| (from..4).map(chunk).collect::<Vec<_>>()));
+    for part in &parts {
+        assert_eq!((part.number, part.last.clone()), (9, id(ChunkId(u128::MAX))));
+        let lengths = part.lengths.iter().zip(&part.crc32cs).zip(&part.chunk_ids);
+        for ((length, crc), chunk) in lengths {
+            let bytes = bytes_of(parse_chunk_id(chunk), *length as usize);
+            assert_eq!(*crc, xdpfs_transport::crc32c(&bytes));
+        }
+    }
+    assert_eq!(parts[0].lengths, [100, 101, 102, 103]);
+    meta.next_heartbeat().await;
+    assert!(meta.heard().heartbeats.iter().all(|beat| beat.tells_inventory));
+    assert_eq!(meta.heard().inventory_parts.len(), 3, "what is done is not told again");
+    meta.heard().inventory = 10;
+    meta.until("the next one", |heard| heard.inventory_parts.iter().find(|part| part.number == 10).cloned())
+        .await;
     node.shutdown().await;
 }

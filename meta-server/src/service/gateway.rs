@@ -27,6 +27,7 @@ use crate::{
     copies::Copies,
     edges::Edges,
     fetches::Fetches,
+    inventory::Inventories,
     liveness::Liveness,
     repair::Inbox,
     scrubs::Scrubs,
@@ -39,6 +40,8 @@ const STRANGERS_MAX: usize = 32;
 const DRAIN_PLANS_MAX: usize = 1;
 /// Backups that are made at once: each holds the state once more.
 const BACKUPS_MAX: usize = 1;
+/// Parts of nodes' lists that are held against manifests at once.
+const INVENTORY_TURNS_MAX: usize = 1;
 
 /// What all handlers work with.
 #[derive(Debug)]
@@ -52,11 +55,13 @@ pub(crate) struct Gateway {
     scrubs: Scrubs,
     copies: Copies,
     repairs: Inbox,
+    inventories: Inventories,
     clock: LeaderClock,
     audit: Audit,
     strangers: Semaphore,
     requests: Arc<RequestMetrics>,
     drain_plans: Semaphore,
+    inventory_turns: Semaphore,
     /// This server's own certificates, if it has any.
     trust: Option<Arc<Trust>>,
     backups: Arc<Semaphore>,
@@ -97,6 +102,7 @@ impl Gateway {
         let strangers = Semaphore::new(STRANGERS_MAX);
         let backups = Arc::new(Semaphore::new(BACKUPS_MAX));
         let drain_plans = Semaphore::new(DRAIN_PLANS_MAX);
+        let inventory_turns = Semaphore::new(INVENTORY_TURNS_MAX);
         let (clock, requests) = (LeaderClock::new(), Arc::default());
         let live = Live::new(&config);
         Self {
@@ -109,11 +115,13 @@ impl Gateway {
             scrubs: Scrubs::default(),
             copies: Copies::default(),
             repairs: Inbox::default(),
+            inventories: Inventories::default(),
             clock,
             audit,
             strangers,
             requests,
             drain_plans,
+            inventory_turns,
             backups,
             trust,
         }
@@ -161,6 +169,11 @@ impl Gateway {
         &self.repairs
     }
 
+    /// What nodes hold, against what they should.
+    pub(super) const fn inventories(&self) -> &Inventories {
+        &self.inventories
+    }
+
     pub(super) const fn audit(&self) -> &Audit {
         &self.audit
     }
@@ -192,6 +205,11 @@ impl Gateway {
     /// Turns for whoever looks at all objects.
     pub(super) const fn drain_plans(&self) -> &Semaphore {
         &self.drain_plans
+    }
+
+    /// Turns for what nodes tell for an inventory.
+    pub(super) const fn inventory_turns(&self) -> &Semaphore {
+        &self.inventory_turns
     }
 
     /// The last second, since the Unix epoch, in which this server's certificate holds, if it has one.

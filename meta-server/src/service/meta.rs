@@ -52,6 +52,7 @@ methods! {
     drain_node: DrainNodeRequest => DrainNodeResponse,
     remove_node: RemoveNodeRequest => RemoveNodeResponse,
     get_repair_status: GetRepairStatusRequest => GetRepairStatusResponse,
+    take_inventory: TakeInventoryRequest => TakeInventoryResponse,
     report_replicas: ReportReplicasRequest => ReportReplicasResponse,
     copy_object: CopyObjectRequest => CopyObjectResponse,
     begin_copy: BeginCopyRequest => BeginCopyResponse,

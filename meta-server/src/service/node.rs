@@ -12,7 +12,8 @@ use xdpfs_proto::{
     node::v1::{
         ExchangeFetchesRequest, ExchangeFetchesResponse, HeartbeatRequest, HeartbeatResponse, KeyEpochSecret,
         RegisterNodeRequest, RegisterNodeResponse, ReportChunksRequest, ReportChunksResponse, RouteRequest,
-        RouteResponse, ScrubOrder, node_service_server::NodeService,
+        RouteResponse, ScrubOrder, TellInventoryRequest, TellInventoryResponse,
+        node_service_server::NodeService,
     },
     state::v1::{self as pb, command, outcome},
 };
@@ -74,6 +75,13 @@ impl NodeService for NodeFrontend {
         request: Request<ExchangeFetchesRequest>,
     ) -> Result<Response<ExchangeFetchesResponse>, Status> {
         Ok(Response::new(self.0.exchange_fetches(self.0.accept_node(request)).await?))
+    }
+
+    async fn tell_inventory(
+        &self,
+        request: Request<TellInventoryRequest>,
+    ) -> Result<Response<TellInventoryResponse>, Status> {
+        Ok(Response::new(self.0.tell_inventory(self.0.accept_node(request)).await?))
     }
 
     async fn route(&self, request: Request<RouteRequest>) -> Result<Response<RouteResponse>, Status> {
@@ -162,6 +170,7 @@ impl Gateway {
             scrub: request.scrub,
             storage_doubts: request.storage_doubts,
             disks: request.disks,
+            tells_inventory: request.tells_inventory,
         };
         self.liveness().heartbeat(term, node, usage, Instant::now());
         let exchange_fetches = self.fetches().heard(term, node, request.takes_fetches, Instant::now());
@@ -178,6 +187,7 @@ impl Gateway {
             exchange_fetches,
             scrub_order: wish.map(|Wish { number, action }| ScrubOrder { number, action: action.into() }),
             lease_ms: self.lease_ms(&state),
+            inventory: self.inventories().wanted(term, node),
         })
     }
 

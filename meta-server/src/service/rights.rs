@@ -95,6 +95,8 @@ methods! {
     RevokeAccessKey => Need::AdminOfAll,
     RotateKeyEpoch => Need::AdminOfAll,
     ScrubNode => Need::AdminOfAll,
+    // It names objects of all buckets.
+    TakeInventory => Need::AdminOfAll,
     TransferLeadership => Need::AdminOfAll,
     UpdateBucket => Need::Right(Right::Admin),
     UpdateMember => Need::AdminOfAll,
@@ -230,6 +232,19 @@ asks! {
     proto::UpdateBucketRequest: UpdateBucket, |request| bucket("name", &request.name), |request| request.name.as_str();
 }
 
+impl Asks for proto::TakeInventoryRequest {
+    const METHOD: Method = Method::TakeInventory;
+
+    fn place(&self) -> Result<Place, Refusal> {
+        Ok(Place::Cluster)
+    }
+
+    /// Looking is none, nor is to go on.
+    fn act(&self) -> Option<(Cow<'_, str>, &str)> {
+        (self.collect && self.number == 0).then_some(("".into(), &self.request_id))
+    }
+}
+
 impl Asks for proto::CommitBatchRequest {
     const METHOD: Method = Method::CommitBatch;
 
@@ -298,5 +313,9 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(create.act(), Some(("buckets/x".into(), "id")));
+        for (number, collect, is_act) in [(0, true, true), (0, false, false), (7, true, false)] {
+            let take = proto::TakeInventoryRequest { number, collect, request_id: "id".into() };
+            assert_eq!(take.act().is_some(), is_act, "{take:?}");
+        }
     }
 }

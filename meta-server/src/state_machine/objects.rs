@@ -197,6 +197,28 @@ impl State {
         })
     }
 
+    /// All chunks that something refers to, from `first` up to and with `last`, as manifests have them. None: it is an open
+    /// upload's.
+    pub fn chunks_between(
+        &self,
+        first: ChunkId,
+        last: ChunkId,
+    ) -> impl Iterator<Item = (ChunkId, Option<&Chunk>)> {
+        let range = (first <= last).then(|| self.owners.range(first..=last));
+        range.into_iter().flatten().map(|(chunk, owner)| {
+            let of_version = |VersionName { key, version }: VersionName| {
+                self.version(chunk.bucket(), &key, version)?.chunk(chunk)
+            };
+            (chunk, owner.first().and_then(of_version))
+        })
+    }
+
+    /// Whether the cluster has ever given out this id.
+    #[must_use]
+    pub fn is_granted(&self, chunk: ChunkId) -> bool {
+        chunk.0 < ChunkId::new(chunk.bucket(), self.counters.chunk).0
+    }
+
     pub(super) fn commit_put(
         &mut self,
         context: Context,

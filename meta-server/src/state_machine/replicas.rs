@@ -116,10 +116,14 @@ impl State {
     /// The node removes the chunk, unless somebody counts on it, or it is about to do so.
     fn collect(&mut self, context: Context, node: NodeId, chunk: ChunkId) {
         let is_written = matches!(self.owners.of(chunk), Some(Owner::Upload(_)));
-        let is_granted = chunk.0 < ChunkId::new(chunk.bucket(), self.counters.chunk).0;
         let is_named = self.chunk(chunk).is_some_and(|chunk| chunk.replicas.contains(node));
         let is_known = self.nodes.contains_key(&node);
-        if is_known && is_granted && !is_written && !is_named && !self.pending_deletes.contains(node, chunk) {
+        if is_known
+            && self.is_granted(chunk)
+            && !is_written
+            && !is_named
+            && !self.pending_deletes.contains(node, chunk)
+        {
             self.remove_later(context, node, chunk);
         }
     }

@@ -14,6 +14,7 @@ mod failover;
 mod feature_levels;
 mod harness;
 mod idempotency;
+mod inventories;
 mod listing;
 mod load;
 mod membership;

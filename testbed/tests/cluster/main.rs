@@ -11,6 +11,7 @@ mod copies;
 mod debug_bundle;
 mod edge;
 mod formats;
+mod fsck;
 mod hostile;
 mod interrupted;
 mod lossy;
