@@ -18,7 +18,7 @@ use xdpfs_trace::{Endpoint, Ratio};
 use crate::{
     commands::{
         bucket, capabilities, cat, certify, completions, cp, debug, dev, doctor, du, fsck, get, health, init,
-        key, ls, man, mb, meta, mv, node, placement, put, rb, repair, rm, stat, status, top, xdp,
+        key, ls, man, mb, meta, mv, node, placement, put, rb, rebalance, repair, rm, stat, status, top, xdp,
     },
     failure::{EXIT_CODES_HELP, Failure, message_of},
 };
@@ -130,6 +130,7 @@ pub(crate) enum Command {
     Placement(placement::PlacementArguments),
     Put(put::PutArguments),
     Rb(rb::RbArguments),
+    Rebalance(rebalance::RebalanceArguments),
     Repair(repair::RepairArguments),
     Rm(rm::RmArguments),
     Stat(stat::StatArguments),

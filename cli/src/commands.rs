@@ -25,6 +25,7 @@ pub(crate) mod node;
 pub(crate) mod placement;
 pub(crate) mod put;
 pub(crate) mod rb;
+pub(crate) mod rebalance;
 pub(crate) mod repair;
 pub(crate) mod rm;
 pub(crate) mod stat;
@@ -62,6 +63,7 @@ pub(crate) async fn run<C: ObjectClient + AccessControl>(
         Command::Placement(arguments) => placement::run(arguments, client, console).await,
         Command::Put(arguments) => put::run(arguments, client, console).await,
         Command::Rb(arguments) => rb::run(arguments, client, console).await,
+        Command::Rebalance(arguments) => rebalance::run(arguments, client, console).await,
         Command::Repair(arguments) => repair::run(arguments, client, console).await,
         Command::Rm(arguments) => rm::run(arguments, client, console).await,
         Command::Stat(arguments) => stat::run(arguments, client, console).await,

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 pub(crate) use xdpfs_client::record::{
-    BucketRecord, DataNodeRecord, ObjectRecord, RepairRecord, ScrubRecord, StatusRecord, checksum,
-    labels_by_key, timestamp,
+    BucketRecord, DataNodeRecord, ObjectRecord, RebalancePlanRecord, RebalanceRecord, RepairRecord,
+    ScrubRecord, StatusRecord, checksum, labels_by_key, timestamp,
 };
 use xdpfs_client::{
     AccessKeyInfo, ChunkPlacement, CopyWay, Deleted, Grant, Object, ObjectVersion, PutResult, Rotation,

@@ -16,8 +16,8 @@ use crate::{
     AccessKey, Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
     ClientConfig, ClusterStatus, CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream,
     Inventory, LabelChange, ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery,
-    PlacementReport, Precondition, PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction,
-    ScrubAnswer, StatOptions, VersionListOptions, VersionPage, Versioning,
+    PlacementReport, Precondition, PutOptions, PutResult, RebalancePlan, RebalanceStatus, RemoveNodeOptions,
+    RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage, Versioning,
     chunk_transport::ChunkTransport,
     control::{Control, Dialer, Meta, Operation},
     copy,
@@ -26,6 +26,7 @@ use crate::{
     name::{ObjectName, bucket_name},
     placement, put,
     read_times::ReadTimes,
+    rebalance,
     repair::{self, Reports},
     scrub,
     suspects::Suspects,
@@ -440,6 +441,18 @@ impl ObjectClient for Client {
 
     async fn take_inventory(&self, number: Option<u64>, collect: bool) -> Result<Inventory> {
         inventory::take(self, number, collect).await
+    }
+
+    async fn rebalance_status(&self) -> Result<RebalanceStatus> {
+        rebalance::status(self).await
+    }
+
+    async fn pause_rebalance(&self, paused: bool) -> Result<()> {
+        rebalance::pause(self, paused).await
+    }
+
+    async fn rebalance_plan(&self) -> Result<RebalancePlan> {
+        rebalance::plan(self).await
     }
 
     async fn close(&self) {

@@ -7,7 +7,7 @@ use std::{
 
 use xdpfs_proto::meta::v1::{self as proto, data_node_status::State, meta_server_status::Role};
 
-use crate::{NodeDisk, NodeLabel, NodeScrub, RepairStatus};
+use crate::{NodeDisk, NodeLabel, NodeScrub, RebalanceStatus, RepairStatus};
 
 /// The state of the whole cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -50,6 +50,8 @@ pub struct ClusterStatus {
     pub feature_level: u32,
     /// What lacks replicas; `None` if the server that answered doesn't lead, or is of an earlier release.
     pub repair: Option<RepairStatus>,
+    /// How evenly full data nodes are; `None` if the server that answered doesn't lead, or is of an earlier release.
+    pub rebalance: Option<RebalanceStatus>,
 }
 
 /// Places of [`RequestCounts::took`].
@@ -247,6 +249,7 @@ impl From<proto::GetClusterStatusResponse> for ClusterStatus {
             requests: status.requests.map(RequestCounts::from),
             feature_level: status.feature_level,
             repair: status.repair.map(RepairStatus::from),
+            rebalance: status.rebalance.map(RebalanceStatus::from),
         }
     }
 }

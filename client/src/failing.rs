@@ -16,8 +16,8 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, Inventory, LabelChange,
     ListOptions, ListPage, NodeLabel, Object, ObjectClient, PlacementQuery, PlacementReport, PutOptions,
-    PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions,
-    VersionPage,
+    PutResult, RebalancePlan, RebalanceStatus, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer,
+    StatOptions, VersionListOptions, VersionPage,
     error::{Error, Result},
 };
 
@@ -202,6 +202,18 @@ impl<C: ObjectClient> ObjectClient for FailingClient<C> {
 
     async fn take_inventory(&self, number: Option<u64>, collect: bool) -> Result<Inventory> {
         call(self.next_fault(Method::TakeInventory), self.inner.take_inventory(number, collect)).await
+    }
+
+    async fn rebalance_status(&self) -> Result<RebalanceStatus> {
+        call(self.next_fault(Method::RebalanceStatus), self.inner.rebalance_status()).await
+    }
+
+    async fn pause_rebalance(&self, paused: bool) -> Result<()> {
+        call(self.next_fault(Method::PauseRebalance), self.inner.pause_rebalance(paused)).await
+    }
+
+    async fn rebalance_plan(&self) -> Result<RebalancePlan> {
+        call(self.next_fault(Method::RebalancePlan), self.inner.rebalance_plan()).await
     }
 
     async fn close(&self) {

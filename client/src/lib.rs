@@ -163,6 +163,7 @@ mod options;
 mod placement;
 mod put;
 mod read_times;
+mod rebalance;
 #[cfg(feature = "json")]
 pub mod record;
 mod repair;
@@ -205,6 +206,7 @@ pub use placement::{
     PlacementReport, Spread,
 };
 pub use put::{PutOptions, PutResult};
+pub use rebalance::{NodeShare, PlannedNode, RebalancePlan, RebalanceState, RebalanceStatus};
 pub use repair::{LeavingNode, LeavingWhy, RemoveNodeOptions, RepairStatus};
 pub use scrub::{NodeScrub, ScrubAction, ScrubAnswer, ScrubPass, ScrubState};
 pub use versions::{

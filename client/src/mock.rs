@@ -22,8 +22,9 @@ use crate::{
     Batch, BatchOperation, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement,
     ClusterStatus, CopyOptions, DataNode, DataNodeState, DeleteOptions, Deleted, DrainPlan, GetOptions,
     GetStream, Inventory, LabelChange, ListOptions, ListPage, MetaRole, MetaServer, NodeLabel, Object,
-    ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult, RemoveNodeOptions, RepairStatus,
-    ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage, copy_bytes,
+    ObjectClient, PlacementQuery, PlacementReport, PutOptions, PutResult, RebalancePlan, RebalanceStatus,
+    RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions, VersionListOptions, VersionPage,
+    copy_bytes,
     error::{Error, Result},
     name::{ObjectName, bucket_name},
     versions::version_number,
@@ -253,6 +254,19 @@ impl ObjectClient for MockClient {
 
     async fn take_inventory(&self, number: Option<u64>, collect: bool) -> Result<Inventory> {
         Ok(self.with_store(|store| store.take_inventory(number, collect)))
+    }
+
+    async fn rebalance_status(&self) -> Result<RebalanceStatus> {
+        Ok(self.with_store(|store| store.rebalance_status()))
+    }
+
+    async fn pause_rebalance(&self, paused: bool) -> Result<()> {
+        self.with_store(|store| store.rebalance_paused = paused);
+        Ok(())
+    }
+
+    async fn rebalance_plan(&self) -> Result<RebalancePlan> {
+        Ok(RebalancePlan { bytes_per_second: 16 << 20, ..RebalancePlan::default() })
     }
 
     async fn close(&self) {}

@@ -9,8 +9,8 @@ use crate::{
     Batch, BatchResult, Bucket, BucketOptions, BucketPage, BucketUpdate, ChunkPlacement, ClusterStatus,
     CopyOptions, DeleteOptions, Deleted, DrainPlan, GetOptions, GetStream, Inventory, LabelChange,
     ListOptions, ListPage, NodeLabel, Object, ObjectWriter, PlacementQuery, PlacementReport, Precondition,
-    PutOptions, PutResult, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, StatOptions,
-    VersionListOptions, VersionPage, error::Result,
+    PutOptions, PutResult, RebalancePlan, RebalanceStatus, RemoveNodeOptions, RepairStatus, ScrubAction,
+    ScrubAnswer, StatOptions, VersionListOptions, VersionPage, error::Result,
 };
 
 /// Objects by bucket and key. Clones share connections and are cheap.
@@ -199,6 +199,15 @@ pub trait ObjectClient: Clone + Send + Sync + 'static {
         number: Option<u64>,
         collect: bool,
     ) -> impl Future<Output = Result<Inventory>> + Send;
+
+    /// How evenly full data nodes are, and how far their rebalancing is.
+    fn rebalance_status(&self) -> impl Future<Output = Result<RebalanceStatus>> + Send;
+
+    /// Nothing is moved any more only so that data nodes are evenly full; or it is again.
+    fn pause_rebalance(&self, paused: bool) -> impl Future<Output = Result<()>> + Send;
+
+    /// What rebalancing would move if it began now. It moves nothing.
+    fn rebalance_plan(&self) -> impl Future<Output = Result<RebalancePlan>> + Send;
 
     /// Waits, for a few seconds at most, until puts that were given up are cleaned away.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -9,8 +9,9 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Bucket, ClusterStatus, DataNode, Edge, LeavingNode, MetaServer, NodeDisk, NodeLabel, NodeScrub, Object,
-    RepairStatus, RequestCounts, ScrubPass, Warning, warnings,
+    Bucket, ClusterStatus, DataNode, Edge, LeavingNode, MetaServer, NodeDisk, NodeLabel, NodeScrub,
+    NodeShare, Object, PlannedNode, RebalancePlan, RebalanceStatus, RepairStatus, RequestCounts, ScrubPass,
+    Warning, warnings,
 };
 
 /// An object.
@@ -72,6 +73,95 @@ pub struct StatusRecord<'a> {
     feature_level: u32,
     /// Null: the server that answered doesn't lead, or is of an earlier release.
     repair: Option<RepairRecord>,
+    /// Null: the server that answered doesn't lead, or is of an earlier release.
+    rebalance: Option<RebalanceRecord>,
+}
+
+/// How evenly full data nodes are, and how far their rebalancing is.
+#[derive(Debug, Serialize)]
+pub struct RebalanceRecord {
+    state: &'static str,
+    reason: String,
+    bytes_left: u64,
+    in_progress: u64,
+    chunks_moved: u64,
+    bytes_moved: u64,
+    moves_failed: u64,
+    bytes_per_second: u64,
+    /// Null: nobody can know.
+    seconds_left: Option<u64>,
+    nodes: Vec<NodeShareRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeShareRecord {
+    node: u32,
+    bytes: u64,
+    share_bytes: u64,
+    room_bytes: u64,
+}
+
+/// What rebalancing would move.
+#[derive(Debug, Serialize)]
+pub struct RebalancePlanRecord {
+    uneven: bool,
+    chunks: u64,
+    bytes: u64,
+    least_bytes: u64,
+    seconds: u64,
+    bytes_per_second: u64,
+    nodes: Vec<PlannedNodeRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlannedNodeRecord {
+    #[serde(flatten)]
+    share: NodeShareRecord,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl From<&NodeShare> for NodeShareRecord {
+    fn from(share: &NodeShare) -> Self {
+        let NodeShare { node, bytes, share_bytes, room_bytes } = *share;
+        Self { node, bytes, share_bytes, room_bytes }
+    }
+}
+
+impl From<&RebalanceStatus> for RebalanceRecord {
+    fn from(status: &RebalanceStatus) -> Self {
+        Self {
+            state: status.state.label(),
+            reason: status.reason.clone(),
+            bytes_left: status.bytes_left,
+            in_progress: status.in_progress,
+            chunks_moved: status.chunks_moved,
+            bytes_moved: status.bytes_moved,
+            moves_failed: status.moves_failed,
+            bytes_per_second: status.bytes_per_second,
+            seconds_left: status.time_left.map(|left| left.as_secs()),
+            nodes: status.nodes.iter().map(NodeShareRecord::from).collect(),
+        }
+    }
+}
+
+impl From<&RebalancePlan> for RebalancePlanRecord {
+    fn from(plan: &RebalancePlan) -> Self {
+        let node = |node: &PlannedNode| PlannedNodeRecord {
+            share: NodeShareRecord::from(&node.share),
+            bytes_in: node.bytes_in,
+            bytes_out: node.bytes_out,
+        };
+        Self {
+            uneven: plan.uneven,
+            chunks: plan.chunks,
+            bytes: plan.bytes,
+            least_bytes: plan.least_bytes,
+            seconds: plan.time.as_secs(),
+            bytes_per_second: plan.bytes_per_second,
+            nodes: plan.nodes.iter().map(node).collect(),
+        }
+    }
 }
 
 /// What lacks replicas, and how its repair is.
@@ -316,6 +406,7 @@ impl<'a> From<&'a ClusterStatus> for StatusRecord<'a> {
             requests: status.requests.as_ref().map(RequestsRecord::from),
             feature_level: status.feature_level,
             repair: status.repair.as_ref().map(RepairRecord::from),
+            rebalance: status.rebalance.as_ref().map(RebalanceRecord::from),
         }
     }
 }

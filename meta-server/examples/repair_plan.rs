@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
     let state = state(objects, chunks)?;
     let nodes = nodes();
     let (before, began) = (resident_bytes()?, Instant::now());
-    let mut repair = Repair::new(Limits { bytes_per_s: 1 << 30, per_node: 8 });
+    let mut repair = Repair::new(Limits { bytes_per_s: 1 << 30, per_node: 8, moved_bytes_per_s: 1 << 30 });
     let now = Instant::now();
     repair.consider_survey(now, &nodes, 0);
     let (mut turns, mut longest) = (0_u64, Duration::ZERO);

@@ -54,6 +54,8 @@ pub struct Config {
     pub times: Times,
     /// How much repair may do at once.
     pub repair: RepairConfig,
+    /// When data nodes are made evenly full, and how fast.
+    pub rebalance: RebalanceConfig,
     /// Consensus and its log.
     pub consensus: ConsensusConfig,
     /// The directory with this server's certificate and key and the authorities that it trusts. None: plaintext.
@@ -189,6 +191,23 @@ impl Default for RepairConfig {
     }
 }
 
+/// When data nodes are made evenly full, and how fast.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RebalanceConfig {
+    /// Bytes that one node may get, and give, in a second.
+    pub bytes_per_s: u64,
+    /// It begins when a node is off its share by more than this part of it.
+    pub threshold_percent: u32,
+    /// The data nodes have to have been the same ones for so long.
+    pub after: Duration,
+}
+
+impl Default for RebalanceConfig {
+    fn default() -> Self {
+        Self { bytes_per_s: 16 << 20, threshold_percent: 10, after: Duration::from_secs(60) }
+    }
+}
+
 /// How consensus runs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConsensusConfig {
@@ -293,6 +312,7 @@ impl Config {
             listen_admin: None,
             times: Times::default(),
             repair: RepairConfig::default(),
+            rebalance: RebalanceConfig::default(),
             consensus: ConsensusConfig::default(),
             tls: None,
             insecure: false,
@@ -531,6 +551,17 @@ pub struct Arguments {
     #[arg(long, env = "XDPFS_META_REPAIR_PER_NODE", value_name = "COUNT", default_value_t = 8)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=512), hide_short_help = true)]
     repair_per_node: u16,
+    /// Bytes that one data node may get, and give, in a second only so that all are evenly full.
+    #[arg(long, env = "XDPFS_META_REBALANCE_RATE", value_name = "SIZE", default_value = "16MiB")]
+    rebalance_rate: ByteSize,
+    /// Percent by which a data node has to be off its share before chunks are moved.
+    #[arg(long, env = "XDPFS_META_REBALANCE_THRESHOLD", value_name = "PERCENT", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=100), hide_short_help = true)]
+    rebalance_threshold: u32,
+    /// Seconds for which no data node has come or gone before chunks are moved.
+    #[arg(long, env = "XDPFS_META_REBALANCE_AFTER_S", value_name = "SECONDS", default_value_t = 60)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
+    rebalance_after_s: u64,
     /// Seconds without a sign of life from its client after which an upload is given up.
     #[arg(long, env = "XDPFS_META_UPLOAD_LEASE_S", value_name = "SECONDS", default_value_t = 60)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400), hide_short_help = true)]
@@ -653,6 +684,11 @@ impl Arguments {
         config.times.repair_after = Duration::from_secs(self.repair_after_s);
         config.repair =
             RepairConfig { bytes_per_s: self.repair_rate.as_u64(), per_node: self.repair_per_node.into() };
+        config.rebalance = RebalanceConfig {
+            bytes_per_s: self.rebalance_rate.as_u64(),
+            threshold_percent: self.rebalance_threshold,
+            after: Duration::from_secs(self.rebalance_after_s),
+        };
         config.times.upload_lease = Duration::from_secs(self.upload_lease_s);
         config.times.write_capability = Duration::from_secs(self.capability_s);
         config.times.read_capability = Duration::from_secs(self.capability_s);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use xdpfs_observe::{Scrape, Source, catalogue as names};
-use xdpfs_proto::meta::v1::{GetClusterStatusResponse, RepairStatus, data_node_status::State};
+use xdpfs_proto::meta::v1::{
+    GetClusterStatusResponse, RebalanceStatus, RepairStatus, data_node_status::State,
+};
 
 use crate::{
     consensus::{RaftStatus, Role, StageLatencies},
@@ -44,6 +46,9 @@ impl Source for MetaMetrics {
         collect_nodes(&status, raft.role == Role::Leader, scrape);
         // Others than the leader have nothing to tell, and tell that.
         collect_repair(status.repair.as_ref().unwrap_or(&RepairStatus::default()), scrape);
+        collect_rebalance(status.rebalance.as_ref().unwrap_or(&RebalanceStatus::default()), scrape);
+        let is_paused = self.gateway.state().is_rebalance_paused();
+        scrape.gauge(&names::META_REBALANCE_PAUSED, f64::from(u8::from(is_paused)));
     }
 
     fn is_ready(&self) -> bool {
@@ -87,6 +92,12 @@ fn collect_repair(repair: &RepairStatus, scrape: &mut Scrape<'_>) {
     let stuck = [("place", repair.without_place), ("source", repair.out_of_reach)];
     scrape.gauges(&names::META_REPAIR_STUCK, stuck.map(|(lack, chunks)| ([lack], chunks as f64)));
     scrape.gauge(&names::META_REPAIRED, repair.bytes_repaired as f64);
+}
+
+fn collect_rebalance(rebalance: &RebalanceStatus, scrape: &mut Scrape<'_>) {
+    scrape.gauge(&names::META_REBALANCE_LEFT, rebalance.bytes_left as f64);
+    scrape.gauge(&names::META_REBALANCE_IN_PROGRESS, rebalance.in_progress as f64);
+    scrape.gauge(&names::META_REBALANCED, rebalance.bytes_moved as f64);
 }
 
 /// Only a leader hears from data nodes; what others would say could be added up with its words.

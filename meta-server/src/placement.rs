@@ -5,15 +5,19 @@
 //! far apart as can be: in distinct zones first, then racks, then hosts. Nodes that are as good are chosen in proportion
 //! to their free space.
 
+mod closeness;
 mod drain;
 mod explain;
+mod shares;
 mod topology;
 
 use xdpfs_wire::{NodeId, SipKey, siphash_2_4};
 
 pub use self::{
+    closeness::Closeness,
     drain::{Destination, DrainTally},
     explain::{Verdict, chosen_of_thousand, explain},
+    shares::{Demand, Seat, shares},
     topology::{Location, Position, Spread, Topology, domains},
 };
 

@@ -12,7 +12,7 @@ mod rates;
 mod survey;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,7 @@ use self::{queue::Queue, rates::Rates};
 use crate::{
     fetches::{End, Fetched, Order, Owner, Part},
     placement::place_beside,
+    rebalance::{Move, Progress, still_fits},
     state_machine::{Chunk, ObjectName, REPLICA_CHANGES_MAX, Replicas, State, chunk_id_bytes},
 };
 
@@ -59,6 +60,8 @@ pub struct Limits {
     pub bytes_per_s: u64,
     /// Chunks that one node makes at once.
     pub per_node: usize,
+    /// Bytes that one node may get, and give, in a second only so that nodes are evenly full.
+    pub moved_bytes_per_s: u64,
 }
 
 /// Repair, as the leader of one term drives it.
@@ -67,6 +70,8 @@ pub struct Repair {
     limits: Limits,
     queue: Queue,
     rates: Rates,
+    /// Of moves.
+    move_rates: Rates,
     jobs: BTreeMap<ChunkId, Job>,
     /// Chunks that wait for a change of their manifest, with the words of the nodes that have them.
     ready: BTreeMap<ChunkId, Ready>,
@@ -79,6 +84,8 @@ pub struct Repair {
     /// Whether anything could be begun since the last survey began.
     has_begun: bool,
     done: Done,
+    moved: Done,
+    moves_failed: u64,
 }
 
 /// A chunk that a node makes.
@@ -98,6 +105,8 @@ struct Job {
 enum Change {
     /// Nothing in the manifest: the node has the chunk again.
     InPlace,
+    /// This node is named no more, although it could stay. If it comes to nothing, nothing is lost.
+    Move(NodeId),
     /// This node is named no more; none leaves if there are too few.
     Replace(Option<NodeId>),
 }
@@ -164,6 +173,14 @@ impl Done {
         self.bytes += u64::from(length);
         self.recent.push((now, length.into()));
     }
+
+    /// Bytes in a second, of late.
+    fn rate(&mut self, now: Instant) -> u64 {
+        self.recent.retain(|(at, _)| now.saturating_duration_since(*at) < RATE_OVER);
+        let bytes: u64 = self.recent.iter().map(|(_, bytes)| bytes).sum();
+        let since = self.recent.first().map_or(RATE_OVER, |(at, _)| now.saturating_duration_since(*at));
+        (bytes as f64 / since.as_secs_f64().max(1.0)) as u64
+    }
 }
 
 /// Over how long the rate is told.
@@ -177,6 +194,7 @@ impl Repair {
             limits,
             queue: Queue::default(),
             rates: Rates::new(limits.bytes_per_s),
+            move_rates: Rates::new(limits.moved_bytes_per_s),
             jobs: BTreeMap::new(),
             ready: BTreeMap::new(),
             put_off: BTreeSet::new(),
@@ -186,6 +204,8 @@ impl Repair {
             surveyed: None,
             has_begun: false,
             done: Done::default(),
+            moved: Done::default(),
+            moves_failed: 0,
         }
     }
 
@@ -199,6 +219,17 @@ impl Repair {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.is_surveying() || !self.queue.is_empty() || !self.jobs.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Whether anything is due that goes before what is moved only so that nodes are evenly full.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        let is_needed = |job: &Job| !matches!(job.change, Change::Move(_));
+        self.surveyed.is_none()
+            || self.is_surveying()
+            || !self.queue.is_empty()
+            || self.jobs.values().any(is_needed)
+            || self.ready.values().any(|ready| is_needed(&ready.job))
     }
 
     /// Begins a survey if there may be something that nobody knows of. A change of nodes that leave begins it anew.
@@ -278,6 +309,9 @@ impl Repair {
                 (Ok(word), Change::Replace(from)) => {
                     self.ready.insert(chunk, Ready { job, from, word, at: now });
                 }
+                (Ok(word), Change::Move(from)) => {
+                    self.ready.insert(chunk, Ready { job, from: Some(from), word, at: now });
+                }
                 (Err(why), _) => self.fail(now, job, why),
             }
         }
@@ -291,10 +325,19 @@ impl Repair {
             | FetchFailure::NoSpace
             | FetchFailure::Refused => Obstacle::Refused,
         };
-        if obstacle == Obstacle::Refused {
+        let is_move = matches!(job.change, Change::Move(_));
+        if obstacle == Obstacle::Refused && !is_move {
             self.failures.entry(job.task.chunk).or_default().refusing.insert(job.to);
         }
-        self.put_off(now, job.task, obstacle);
+        self.part_with(now, job, obstacle);
+    }
+
+    /// The job has come to nothing. What was to be moved may as well stay.
+    fn part_with(&mut self, now: Instant, job: Job, obstacle: Obstacle) {
+        match job.change {
+            Change::Move(_) => self.moves_failed += 1,
+            Change::InPlace | Change::Replace(_) => self.put_off(now, job.task, obstacle),
+        }
     }
 
     fn put_off(&mut self, now: Instant, task: Task, obstacle: Obstacle) {
@@ -334,7 +377,7 @@ impl Repair {
                 self.failures.remove(&chunk);
                 given_up.orphaned.push((job.to, chunk));
             } else {
-                self.put_off(now, job.task, Obstacle::Refused);
+                self.part_with(now, job, Obstacle::Refused);
             }
         }
         given_up
@@ -347,15 +390,16 @@ impl Repair {
             self.put_off.remove(&entry);
             self.insert(entry.1, state, nodes);
         }
-        let mut per_node: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for job in self.jobs.values() {
-            *per_node.entry(job.to).or_default() += 1;
-        }
+        let mut per_node = self.jobs_per_node();
         let mut orders = Vec::new();
         let mut kept = Vec::new();
         for _ in 0..LOOKED_AT_MAX {
             let Some((risk, task)) = self.queue.pop() else { break };
             let until = self.failures.get(&task.chunk).and_then(|failures| failures.until);
+            if self.is_moving(task.chunk) {
+                kept.push((risk, task));
+                continue;
+            }
             if self.is_under_way(task.chunk) || until.is_some_and(|until| until > now) {
                 continue;
             }
@@ -376,6 +420,75 @@ impl Repair {
         }
         kept.into_iter().for_each(|(risk, task)| self.queue.insert(risk, task));
         orders
+    }
+
+    /// What nodes are to fetch from here on only so that they are evenly full. What can't begin yet waits on.
+    pub fn begin_moves(
+        &mut self,
+        now: Instant,
+        state: &State,
+        nodes: &mut Nodes,
+        waiting: &mut VecDeque<Move>,
+    ) -> Vec<(NodeId, Order)> {
+        let mut per_node = self.jobs_per_node();
+        let (mut orders, mut kept) = (Vec::new(), VecDeque::new());
+        for _ in 0..LOOKED_AT_MAX {
+            let Some(planned) = waiting.pop_front() else { break };
+            let is_full = per_node.get(&planned.to).is_some_and(|jobs| *jobs >= self.limits.per_node);
+            // Of one chunk, one move after the other.
+            if is_full || self.is_under_way(planned.chunk) {
+                kept.push_back(planned);
+                continue;
+            }
+            let Some((chunk, sources)) = movable(state, nodes, &planned) else {
+                self.moves_failed += 1;
+                continue;
+            };
+            if !self.move_rates.take(now, planned.to, &sources, chunk.length) {
+                kept.push_back(planned);
+                continue;
+            }
+            *per_node.entry(planned.to).or_default() += 1;
+            nodes.take_room(planned.to, u64::from(chunk.length));
+            let task = Task { chunk: planned.chunk, doubted: None, verify: false };
+            let (change, live) = (Change::Move(planned.from), chunk.replicas.len() as u8);
+            let job = Job { task, change, to: planned.to, length: chunk.length, live, began: now };
+            self.jobs.insert(planned.chunk, job);
+            orders.push((planned.to, order(chunk, sources, false)));
+        }
+        kept.append(waiting);
+        *waiting = kept;
+        orders
+    }
+
+    /// Whether it is about to lie elsewhere although nothing is wrong with it.
+    fn is_moving(&self, chunk: ChunkId) -> bool {
+        let job = self.jobs.get(&chunk).or_else(|| self.ready.get(&chunk).map(|ready| &ready.job));
+        job.is_some_and(|job| matches!(job.change, Change::Move(_)))
+    }
+
+    /// How far what is moved has come that nobody needs.
+    pub fn moves(&mut self, now: Instant) -> Progress {
+        let jobs = self.jobs.values().chain(self.ready.values().map(|ready| &ready.job));
+        let moving = jobs.filter(|job| matches!(job.change, Change::Move(_)));
+        let (chunks_moving, bytes_moving) =
+            moving.fold((0, 0), |(chunks, bytes), job| (chunks + 1, bytes + u64::from(job.length)));
+        Progress {
+            chunks_moving,
+            bytes_moving,
+            chunks_moved: self.moved.chunks,
+            bytes_moved: self.moved.bytes,
+            failed: self.moves_failed,
+            bytes_per_s: self.moved.rate(now),
+        }
+    }
+
+    fn jobs_per_node(&self) -> BTreeMap<NodeId, usize> {
+        let mut per_node = BTreeMap::new();
+        for job in self.jobs.values() {
+            *per_node.entry(job.to).or_default() += 1;
+        }
+        per_node
     }
 
     fn look_at(
@@ -444,7 +557,7 @@ impl Repair {
         let old: Vec<Ready> = self.ready.values().filter(|ready| is_old(ready)).copied().collect();
         for ready in old {
             self.ready.remove(&ready.job.task.chunk);
-            self.put_off(now, ready.job.task, Obstacle::Refused);
+            self.part_with(now, ready.job, Obstacle::Refused);
         }
         let change = |(chunk, ready): (&ChunkId, &Ready)| {
             let change = pb::ReplicaChange {
@@ -472,7 +585,11 @@ impl Repair {
     pub fn note_change(&mut self, now: Instant, chunk: ChunkId, applied: bool) {
         let Some(Ready { job, from, .. }) = self.ready.remove(&chunk) else { return };
         if !applied {
-            self.put_off(now, job.task, Obstacle::Refused);
+            self.part_with(now, job, Obstacle::Refused);
+            return;
+        }
+        if let Change::Move(_) = job.change {
+            self.moved.note(now, job.length);
             return;
         }
         self.failures.remove(&chunk);
@@ -488,14 +605,6 @@ impl Repair {
         self.jobs.contains_key(&chunk) || self.ready.contains_key(&chunk)
     }
 
-    /// Bytes in a second, of late.
-    fn rate(&mut self, now: Instant) -> u64 {
-        self.done.recent.retain(|(at, _)| now.saturating_duration_since(*at) < RATE_OVER);
-        let bytes: u64 = self.done.recent.iter().map(|(_, bytes)| bytes).sum();
-        let since = self.done.recent.first().map_or(RATE_OVER, |(at, _)| now.saturating_duration_since(*at));
-        (bytes as f64 / since.as_secs_f64().max(1.0)) as u64
-    }
-
     /// As it is told to operators.
     pub fn status(
         &mut self,
@@ -503,7 +612,7 @@ impl Repair {
         nodes: &Nodes,
         resource: impl Fn(&ObjectName) -> Option<String>,
     ) -> proto::RepairStatus {
-        let bytes_per_s = self.rate(now);
+        let bytes_per_s = self.done.rate(now);
         let complete = self
             .surveyed
             .as_ref()
@@ -515,6 +624,9 @@ impl Repair {
         let count = |obstacle| {
             self.failures.values().filter(|failures| failures.last == Some(obstacle)).count() as u64
         };
+        let is_repair = |job: &Job| !matches!(job.change, Change::Move(_));
+        let in_progress = self.jobs.values().filter(|job| is_repair(job)).count()
+            + self.ready.values().filter(|ready| is_repair(&ready.job)).count();
         let classes = totals.classes.iter().filter(|(_, chunks)| **chunks > 0);
         let eta_s = (totals.bytes > 0 && complete && bytes_per_s > 0).then(|| totals.bytes / bytes_per_s);
         proto::RepairStatus {
@@ -524,7 +636,7 @@ impl Repair {
                 .map(|(live, chunks)| proto::RepairClass { live_replicas: u32::from(*live), chunks: *chunks })
                 .collect(),
             bytes_left: totals.bytes,
-            in_progress: (self.jobs.len() + self.ready.len()) as u64,
+            in_progress: in_progress as u64,
             chunks_repaired: self.done.chunks,
             bytes_repaired: self.done.bytes,
             replicas_cleared: self.done.cleared,
@@ -574,6 +686,20 @@ enum Look {
     Later,
     Obstacle(Obstacle),
     Begin(Job, Order),
+}
+
+/// The chunk of a move that still makes sense, and from where it can be had.
+fn movable<'a>(state: &'a State, nodes: &Nodes, planned: &Move) -> Option<(&'a Chunk, Replicas)> {
+    let chunk = state.chunk(planned.chunk)?;
+    let wanted = state.bucket_by_id(planned.chunk.bucket())?.replicas as usize;
+    // What lacks something is for repair, which may choose another place.
+    let is_whole = chunk.replicas.len() == wanted && chunk.replicas.iter().all(|node| nodes.stays(node));
+    let is_taken = nodes.is_heard(planned.to)
+        && nodes.takes_fetches(planned.to)
+        && !state.pending_deletes().contains(planned.to, planned.chunk);
+    let sources = nodes.sources(&chunk.replicas, planned.to);
+    let is_fit = is_whole && is_taken && still_fits(planned, &chunk.replicas, |node| nodes.candidate(node));
+    (is_fit && !sources.is_empty()).then_some((chunk, sources))
 }
 
 fn order(chunk: &Chunk, holders: Replicas, verify: bool) -> Order {

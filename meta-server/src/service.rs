@@ -30,6 +30,7 @@ mod node;
 mod objects;
 mod page_token;
 mod puts;
+mod rebalance;
 mod repairs;
 mod rights;
 mod route;

@@ -107,6 +107,8 @@ pub struct State {
     access_keys: AccessKeys,
     /// Replicas that puts asked for and did not get.
     replica_debt: u64,
+    /// Operators want no rebalancing.
+    rebalance_paused: bool,
     history: History,
     members: Arc<Members>,
     feature_level: FeatureLevel,
@@ -208,6 +210,7 @@ impl State {
             Some(Kind::FenceNode(fence)) => Ok(self.fence_node(fence)),
             Some(Kind::DrainNode(drain)) => self.drain_node(drain),
             Some(Kind::RemoveNode(remove)) => self.remove_node(remove),
+            Some(Kind::PauseRebalance(pause)) => Ok(self.pause_rebalance(pause)),
             // Servers stop before they apply one.
             None => Err(Reject::new(Reason::InvalidArgument, "the command is of an unknown kind")),
         }
@@ -223,6 +226,11 @@ impl State {
 
     fn close_access(&mut self) -> outcome::Kind {
         self.access_keys.close();
+        outcome::Kind::Done(pb::Done {})
+    }
+
+    fn pause_rebalance(&mut self, pause: &pb::PauseRebalance) -> outcome::Kind {
+        self.rebalance_paused = pause.paused;
         outcome::Kind::Done(pb::Done {})
     }
 
@@ -266,5 +274,11 @@ impl State {
     #[must_use]
     pub const fn replica_debt(&self) -> u64 {
         self.replica_debt
+    }
+
+    /// Whether operators want no rebalancing.
+    #[must_use]
+    pub const fn is_rebalance_paused(&self) -> bool {
+        self.rebalance_paused
     }
 }

@@ -204,6 +204,14 @@ catalogue! {
     META_REPAIR_STUCK = Gauge "meta_repair_stuck" {"lack"} of Meta;
     /// On the leader, since it began to lead: bytes that repair has made anew.
     META_REPAIRED = Gauge "meta_repaired" [Bytes] of Meta;
+    /// On the leader: bytes that are yet to be moved so that data nodes are evenly full.
+    META_REBALANCE_LEFT = Gauge "meta_rebalance_left" [Bytes] of Meta;
+    /// On the leader: chunks that are being moved so that data nodes are evenly full.
+    META_REBALANCE_IN_PROGRESS = Gauge "meta_rebalance_in_progress" of Meta;
+    /// On the leader, since it began to lead: bytes that were moved so that data nodes are evenly full.
+    META_REBALANCED = Gauge "meta_rebalanced" [Bytes] of Meta;
+    /// Whether operators want nothing to be moved so that data nodes are evenly full.
+    META_REBALANCE_PAUSED = Gauge "meta_rebalance_paused" of Meta;
     /// The newest epoch of the secrets that capabilities are made with.
     META_KEY_EPOCH = Gauge "meta_key_epoch" of Meta;
     /// What the cluster uses (`cluster`), and the highest that this server's program supports (`server`).

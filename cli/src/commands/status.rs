@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use xdpfs_client::{ClusterStatus, DataNode, DataNodeState, Edge, ObjectClient, Warning, warnings};
 
 use crate::{
-    commands::repair,
+    commands::{rebalance, repair},
     console::Console,
     failure::{Exit, Failure},
     record::StatusRecord,
@@ -65,9 +65,10 @@ fn status_text(status: &ClusterStatus) -> String {
     };
     let repair =
         status.repair.as_ref().map(|repair| format!("\n  {}", repair::line(repair))).unwrap_or_default();
+    let rebalance = status.rebalance.as_ref().and_then(rebalance::line).unwrap_or_default();
     let id = if status.cluster_id.is_empty() { "that was never founded" } else { &status.cluster_id };
     format!(
-        "cluster {id}: {leader}, feature level {level}\n  {}, {}, {}\n  {debt}; {}, {}{repair}\n\n{}\n\n{}{}\n{}",
+        "cluster {id}: {leader}, feature level {level}\n  {}, {}, {}\n  {debt}; {}, {}{repair}{rebalance}\n\n{}\n\n{}{}\n{}",
         count(status.buckets, "bucket"),
         count(status.objects, "object"),
         human_bytes(status.bytes),
@@ -307,6 +308,7 @@ pub(crate) mod tests {
             requests: None,
             feature_level: 1,
             repair: None,
+            rebalance: None,
         }
     }
 

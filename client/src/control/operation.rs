@@ -21,6 +21,7 @@ pub(crate) enum Operation {
     GetBucket,
     GetClusterStatus,
     GetObject,
+    GetRebalanceStatus,
     GetRepairStatus,
     HeadObject,
     LabelNode,
@@ -29,7 +30,9 @@ pub(crate) enum Operation {
     ListMembers,
     ListObjectVersions,
     ListObjects,
+    PauseRebalance,
     PlanDrain,
+    PlanRebalance,
     PromoteMember,
     RemoveMember,
     RemoveNode,
@@ -66,6 +69,7 @@ impl Operation {
             Self::GetBucket => "GetBucket",
             Self::GetClusterStatus => "GetClusterStatus",
             Self::GetObject => "GetObject",
+            Self::GetRebalanceStatus => "GetRebalanceStatus",
             Self::GetRepairStatus => "GetRepairStatus",
             Self::HeadObject => "HeadObject",
             Self::LabelNode => "LabelNode",
@@ -74,7 +78,9 @@ impl Operation {
             Self::ListMembers => "ListMembers",
             Self::ListObjectVersions => "ListObjectVersions",
             Self::ListObjects => "ListObjects",
+            Self::PauseRebalance => "PauseRebalance",
             Self::PlanDrain => "PlanDrain",
+            Self::PlanRebalance => "PlanRebalance",
             Self::PromoteMember => "PromoteMember",
             Self::RemoveMember => "RemoveMember",
             Self::RemoveNode => "RemoveNode",
@@ -104,6 +110,7 @@ impl Operation {
                 | Self::DeleteObject
                 | Self::DrainNode
                 | Self::LabelNode
+                | Self::PauseRebalance
                 | Self::PromoteMember
                 | Self::RemoveMember
                 | Self::RemoveNode

@@ -39,10 +39,16 @@ pub enum Method {
     List,
     /// `list_versions`
     ListVersions,
+    /// `pause_rebalance`
+    PauseRebalance,
     /// `placement`
     Placement,
     /// `put`, also by `put_bytes` and `writer`
     Put,
+    /// `rebalance_plan`
+    RebalancePlan,
+    /// `rebalance_status`
+    RebalanceStatus,
     /// `remove_node`
     RemoveNode,
     /// `repair_status`

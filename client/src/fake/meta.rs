@@ -239,6 +239,27 @@ impl MetaService for FakeMeta {
         self.serve(Operation::TakeInventory, ask, |_, _| Err(Status::unimplemented(""))).await
     }
 
+    async fn get_rebalance_status(
+        &self,
+        ask: Request<proto::GetRebalanceStatusRequest>,
+    ) -> Reply<proto::GetRebalanceStatusResponse> {
+        self.serve(Operation::GetRebalanceStatus, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
+    async fn pause_rebalance(
+        &self,
+        ask: Request<proto::PauseRebalanceRequest>,
+    ) -> Reply<proto::PauseRebalanceResponse> {
+        self.serve(Operation::PauseRebalance, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
+    async fn plan_rebalance(
+        &self,
+        ask: Request<proto::PlanRebalanceRequest>,
+    ) -> Reply<proto::PlanRebalanceResponse> {
+        self.serve(Operation::PlanRebalance, ask, |_, _| Err(Status::unimplemented(""))).await
+    }
+
     async fn report_replicas(
         &self,
         ask: Request<proto::ReportReplicasRequest>,

@@ -6,7 +6,8 @@ use super::store::{NODES, Store};
 use crate::{
     DrainPlan, DrainTarget, Inventory, InventoryNode, InventoryStanding, LabelChange, LeavingNode,
     LeavingWhy, NodeLabel, NodeScrub, PlacedChunk, PlacedNode, PlacementChoice, PlacementQuery,
-    PlacementReport, RemoveNodeOptions, RepairStatus, ScrubAction, ScrubAnswer, ScrubState, Spread,
+    PlacementReport, RebalanceState, RebalanceStatus, RemoveNodeOptions, RepairStatus, ScrubAction,
+    ScrubAnswer, ScrubState, Spread,
     error::{Error, Result},
 };
 
@@ -100,6 +101,14 @@ impl Store {
             nodes: nodes.map(node).collect(),
             ..Inventory::default()
         }
+    }
+
+    pub(super) fn rebalance_status(&self) -> RebalanceStatus {
+        let (state, reason) = match self.rebalance_paused {
+            true => (RebalanceState::Paused, "operators want nothing to be moved"),
+            false => (RebalanceState::Even, "each data node holds its share"),
+        };
+        RebalanceStatus { state, reason: reason.to_owned(), ..RebalanceStatus::default() }
     }
 
     pub(super) fn label(&mut self, node: u32, change: LabelChange) -> Result<Vec<NodeLabel>> {

@@ -31,6 +31,7 @@ pub(super) struct Store {
     /// Nodes that operators want freed, and those that they have removed.
     pub(super) drained: std::collections::BTreeSet<u32>,
     pub(super) removed: std::collections::BTreeSet<u32>,
+    pub(super) rebalance_paused: bool,
 }
 
 #[derive(Debug)]

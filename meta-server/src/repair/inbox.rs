@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use xdpfs_proto::meta::v1::RepairStatus;
+use xdpfs_proto::meta::v1::{RebalanceStatus, RepairStatus};
 use xdpfs_wire::{ChunkId, NodeId};
 
 /// Doubts, and replicas too many, that wait at once.
@@ -44,6 +44,7 @@ struct Table {
     term: u64,
     news: News,
     status: Option<RepairStatus>,
+    rebalance: Option<RebalanceStatus>,
 }
 
 impl Inbox {
@@ -74,14 +75,19 @@ impl Inbox {
         self.at_term(term, |table| std::mem::take(&mut table.news))
     }
 
-    /// How repair is.
-    pub fn publish(&self, term: u64, status: RepairStatus) {
-        self.at_term(term, |table| table.status = Some(status));
+    /// How repair is, and rebalancing.
+    pub fn publish(&self, term: u64, status: RepairStatus, rebalance: RebalanceStatus) {
+        self.at_term(term, |table| (table.status, table.rebalance) = (Some(status), Some(rebalance)));
     }
 
     /// How repair was when it last said.
     pub fn status(&self, term: u64) -> Option<RepairStatus> {
         self.at_term(term, |table| table.status.clone())
+    }
+
+    /// How rebalancing was when it last said.
+    pub fn rebalance_status(&self, term: u64) -> Option<RebalanceStatus> {
+        self.at_term(term, |table| table.rebalance.clone())
     }
 
     fn at_term<T>(&self, term: u64, work: impl FnOnce(&mut Table) -> T) -> T {

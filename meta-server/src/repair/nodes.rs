@@ -78,6 +78,10 @@ impl Nodes {
         &self.candidates
     }
 
+    pub(super) fn candidate(&self, node: NodeId) -> Option<&Candidate> {
+        self.index.get(&node).and_then(|at| self.candidates.get(*at))
+    }
+
     /// Nodes that manifests are to name no more.
     #[must_use]
     pub const fn leaving(&self) -> &BTreeMap<NodeId, Why> {

@@ -13,7 +13,7 @@ use crate::placement::{Bar, Candidate, Location, Topology};
 
 const KEY: [u8; 16] = [7; 16];
 const LENGTH: u32 = 8;
-const LIMITS: Limits = Limits { bytes_per_s: 1 << 30, per_node: 8 };
+const LIMITS: Limits = Limits { bytes_per_s: 1 << 30, per_node: 8, moved_bytes_per_s: 1 << 30 };
 
 /// A state, its nodes, and what they hold.
 struct World {
@@ -245,7 +245,7 @@ fn node_that_is_back_in_time_keeps_what_it_has() {
 #[test]
 fn what_is_closest_to_being_lost_is_copied_first() {
     let mut world = World::new(6, 120);
-    world.repair = Repair::new(Limits { bytes_per_s: 1, per_node: 1 });
+    world.repair = Repair::new(Limits { bytes_per_s: 1, per_node: 1, ..LIMITS });
     for node in [1, 2] {
         world.die(node);
     }

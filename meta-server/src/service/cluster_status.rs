@@ -31,6 +31,7 @@ impl Gateway {
             requests: Some(self.requests().record()),
             feature_level: state.feature_level().0,
             repair: self.repair_outline(&raft),
+            rebalance: self.rebalance_outline(&raft),
             ..totals(&state)
         }
     }
@@ -113,6 +114,10 @@ impl Gateway {
     fn repair_outline(&self, raft: &RaftStatus) -> Option<proto::RepairStatus> {
         let status = (raft.role == Role::Leader).then(|| self.repairs().status(raft.term))??;
         Some(proto::RepairStatus { out_of_reach_sample: Vec::new(), ..status })
+    }
+
+    fn rebalance_outline(&self, raft: &RaftStatus) -> Option<proto::RebalanceStatus> {
+        (raft.role == Role::Leader).then(|| self.repairs().rebalance_status(raft.term))?
     }
 
     /// Only a leader hears from edges.

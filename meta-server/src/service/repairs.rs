@@ -15,11 +15,14 @@ use xdpfs_proto::{
 };
 use xdpfs_wire::{BucketId, ChunkId, NodeId};
 
-use super::{Gateway, Refusal, RequestId, buckets::bucket_not_found, drain::Use, gateway::Call, name};
+use super::{
+    Gateway, Refusal, RequestId, buckets::bucket_not_found, drain::Use, gateway::Call, name, rebalance,
+};
 use crate::{
     consensus::Role,
-    fetches::Owner,
+    fetches::{Order, Owner},
     placement::Bar,
+    rebalance::{Hold, Rebalance},
     repair::{Doubt, GivenUp, Limits, News, Nodes, Repair, Why},
     state_machine::{FeatureLevel, Node, Reason, State, chunk_id_bytes, parse_chunk_id},
 };
@@ -68,6 +71,9 @@ struct Driver<'a> {
     gateway: &'a Gateway,
     term: u64,
     repair: Repair,
+    rebalance: Rebalance,
+    /// Data nodes that rebalancing can't judge yet.
+    unknown: Vec<NodeId>,
     /// Replicas that are too many, as far as nodes have said.
     surplus: BTreeSet<(NodeId, ChunkId)>,
     /// What nodes may have made of chunks that are gone.
@@ -78,12 +84,19 @@ struct Driver<'a> {
 impl<'a> Driver<'a> {
     fn new(gateway: &'a Gateway, term: u64) -> Self {
         let config = &gateway.config().repair;
-        let limits = Limits { bytes_per_s: config.bytes_per_s, per_node: config.per_node };
+        let limits = Limits {
+            bytes_per_s: config.bytes_per_s,
+            per_node: config.per_node,
+            moved_bytes_per_s: gateway.config().rebalance.bytes_per_s,
+        };
         let repair = Repair::new(limits);
+        let rebalance = Rebalance::new(Instant::now(), rebalance::threshold(gateway.config()));
         Self {
             gateway,
             term,
             repair,
+            rebalance,
+            unknown: Vec::new(),
             surplus: BTreeSet::new(),
             orphaned: BTreeSet::new(),
             tick_at: Instant::now(),
@@ -108,7 +121,7 @@ impl<'a> Driver<'a> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let wait = if self.repair.is_busy() { TURN } else { IDLE_TURN };
+            let wait = if self.repair.is_busy() || self.rebalance.is_busy() { TURN } else { IDLE_TURN };
             // Whoever tells the news lives as long as this server.
             let _told = tokio::time::timeout(wait, fetched.changed()).await;
             tokio::time::sleep(TURN / 4).await;
@@ -152,15 +165,47 @@ impl<'a> Driver<'a> {
             self.repair.survey(Instant::now(), &self.gateway.state());
         }
         let orders = self.repair.begin(now, &self.gateway.state(), &mut nodes);
-        for (node, order) in orders {
-            // One for which there is no room is begun anew when its time is over.
-            let _is_taken = self.gateway.fetches().order(self.term, node, order, now);
-        }
+        self.order(orders, now);
+        self.move_on(now, &mut nodes, is_tick);
         self.change_manifests().await;
         if is_tick {
             self.fence(now).await;
             self.collect(&nodes).await;
             self.publish(&nodes);
+        }
+    }
+
+    fn order(&self, orders: Vec<(NodeId, Order)>, now: Instant) {
+        for (node, order) in orders {
+            // One for which there is no room is begun anew when its time is over.
+            let _is_taken = self.gateway.fetches().order(self.term, node, order, now);
+        }
+    }
+
+    /// Has chunks moved so that nodes are evenly full, if there is nothing else to do.
+    fn move_on(&mut self, now: Instant, nodes: &mut Nodes, is_tick: bool) {
+        let seats = is_tick.then(|| {
+            let (seats, unknown) = self.gateway.seats(&self.gateway.state(), self.term, now, nodes);
+            self.unknown = unknown;
+            seats
+        });
+        let hold = if self.gateway.state().is_rebalance_paused() {
+            Some(Hold::Paused)
+        } else if !self.unknown.is_empty() {
+            Some(Hold::Unknown(self.unknown.clone()))
+        } else {
+            self.repair.is_needed().then_some(Hold::Repair)
+        };
+        self.rebalance.note(now, seats, hold);
+        let progress = self.repair.moves(now);
+        let began = Instant::now();
+        while began.elapsed() < SURVEY_TURN
+            && self.rebalance.look_on(Instant::now(), &self.gateway.state(), progress)
+        {}
+        if self.rebalance.may_move() {
+            let waiting = self.rebalance.waiting();
+            let orders = self.repair.begin_moves(now, &self.gateway.state(), nodes, waiting);
+            self.order(orders, now);
         }
     }
 
@@ -229,7 +274,9 @@ impl<'a> Driver<'a> {
         let status =
             self.repair.status(Instant::now(), nodes, |(bucket, key)| object_resource(&state, *bucket, key));
         drop(state);
-        self.gateway.repairs().publish(self.term, status);
+        let now = Instant::now();
+        let rebalance = self.rebalance.status(now, self.repair.moves(now));
+        self.gateway.repairs().publish(self.term, status, rebalance);
     }
 
     async fn propose(&self, kind: command::Kind) -> Option<outcome::Kind> {
@@ -257,7 +304,7 @@ fn is_surplus(state: &State, nodes: &Nodes, node: NodeId, chunk: ChunkId) -> boo
 
 impl Gateway {
     /// The nodes as repair sees them now.
-    fn repair_nodes(&self, state: &State, term: u64, now: Instant) -> Nodes {
+    pub(super) fn repair_nodes(&self, state: &State, term: u64, now: Instant) -> Nodes {
         let (mut leaving, mut unheard) = (BTreeMap::new(), BTreeSet::new());
         let repair_after = self.config().times.repair_after;
         for node in state.nodes() {

@@ -73,6 +73,7 @@ methods! {
     GetBucket => Need::AnyRight,
     GetClusterStatus => Need::Key,
     GetObject => Need::Right(Right::Read),
+    GetRebalanceStatus => Need::AdminOfAll,
     // It names objects of all buckets.
     GetRepairStatus => Need::AdminOfAll,
     HeadObject => Need::Right(Right::Read),
@@ -83,8 +84,10 @@ methods! {
     ListBuckets => Need::Key,
     ListObjectVersions => Need::Right(Right::List),
     ListObjects => Need::Right(Right::List),
+    PauseRebalance => Need::AdminOfAll,
     // It names objects of all buckets.
     PlanDrain => Need::AdminOfAll,
+    PlanRebalance => Need::AdminOfAll,
     PromoteMember => Need::AdminOfAll,
     RemoveMember => Need::AdminOfAll,
     RemoveNode => Need::AdminOfAll,
@@ -216,6 +219,7 @@ asks! {
     proto::GetBucketRequest: GetBucket, |request| bucket("name", &request.name);
     proto::GetClusterStatusRequest: GetClusterStatus, |_request| Ok(Place::Cluster);
     proto::GetObjectRequest: GetObject, |request| bucket_of(&request.name);
+    proto::GetRebalanceStatusRequest: GetRebalanceStatus, |_request| Ok(Place::Cluster);
     proto::GetRepairStatusRequest: GetRepairStatus, |_request| Ok(Place::Cluster);
     proto::HeadObjectRequest: HeadObject, |request| bucket_of(&request.name);
     proto::LabelNodeRequest: LabelNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
@@ -223,7 +227,9 @@ asks! {
     proto::ListBucketsRequest: ListBuckets, |_request| Ok(Place::Cluster);
     proto::ListObjectVersionsRequest: ListObjectVersions, |request| bucket("parent", &request.parent);
     proto::ListObjectsRequest: ListObjects, |request| bucket("parent", &request.parent);
+    proto::PauseRebalanceRequest: PauseRebalance, |_request| Ok(Place::Cluster), |request| "";
     proto::PlanDrainRequest: PlanDrain, |_request| Ok(Place::Cluster);
+    proto::PlanRebalanceRequest: PlanRebalance, |_request| Ok(Place::Cluster);
     proto::RemoveNodeRequest: RemoveNode, |_request| Ok(Place::Cluster), |request| request.name.as_str();
     proto::ReportReplicasRequest: ReportReplicas, |request| bucket("parent", &request.parent);
     access::RevokeAccessKeyRequest: RevokeAccessKey, |_request| Ok(Place::Cluster), |request| request.name.as_str();

@@ -378,6 +378,7 @@ impl State {
             | Kind::LabelNode(_)
             | Kind::DrainNode(_)
             | Kind::RemoveNode(_)
+            | Kind::PauseRebalance(_)
             | Kind::ReserveMember(_)
             | Kind::AddMember(_)
             | Kind::PromoteMember(_)

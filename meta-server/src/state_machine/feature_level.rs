@@ -18,7 +18,8 @@ impl FeatureLevel {
     pub const FIRST: Self = Self(0);
     /// Batches and copies, quotas, versions, labels of nodes, and metadata servers that come and go.
     pub const MEMBERS_AND_BATCHES: Self = Self(1);
-    /// Replicas that change their nodes, registrations that the cluster ends, data nodes that go, and more answers that are kept.
+    /// Replicas that change their nodes, registrations that the cluster ends, data nodes that go, pauses of rebalancing, and more answers
+    /// that are kept.
     pub const REPAIR: Self = Self(2);
     /// The highest one that this program supports.
     pub const SUPPORTED: Self = Self::REPAIR;
@@ -93,6 +94,7 @@ pub fn need(kind: &command::Kind) -> Need {
         Kind::FenceNode(_) => since(FeatureLevel::REPAIR, "the end of a registration"),
         Kind::DrainNode(_) => since(FeatureLevel::REPAIR, "draining a data node"),
         Kind::RemoveNode(_) => since(FeatureLevel::REPAIR, "removing a data node"),
+        Kind::PauseRebalance(_) => since(FeatureLevel::REPAIR, "a pause of rebalancing"),
         // Whether it is time for that is decided by what servers support, not by what they use.
         Kind::RaiseFeatureLevel(_)
         | Kind::AbortPut(_)

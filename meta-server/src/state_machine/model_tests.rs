@@ -45,6 +45,7 @@ struct Model {
     last_key_epoch: u32,
     access_keys: BTreeMap<String, ModelKey>,
     is_closed: bool,
+    is_rebalance_paused: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -317,7 +318,8 @@ impl Model {
             | Kind::RotateKeyEpoch(_)
             | Kind::LabelNode(_)
             | Kind::DrainNode(_)
-            | Kind::RemoveNode(_) => may(key.makes_keys(), Reason::AccessDenied),
+            | Kind::RemoveNode(_)
+            | Kind::PauseRebalance(_) => may(key.makes_keys(), Reason::AccessDenied),
             _ => Ok(()),
         }
     }
@@ -668,6 +670,9 @@ impl Model {
             (Kind::DrainNode(drain), outcome::Kind::Done(_)) => {
                 self.nodes.get_mut(&drain.node_id).unwrap().draining = drain.draining;
             }
+            (Kind::PauseRebalance(pause), outcome::Kind::Done(_)) => {
+                self.is_rebalance_paused = pause.paused;
+            }
             (Kind::RemoveNode(remove), outcome::Kind::Done(_)) => {
                 let node = self.nodes.get_mut(&remove.node_id).unwrap();
                 if !node.removed {
@@ -999,6 +1004,7 @@ impl Model {
         assert!(state.key_epochs().live().iter().map(|epoch| epoch.number).eq(epochs));
         assert_eq!(state.key_epochs().last_number(), self.last_key_epoch);
         assert_eq!(state.access_keys().is_closed(), self.is_closed);
+        assert_eq!(state.is_rebalance_paused(), self.is_rebalance_paused);
         let keys = state.access_keys().after("").map(|key| (key.id.as_str(), key.revoke_time_ms.is_some()));
         assert!(keys.eq(self.access_keys.iter().map(|(id, key)| (id.as_str(), key.revoked))));
     }
@@ -1223,6 +1229,9 @@ enum Step {
     RemoveNode {
         node: u32,
     },
+    PauseRebalance {
+        paused: bool,
+    },
     AddKeyEpoch {
         stale: bool,
     },
@@ -1395,6 +1404,7 @@ fn any_step() -> impl Strategy<Value = Step> {
             .prop_map(|(node, chunks)| Step::Collect { node, chunks }),
         1 => (0..6u32, any::<bool>()).prop_map(|(node, stale)| Step::Fence { node, stale }),
         1 => (0..6u32, any::<bool>()).prop_map(|(node, draining)| Step::Drain { node, draining }),
+        1 => any::<bool>().prop_map(|paused| Step::PauseRebalance { paused }),
         1 => prop_oneof![3 => Just(9), 1 => 4..6u32].prop_map(|node| Step::RemoveNode { node }),
         1 => Just(Step::Expire),
         1 => (0..6u32, 0..5usize).prop_map(|(node, count)| Step::Forget { node, count }),
@@ -1717,6 +1727,7 @@ impl Pair {
                 let epoch = self.model.nodes.get(node).map_or(1, |node| node.epoch);
                 Kind::RemoveNode(pb::RemoveNode { node_id: *node, epoch })
             }
+            Step::PauseRebalance { paused } => Kind::PauseRebalance(pb::PauseRebalance { paused: *paused }),
             Step::AddKeyEpoch { stale } => {
                 let newest = self.model.last_key_epoch;
                 let after = if *stale { newest.saturating_sub(1) } else { newest };

@@ -157,8 +157,19 @@ impl State {
     /// Objects and older versions behind all of the key `after`, in the order of their buckets and keys, the newest of each
     /// key first; none is the first key.
     pub fn objects_after(&self, after: Option<&ObjectName>) -> impl Iterator<Item = (ObjectName, &Object)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut objects = self.objects.range((from, Bound::Unbounded)).peekable();
+        self.versions_after(after.map(|name| (name, 0)))
+    }
+
+    /// The same, but behind this version of the key, whether or not it is still there.
+    pub fn versions_after(
+        &self,
+        after: Option<(&ObjectName, u64)>,
+    ) -> impl Iterator<Item = (ObjectName, &Object)> {
+        let from = after.map_or(Bound::Unbounded, |(name, _)| Bound::Included(name));
+        let is_behind = move |(name, object): &(&ObjectName, &Object)| {
+            after.is_none_or(|(last, version)| *name != last || object.version < version)
+        };
+        let mut objects = self.objects.range((from, Bound::Unbounded)).filter(is_behind).peekable();
         let mut older = self.older.objects_after(after).peekable();
         std::iter::from_fn(move || {
             let is_older_first = match (objects.peek(), older.peek()) {

@@ -230,13 +230,13 @@ impl OlderVersions {
         (*found == bucket).then_some(key)
     }
 
-    /// Those that are objects behind all of the key `after`.
+    /// Those that are objects behind this version of this key.
     pub(super) fn objects_after(
         &self,
-        after: Option<&ObjectName>,
+        after: Option<(&ObjectName, u64)>,
     ) -> impl Iterator<Item = (ObjectName, &Object)> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |name| Excluded(place(name, 0)));
+        let from = after.map_or(Unbounded, |(name, version)| Excluded(place(name, version)));
         self.versions.range((from, Unbounded)).filter_map(|((bucket, key, _), older)| match older {
             Older::Object(object) => Some(((*bucket, Arc::clone(key)), object)),
             Older::DeleteMarker(_) => None,
