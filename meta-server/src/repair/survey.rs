@@ -1,17 +1,14 @@
-//! A walk through all manifests, for chunks that lack replicas.
-//!
-//! Invariant: the state is looked at for a bounded number of chunks at a time. What changes meanwhile may be seen as it was or
-//! as it is; whatever is done about a chunk looks at it again.
+//! A look at all manifests, for chunks that lack replicas.
 
 use std::{collections::BTreeMap, time::Instant};
 
 use xdpfs_wire::NodeId;
 
 use super::{Nodes, Queue, Risk, SAMPLE_MAX, Task, nodes::Marks};
-use crate::state_machine::{Chunk, Object, ObjectName, Owner, State};
-
-/// Objects and chunks that are looked at under one lock; the last key may go beyond it.
-const LOOKED_AT_MAX: usize = 4096;
+use crate::{
+    manifests::{ManifestWalk, Seen, is_first},
+    state_machine::{Chunk, Object, ObjectName, State},
+};
 
 /// A survey under way.
 #[derive(Debug)]
@@ -19,9 +16,7 @@ pub struct Survey {
     began: Instant,
     nodes: Nodes,
     marks: Marks,
-    /// The last object that was looked at.
-    after: Option<ObjectName>,
-    is_complete: bool,
+    walk: ManifestWalk,
     totals: SurveyTotals,
 }
 
@@ -68,7 +63,7 @@ impl Survey {
     #[must_use]
     pub fn new(now: Instant, nodes: Nodes) -> Self {
         let marks = nodes.marks();
-        Self { began: now, nodes, marks, after: None, is_complete: false, totals: SurveyTotals::default() }
+        Self { began: now, nodes, marks, walk: ManifestWalk::default(), totals: SurveyTotals::default() }
     }
 
     /// When it began.
@@ -86,7 +81,7 @@ impl Survey {
     /// Whether all was looked at.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
-        self.is_complete
+        self.walk.is_complete()
     }
 
     /// What it has found so far.
@@ -103,20 +98,12 @@ impl Survey {
 
     /// Looks at some more.
     pub fn look_on(&mut self, state: &State, queue: &mut Queue) {
-        let after = self.after.take();
-        let mut looked_at = 0;
-        let mut last: Option<ObjectName> = None;
-        for (name, object) in state.objects_after(after.as_ref()) {
-            // A part ends behind all versions of a key.
-            if looked_at >= LOOKED_AT_MAX && last.as_ref() != Some(&name) {
-                self.after = last;
-                return;
-            }
-            looked_at += 1 + object.chunks.len();
-            self.look_at(state, &name, object, queue);
-            last = Some(name);
-        }
-        self.is_complete = true;
+        let mut walk = std::mem::take(&mut self.walk);
+        walk.look_on(state, |name, object| {
+            self.look_at(state, name, object, queue);
+            Seen::More
+        });
+        self.walk = walk;
     }
 
     fn look_at(&mut self, state: &State, name: &ObjectName, object: &Object, queue: &mut Queue) {
@@ -163,16 +150,5 @@ impl Survey {
         *self.totals.classes.entry(live).or_default() += 1;
         let risk = Risk { live, is_leisure: is_leisure && lacking == 0 };
         queue.insert(risk, Task { chunk: chunk.id, doubted: None, verify: false });
-    }
-}
-
-/// Chunks that several versions share are looked at once.
-fn is_first(state: &State, (_, key): &ObjectName, object: &Object, chunk: &Chunk) -> bool {
-    match state.chunk_owner(chunk.id) {
-        Some(owner @ Owner::Versions(_)) => {
-            owner.first().is_some_and(|first| first.version == object.version && first.key == *key)
-        }
-        Some(Owner::Version(..)) => true,
-        Some(Owner::Upload(_)) | None => false,
     }
 }
