@@ -124,6 +124,8 @@ struct Teller {
     /// From here on nothing was looked at twice.
     next: ChunkId,
     suspects: Option<Suspects>,
+    /// Something is being done about what was found last.
+    is_settling: bool,
     chunks: u64,
     collected: u64,
     findings: Findings,
@@ -143,6 +145,7 @@ impl Teller {
             epoch: 0,
             next: ChunkId(0),
             suspects: None,
+            is_settling: false,
             chunks: 0,
             collected: 0,
             findings: Findings::default(),
@@ -234,7 +237,8 @@ pub struct Picture {
 
 impl Inventory {
     fn is_complete(&self) -> bool {
-        self.walk.is_complete && !self.tellers.values().any(|teller| teller.standing == Standing::Telling)
+        let is_open = |teller: &Teller| teller.standing == Standing::Telling || teller.is_settling;
+        self.walk.is_complete() && !self.tellers.values().any(is_open)
     }
 
     fn picture(&self) -> Picture {
@@ -339,7 +343,8 @@ impl Inventories {
         self.with_teller(term, number, node, |teller| teller.step()).unwrap_or(Step::Done)
     }
 
-    /// A look at the node's list has shown this. Gives what is to be believed, and what the node is to do.
+    /// A look at the node's list has shown this. Gives what is to be believed, and what the node is to do. If there is anything to
+    /// be believed, the inventory is not complete before that is [settled](Self::settle).
     pub fn see(
         &self,
         term: u64,
@@ -353,19 +358,20 @@ impl Inventories {
             for (kind, chunk) in &found {
                 teller.findings.note(*kind, *chunk, Some(node));
             }
+            teller.is_settling = !found.is_empty();
             (found, teller.step())
         });
         seen.unwrap_or((BTreeSet::new(), Step::Done))
     }
 
     /// So many of the node's replicas became pending deletes.
-    pub fn note_collected(&self, term: u64, number: u64, node: (NodeId, u32), replicas: u64) {
-        self.at_term(term, |table| {
-            let inventory = table.inventory.as_mut().filter(|inventory| inventory.number == number);
-            if let Some(teller) = inventory.and_then(|inventory| inventory.tellers.get_mut(&node.0)) {
-                teller.collected += replicas;
-            }
-        });
+    pub fn note_collected(&self, term: u64, number: u64, node: NodeId, replicas: u64) {
+        self.with_any_teller(term, number, node, |teller| teller.collected += replicas);
+    }
+
+    /// Whatever was to be done about what was found last is done, or given up.
+    pub fn settle(&self, term: u64, number: u64, node: NodeId) {
+        self.with_any_teller(term, number, node, |teller| teller.is_settling = false);
     }
 
     /// Whether it collects what nothing refers to.
@@ -391,12 +397,13 @@ impl Inventories {
     pub fn look_on(&self, term: u64, number: u64, state: &State, heard: &BTreeSet<NodeId>) -> bool {
         self.at_term(term, |table| {
             let inventory = table.inventory.as_mut().filter(|inventory| inventory.number == number);
-            let Some(walk) = inventory.map(|inventory| &mut inventory.walk).filter(|walk| !walk.is_complete)
+            let Some(walk) =
+                inventory.map(|inventory| &mut inventory.walk).filter(|walk| !walk.is_complete())
             else {
                 return false;
             };
             walk.look_on(state, heard);
-            !walk.is_complete
+            !walk.is_complete()
         })
     }
 
@@ -406,6 +413,15 @@ impl Inventories {
             let inventory = table.inventory.as_ref();
             inventory.filter(|inventory| inventory.number == number).map(Inventory::picture)
         })
+    }
+
+    fn with_any_teller(&self, term: u64, number: u64, node: NodeId, work: impl FnOnce(&mut Teller)) {
+        self.at_term(term, |table| {
+            let inventory = table.inventory.as_mut().filter(|inventory| inventory.number == number);
+            if let Some(teller) = inventory.and_then(|inventory| inventory.tellers.get_mut(&node)) {
+                work(teller);
+            }
+        });
     }
 
     /// The node, if it is waited for. One that has registered anew since it began to tell begins anew.

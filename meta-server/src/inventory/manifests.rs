@@ -1,24 +1,19 @@
-//! A walk through all manifests, for what they say of nodes that are not there, and of nodes too few.
-//!
-//! Invariant: the state is looked at for a bounded number of chunks at a time. What changes meanwhile may be seen as it was or
-//! as it is.
+//! What manifests say of nodes that are not there, and of nodes too few.
 
 use std::collections::BTreeSet;
 
-use xdpfs_wire::{ChunkId, NodeId};
+use xdpfs_wire::NodeId;
 
 use super::{Findings, Kind};
-use crate::state_machine::{Chunk, Object, ObjectName, Owner, State};
+use crate::{
+    manifests::{ManifestWalk, Seen, is_first},
+    state_machine::{Chunk, State},
+};
 
-/// Objects and chunks that are looked at under one lock; the last key may go beyond it.
-const LOOKED_AT_MAX: usize = 4096;
-
-/// How far it is.
+/// How far all manifests have been looked at, and what was found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Walk {
-    /// The last object that was looked at.
-    after: Option<ObjectName>,
-    pub(super) is_complete: bool,
+    manifests: ManifestWalk,
     /// Objects and older versions.
     pub(super) objects: u64,
     /// Their chunks; those that several share once.
@@ -27,46 +22,35 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Looks at some more. `heard` are the nodes that can be read from.
-    pub(super) fn look_on(&mut self, state: &State, heard: &BTreeSet<NodeId>) {
-        let after = self.after.take();
-        let mut looked_at = 0;
-        let mut last: Option<ObjectName> = None;
-        for (name, object) in state.objects_after(after.as_ref()) {
-            // A part ends behind all versions of a key.
-            if looked_at >= LOOKED_AT_MAX && last.as_ref() != Some(&name) {
-                self.after = last;
-                return;
-            }
-            looked_at += 1 + object.chunks.len();
-            self.objects += 1;
-            let wanted = state.bucket_by_id(name.0).map_or(0, |bucket| bucket.replicas as usize);
-            for chunk in object.chunks.iter().filter(|chunk| is_first(state, &name, object, chunk.id)) {
-                self.chunks += 1;
-                self.look_at(state, heard, chunk, wanted);
-            }
-            last = Some(name);
-        }
-        self.is_complete = true;
+    pub(super) const fn is_complete(&self) -> bool {
+        self.manifests.is_complete()
     }
 
-    fn look_at(&mut self, state: &State, heard: &BTreeSet<NodeId>, chunk: &Chunk, wanted: usize) {
-        for node in chunk.replicas.iter() {
-            if state.node(node).is_none_or(|node| node.removed) {
-                self.findings.note(Kind::NodeGone, chunk.id, Some(node));
+    /// Looks at some more. `heard` are the nodes that can be read from.
+    pub(super) fn look_on(&mut self, state: &State, heard: &BTreeSet<NodeId>) {
+        let Self { manifests, objects, chunks, findings } = self;
+        manifests.look_on(state, |name, object| {
+            *objects += 1;
+            let wanted = state.bucket_by_id(name.0).map_or(0, |bucket| bucket.replicas as usize);
+            for chunk in object.chunks.iter().filter(|chunk| is_first(state, name, object, chunk)) {
+                *chunks += 1;
+                look_at(findings, state, heard, chunk, wanted);
             }
-        }
-        if !chunk.replicas.iter().any(|node| heard.contains(&node)) {
-            self.findings.note(Kind::OutOfReach, chunk.id, None);
-        }
-        if chunk.replicas.len() < wanted {
-            self.findings.note(Kind::TooFew, chunk.id, None);
-        }
+            Seen::More
+        });
     }
 }
 
-/// Chunks that several versions share are looked at once.
-fn is_first(state: &State, (_, key): &ObjectName, object: &Object, chunk: ChunkId) -> bool {
-    let first = state.chunk_owner(chunk).and_then(Owner::first);
-    first.is_some_and(|first| first.version == object.version && first.key == *key)
+fn look_at(findings: &mut Findings, state: &State, heard: &BTreeSet<NodeId>, chunk: &Chunk, wanted: usize) {
+    for node in chunk.replicas.iter() {
+        if state.node(node).is_none_or(|node| node.removed) {
+            findings.note(Kind::NodeGone, chunk.id, Some(node));
+        }
+    }
+    if !chunk.replicas.iter().any(|node| heard.contains(&node)) {
+        findings.note(Kind::OutOfReach, chunk.id, None);
+    }
+    if chunk.replicas.len() < wanted {
+        findings.note(Kind::TooFew, chunk.id, None);
+    }
 }

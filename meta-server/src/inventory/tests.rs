@@ -151,7 +151,7 @@ fn manifests_are_searched_for_nodes_that_are_not_there() {
     let walk = |state: &State, heard: &[u16]| {
         let mut walk = Walk::default();
         let heard = heard.iter().copied().map(NodeId).collect();
-        while !walk.is_complete {
+        while !walk.is_complete() {
             walk.look_on(state, &heard);
         }
         assert_eq!((walk.objects, walk.chunks), (2, 2));
@@ -195,6 +195,22 @@ fn finding_is_what_two_looks_show() {
     assert!(!picture.is_complete, "no manifest was looked at");
     assert!(!inventories.look_on(TERM, number, &State::default(), &BTreeSet::new()));
     assert!(inventories.picture(TERM, number).unwrap().is_complete);
+}
+
+#[test]
+fn inventory_is_complete_only_when_something_was_done_about_what_was_found() {
+    let (inventories, now) = (Inventories::default(), Instant::now());
+    let number = inventories.join(TERM, 0, true, now, [(NODE, Standing::Telling)]).unwrap();
+    inventories.look_on(TERM, number, &State::default(), &BTreeSet::new());
+    let sight = wrong(&[(Kind::Unreferenced, ChunkId(7))]);
+    for after in [Duration::ZERO, SECOND_LOOK_AFTER] {
+        inventories.see(TERM, number, (NODE, EPOCH), now + after, sight.clone());
+    }
+    assert!(!inventories.picture(TERM, number).unwrap().is_complete, "it is being collected");
+    inventories.note_collected(TERM, number, NODE, 1);
+    inventories.settle(TERM, number, NODE);
+    let picture = inventories.picture(TERM, number).unwrap();
+    assert_eq!((picture.is_complete, picture.nodes[&NODE]), (true, (Standing::Told, 4, 1)));
 }
 
 #[test]

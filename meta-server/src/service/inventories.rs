@@ -64,7 +64,8 @@ impl Gateway {
         let sight = self.look_at(node, &list, until.map_or(list.last, |until| until.min(list.last))).await;
         let (found, step) = self.inventories().see(term, number, teller, Instant::now(), sight);
         if !found.is_empty() {
-            self.follow_up(term, number, teller, found).await;
+            let _settling = Settling { gateway: self, term, number, node };
+            self.follow_up(term, number, node, found).await;
         }
         Ok(answer(step))
     }
@@ -83,14 +84,7 @@ impl Gateway {
     }
 
     /// Repair looks into what it can mend; what nothing refers to is collected, if operators want that.
-    async fn follow_up(
-        &self,
-        term: u64,
-        number: u64,
-        teller: (NodeId, u32),
-        found: BTreeSet<(Kind, ChunkId)>,
-    ) {
-        let node = teller.0;
+    async fn follow_up(&self, term: u64, number: u64, node: NodeId, found: BTreeSet<(Kind, ChunkId)>) {
         let mut by_kind: BTreeMap<Kind, Vec<ChunkId>> = BTreeMap::new();
         for (kind, chunk) in found {
             by_kind.entry(kind).or_default().push(chunk);
@@ -113,7 +107,7 @@ impl Gateway {
         if self.inventories().collects(term, number) {
             for chunks in take(Kind::Unreferenced).chunks(COLLECTED_MAX) {
                 let collected = self.collect_unreferenced(node, chunks).await;
-                self.inventories().note_collected(term, number, teller, collected);
+                self.inventories().note_collected(term, number, node, collected);
             }
         }
     }
@@ -174,6 +168,20 @@ impl Gateway {
             // One that has yet to speak to this leader will.
             Some(_) | None => Standing::Telling,
         }
+    }
+}
+
+/// Something is done about what was found, until this goes: the node may hang up at any time.
+struct Settling<'a> {
+    gateway: &'a Gateway,
+    term: u64,
+    number: u64,
+    node: NodeId,
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.gateway.inventories().settle(self.term, self.number, self.node);
     }
 }
 

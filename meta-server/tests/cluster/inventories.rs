@@ -15,10 +15,9 @@ use crate::harness::{
 /// A chunk with its length and its checksum.
 type Held = BTreeMap<Vec<u8>, (u32, u32)>;
 
-/// A grace that a test can wait for, and nodes that may speak seldom.
-fn patient(config: &mut Config) {
+/// A grace that a test can wait for.
+fn with_short_grace(config: &mut Config) {
     let times = &mut config.times;
-    times.node_silent_after = Duration::from_secs(60);
     times.upload_lease = Duration::from_secs(1);
     times.write_capability = Duration::from_secs(1);
     times.read_capability = Duration::from_secs(1);
@@ -123,7 +122,7 @@ fn counts(taken: &TakeInventoryResponse) -> BTreeMap<InventoryKind, u64> {
 
 #[tokio::test]
 async fn what_is_wrong_twice_is_found_and_what_nothing_refers_to_is_collected() {
-    let mut scene = Scene::start(patient).await;
+    let mut scene = Scene::start(with_short_grace).await;
     let [first, second]: [Vec<u8>; 2] = scene.held[0].keys().cloned().collect::<Vec<_>>().try_into().unwrap();
     scene.held[1].remove(&first);
     scene.held[2].insert(second.clone(), (CHUNK_SIZE, 1));
@@ -160,7 +159,7 @@ async fn what_is_wrong_twice_is_found_and_what_nothing_refers_to_is_collected() 
 
 #[tokio::test]
 async fn what_is_mended_before_the_second_look_is_not_claimed() {
-    let mut scene = Scene::start(patient).await;
+    let mut scene = Scene::start(with_short_grace).await;
     let number = scene.take(0, false).await.number;
     let lacking = scene.held[0].pop_first().unwrap();
     let step = scene.tell(0, number, vec![0; 16]).await;
@@ -176,7 +175,7 @@ async fn what_is_mended_before_the_second_look_is_not_claimed() {
 
 #[tokio::test]
 async fn nodes_that_cannot_be_asked_are_named() {
-    let scene = Scene::start(|_| ()).await;
+    let scene = Scene::start(|config| config.times.node_silent_after = Duration::from_secs(2)).await;
     let number = scene.take(0, false).await.number;
     scene.nodes[0].send_heartbeat(&scene.cluster, scene.nodes[0].heartbeat()).await;
     for at in [1, 2] {

@@ -180,7 +180,8 @@ fn until(cluster: &Cluster, what: &str, is_so: impl Fn(&Value) -> bool) -> Value
 
 fn standing<'a>(record: &'a Value, number: &str) -> &'a str {
     let mut nodes = record["nodes"].as_array().into_iter().flatten();
-    let node = nodes.find(|node| node["node"].to_string() == number);
+    let number: u64 = number.parse().expect("nodes have numbers");
+    let node = nodes.find(|node| node["node"] == number);
     node.and_then(|node| node["standing"].as_str()).unwrap_or_default()
 }
 
