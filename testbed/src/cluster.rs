@@ -426,6 +426,29 @@ impl Cluster {
         Ok(member)
     }
 
+    /// A data node with an empty directory joins the cluster, on the loopback address of the others, and is waited for.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn join_data_node(&mut self) -> Result<Member, StartError> {
+        let member = Member::DataNode(self.data_nodes.len());
+        let failed = |source| StartError::Spawn { name: member.to_string(), source };
+        let port = ports::free_ports(self.endpoints[0].ip(), 1).map_err(failed)?[0];
+        let mut args = vec!["--data-dir".to_owned(), self.data_dir(member).display().to_string()];
+        args.extend(["--meta".to_owned(), self.cli.endpoint.clone()]);
+        args.extend(["--listen".to_owned(), port.to_string()]);
+        let spec = ProcessSpec {
+            name: member.to_string(),
+            args: args.into_iter().map(Into::into).collect(),
+            log: self.dir().join(format!("{member}.log")),
+            ..self.data_nodes[0].spec.clone()
+        };
+        let fixed_args = spec.args.len();
+        self.data_nodes.push(Seat { spec, fixed_args, process: None, shim: None, ready: String::new() });
+        self.restart(member)?;
+        Ok(member)
+    }
+
     /// From now on the command line tool asks these metadata servers only.
     pub fn ask_only(&mut self, meta_servers: &[Member]) {
         let endpoints = meta_servers.iter().filter_map(|member| match member {

@@ -12,6 +12,7 @@ mod flood;
 mod meta;
 mod object;
 mod reference;
+mod repair;
 mod row;
 mod sdk;
 mod store;
@@ -156,6 +157,21 @@ const GROUPS: &[Group] = &[
         name: "e2e.put",
         about: "durable puts of 4 KiB to 64 MiB through a whole cluster",
         measure: Measure::EndToEnd(e2e::put),
+    },
+    Group {
+        name: "repair.rebuild",
+        about: "a lost data node is made anew as fast as it goes",
+        measure: Measure::EndToEnd(repair::rebuild),
+    },
+    Group {
+        name: "repair.foreground_p99",
+        about: "gets while a lost data node is made anew at the usual limit",
+        measure: Measure::EndToEnd(repair::foreground_p99),
+    },
+    Group {
+        name: "repair.rebalance_bytes",
+        about: "what is moved when a data node joins",
+        measure: Measure::EndToEnd(repair::rebalance_bytes),
     },
     Group { name: "e2e.get", about: "gets of the same", measure: Measure::EndToEnd(e2e::get) },
     one_packet("TCP to somebody", Case::still("xdp.cost.foreign", "foreign")),
