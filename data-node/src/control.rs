@@ -72,7 +72,7 @@ impl Control {
         let clock = ClusterClock::starting_at(registered.leader_time);
         let state = Arc::new(NodeState::new(registered.registration, registered.key_epochs, clock));
         let (sent_at, lease) = registered.lease;
-        state.lease().renew(sent_at, lease);
+        state.renew_lease(sent_at, lease);
         let (fetches_wanted, wanted) = watch::channel(false);
         let (inventory_wanted, inventory) = watch::channel(0);
         let heartbeats = Heartbeats::new(

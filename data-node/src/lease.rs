@@ -2,7 +2,8 @@
 //!
 //! Invariant: half of the lease after the node has sent the last heartbeat that was answered, it takes no more writes. The
 //! leader counts all of the lease, from when that heartbeat arrived, before it ends the registration: so the node is the first
-//! to stop, unless its clock is so slow as to lose half of the time. The clock runs on while the host is suspended.
+//! to stop, unless its clock is so slow as to lose half of the time. The clock runs on while the host is suspended. The kernel
+//! program is told of the same moment, so it refuses what is written to a process that is frozen.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -22,8 +23,19 @@ impl Moment {
         Self(Duration::from_secs(seconds) + Duration::from_nanos(now.tv_nsec.unsigned_abs()))
     }
 
+    #[cfg(test)]
+    pub(crate) const fn at(since_boot: Duration) -> Self {
+        Self(since_boot)
+    }
+
     fn millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Since the host was started.
+    #[cfg(all(feature = "xdp", target_os = "linux"))]
+    pub(crate) fn nanos(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
@@ -42,6 +54,13 @@ impl Lease {
         self.until_ms.store(until_ms, Ordering::Release);
     }
 
+    /// From when on the node takes no more writes; `None`: that moment doesn't come.
+    #[cfg(all(feature = "xdp", target_os = "linux"))]
+    pub(crate) fn end(&self) -> Option<Moment> {
+        let until_ms = self.until_ms.load(Ordering::Acquire);
+        (until_ms != 0).then(|| Moment(Duration::from_millis(until_ms)))
+    }
+
     /// Whether the node may vouch for what is written to it.
     pub(crate) fn holds(&self, now: Moment) -> bool {
         let until_ms = self.until_ms.load(Ordering::Acquire);
@@ -54,7 +73,7 @@ mod tests {
     use super::*;
 
     fn at(seconds: u64) -> Moment {
-        Moment(Duration::from_secs(seconds))
+        Moment::at(Duration::from_secs(seconds))
     }
 
     #[test]

@@ -20,7 +20,7 @@ use xdpfs_wire::{EpochSecret, KeyEpoch, KeyEpochs, ReceiptKey, Reject, TargetNod
 
 use crate::{
     cluster_clock::{ClusterClock, UnixMs},
-    lease::Lease,
+    lease::{Lease, Moment},
     xdp::PlaneReport,
 };
 
@@ -193,6 +193,12 @@ impl NodeState {
     #[must_use]
     pub(crate) fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// The leader has answered what was sent at that moment.
+    pub(crate) fn renew_lease(&self, sent_at: Moment, length: Duration) {
+        self.lease.renew(sent_at, length);
+        self.changed.notify_one();
     }
 
     /// For how long the leader has said nothing.

@@ -4,7 +4,9 @@ use xdpfs_plane::{
     Decision, Envelope, Fate, Frame as _, is_for_many,
     maps::{OwnAddress, Place, Settings},
 };
-use xdpfs_wire::{Accepted, Expiry, HEADER_LEN, NodeEpoch, Reject, TargetNode, validate_request};
+use xdpfs_wire::{
+    Accepted, Expiry, HEADER_LEN, NodeEpoch, Reject, TargetNode, check_lease, validate_request,
+};
 
 use crate::{GENERIC, TICK_NS, maps, packet::Packet};
 
@@ -60,8 +62,11 @@ fn decide(packet: &Packet, envelope: &Envelope, settings: &Settings, now_ns: u64
     }
     let Some(route) = maps::route(header.node) else { return Some(Decision::Answer(Reject::WrongNode)) };
     let target = TargetNode { node: header.node, epoch: NodeEpoch(route.node_epoch) };
-    let checked =
-        if route.place == Place::HERE { target.check(&header) } else { target.route_check(&header) };
+    let checked = if route.place == Place::HERE {
+        target.check(&header).and_then(|()| check_lease(&header, || maps::lease_holds(now_ns)))
+    } else {
+        target.route_check(&header)
+    };
     Some(match checked {
         Err(reject) => Decision::Answer(reject),
         Ok(()) if route.place == Place::HERE => Decision::End(Fate::Local),

@@ -9,9 +9,10 @@ use aya_ebpf::{
 use xdpfs_plane::{
     COUNTERS, Envelope, Fate, Frame as _,
     maps::{
-        Address, DEVICES_MAX, EVENTS_LEN, Event, KEY_EPOCHS as EPOCHS, KEYS_MAX, KeyEpochSlot, NEXT_HOPS_MAX,
-        NextHop, OWN_ADDRESSES_MAX, OwnAddress, Place, REPLY_SOURCES_MAX, ROUTES_MAX, RememberedKey,
-        ReplyKey, ReplySource, Route, SOURCE_BUCKETS_MAX, SOURCE_RULES_MAX, Settings, SourceRule,
+        Address, DEVICES_MAX, EVENTS_LEN, Event, KEY_EPOCHS as EPOCHS, KEYS_MAX, KeyEpochSlot, Lease,
+        NEXT_HOPS_MAX, NextHop, OWN_ADDRESSES_MAX, OwnAddress, Place, REPLY_SOURCES_MAX, ROUTES_MAX,
+        RememberedKey, ReplyKey, ReplySource, Route, SOURCE_BUCKETS_MAX, SOURCE_RULES_MAX, Settings,
+        SourceRule,
     },
 };
 use xdpfs_wire::{Capability, CapabilityKey, EpochSecret, HEADER_LEN, KeyEpoch, KeyEpochs, NodeId, SipKey};
@@ -32,6 +33,8 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_LEN, 0);
 static KEY_EPOCHS: Array<KeyEpochSlot> = Array::with_max_entries(EPOCHS, 0);
 #[map]
 static KEYS: PerCpuArray<RememberedKey> = PerCpuArray::with_max_entries(KEYS_MAX, 0);
+#[map]
+static LEASE: Array<Lease> = Array::with_max_entries(1, 0);
 #[map]
 static NEXT_HOPS: LpmTrie<Address, NextHop> = LpmTrie::with_max_entries(NEXT_HOPS_MAX, BPF_F_NO_PREALLOC);
 #[map]
@@ -78,6 +81,14 @@ impl KeyEpochs for Keys {
 pub(crate) fn ticks() -> u64 {
     // SAFETY: the helper has no preconditions.
     unsafe { bpf_jiffies64() }
+}
+
+/// Whether the node on this host may vouch for what is written to it.
+#[inline(always)]
+pub(crate) fn lease_holds(now_ns: u64) -> bool {
+    let Some(lease) = LEASE.get_ptr(0) else { return false };
+    // SAFETY: an entry is one aligned word, which user space may change at any time.
+    unsafe { lease.read_volatile() }.holds(now_ns)
 }
 
 #[inline(always)]

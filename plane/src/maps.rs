@@ -5,7 +5,7 @@ use xdpfs_wire::{Capability, CapabilityKey, EpochSecret, SipKey};
 use crate::{frame::Ip, rate::Rate};
 
 /// Counts up whenever a map changes its shape or its meaning, so that no program meets maps of another one.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// Entries of `KEY_EPOCHS`: every value of the header's byte.
 pub const KEY_EPOCHS: u32 = 256;
 /// Entries of `ROUTES`, unless the loader asks for more; a node id beyond is unknown.
@@ -190,6 +190,30 @@ pub struct Route {
     pub node_epoch: u16,
 }
 
+/// The one entry of `LEASE`: until when the node on this host takes writes, as ticks times `TICK_NS`. The program of an edge has
+/// none. It is inverted: the zeros that the kernel fills a new map with are a lease that never ends.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(transparent)]
+pub struct Lease(u64);
+
+impl Lease {
+    /// It never ends.
+    pub const NONE: Self = Self::until(u64::MAX);
+
+    /// It ends then.
+    #[must_use]
+    pub const fn until(end_ns: u64) -> Self {
+        Self(!end_ns)
+    }
+
+    /// Whether it holds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn holds(self, now_ns: u64) -> bool {
+        now_ns < !self.0
+    }
+}
+
 /// Where a node is.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(transparent)]
@@ -348,6 +372,21 @@ mod tests {
         let mut taken = [false; KEYS_MAX as usize];
         (0..100).for_each(|client| taken[place(client) as usize] = true);
         assert!(taken.iter().filter(|taken| **taken).count() > 90);
+    }
+
+    #[test]
+    fn lease_ends_at_its_moment_or_never() {
+        let check = |lease: Lease, now_ns, expect| {
+            assert_eq!(lease.holds(now_ns), expect, "{lease:?} at {now_ns}");
+        };
+        let until_five = Lease::until(5_000_000_000);
+        check(until_five, 0, true);
+        check(until_five, 4_999_999_999, true);
+        check(until_five, 5_000_000_000, false);
+        check(until_five, 5_000_000_001, false);
+        check(Lease::until(0), 0, false);
+        check(Lease::NONE, u64::MAX - 1, true);
+        assert_eq!(Lease::NONE, Lease(0), "what the kernel fills a new map with");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rustix::time::{ClockId, clock_getres};
 use xdpfs_plane::{
     COUNTERS, PORTS_MAX, Rate, counter_label,
     maps::{
-        Address, Event, KeyEpochSlot, NextHop, OwnAddress, ReplyKey, ReplySource, Route, SERVED_MAX,
+        Address, Event, KeyEpochSlot, Lease, NextHop, OwnAddress, ReplyKey, ReplySource, Route, SERVED_MAX,
         Settings, SourceRule, words,
     },
 };
@@ -30,7 +30,7 @@ use xdpfs_wire::{NodeId, SipKey};
 use crate::{
     fixture::{HERE, NODE, NOW, OWN, PORT, SECRETS},
     frames::{CLIENT_V4, CLIENT_V6, EDGE_V4},
-    table::World,
+    table::{LeaseState, World},
 };
 
 /// The object, and what may name it.
@@ -120,11 +120,16 @@ impl Kernel {
 
     /// Puts settings in force that were made some time ago.
     pub fn settings_made(&mut self, settings: Settings, ago_ns: u64) -> anyhow::Result<()> {
-        let made_ns = (self.ticks()? * self.tick_ns).saturating_sub(ago_ns);
+        let made_ns = self.now_ns()?.saturating_sub(ago_ns);
         // The other address is found in its map.
         let mut served = [[0; 2]; SERVED_MAX];
         served[SERVED_MAX - 1] = words(mapped(EDGE_V4.into()));
         self.set("SETTINGS", 0, Settings { made_ns, made_unix_s: NOW.0, served, ..settings })
+    }
+
+    /// What time it is for the program.
+    pub fn now_ns(&mut self) -> anyhow::Result<u64> {
+        Ok(self.ticks()? * self.tick_ns)
     }
 
     fn ticks(&mut self) -> anyhow::Result<u64> {
@@ -133,6 +138,11 @@ impl Kernel {
             TestRunOptions { data_in: Some(&[0; 64]), data_out: Some(&mut out), ..TestRunOptions::new() };
         self.program("xdpfs_ticks")?.test_run(options)?;
         Ok(u64::from_ne_bytes(*out.first_chunk().context("no ticks")?))
+    }
+
+    /// Gives the node on this host a lease.
+    pub fn lease(&mut self, lease: Lease) -> anyhow::Result<()> {
+        self.set("LEASE", 0, lease)
     }
 
     pub fn route(&mut self, node: NodeId, route: Route) -> anyhow::Result<()> {
@@ -165,6 +175,7 @@ impl Kernel {
             self.source_rule(*prefix, *len, *rule)?;
         }
         self.spend(world)?;
+        self.lease(world.lease.map_or(Lease::NONE, LeaseState::entry))?;
         let rate = |is_spent| if is_spent { ONE_AT_ONCE } else { Rate::default() };
         self.settings(Settings {
             source_rate: rate(world.sources_spent),

@@ -40,6 +40,8 @@ pub struct Model {
     /// The first rule that fits counts; no rules, no filter.
     pub source_rules: Vec<(IpAddr, u32, SourceRule)>,
     pub unlisted_source: SourceRule,
+    /// The lease of the node on this host is over.
+    pub lease_is_over: bool,
     /// No source may send anything more.
     pub sources_spent: bool,
     /// No answer may go out any more.
@@ -110,6 +112,13 @@ impl Model {
             if is_here { target.check(&accepted.header) } else { target.route_check(&accepted.header) };
         if let Err(reject) = checked {
             return answered(reject, &accepted);
+        }
+        let writes = matches!(
+            accepted.header.opcode,
+            Opcode::PutWhole | Opcode::PutOpen | Opcode::PutData | Opcode::PutCommit | Opcode::PutAbort
+        );
+        if is_here && writes && self.lease_is_over {
+            return answered(Reject::LeaseOver, &accepted);
         }
         if is_here {
             return as_it_was(PASS, vec!["local"]);

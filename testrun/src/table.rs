@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, net::IpAddr};
 use anyhow::{Context as _, bail, ensure};
 use xdpfs_plane::{
     Action,
-    maps::{Place, Route, SourceRule},
+    maps::{Lease, Place, Route, SourceRule},
 };
 use xdpfs_wire::{NodeEpoch, NodeId};
 
@@ -37,6 +37,8 @@ pub struct Case {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct World {
     pub nodes: BTreeMap<NodeId, (NodeEpoch, Whereabouts)>,
+    /// That of the node on this host, if it has one.
+    pub lease: Option<LeaseState>,
     pub source_rules: Vec<(IpAddr, u32, SourceRule)>,
     /// What becomes of sources without a rule.
     pub unlisted_source: SourceRule,
@@ -95,6 +97,24 @@ words! {
     }
 }
 
+words! {
+    /// How it is with a lease.
+    LeaseState {
+        Holds = "holds",
+        Over = "is-over",
+    }
+}
+
+impl LeaseState {
+    /// As the program's map has it, while its clock stands at zero.
+    pub const fn entry(self) -> Lease {
+        match self {
+            Self::Holds => Lease::until(1),
+            Self::Over => Lease::until(0),
+        }
+    }
+}
+
 impl Whereabouts {
     /// As the program's map has it.
     pub const fn route(self, node_epoch: NodeEpoch) -> Route {
@@ -113,10 +133,11 @@ impl Whereabouts {
 impl World {
     /// A model with this world in it.
     pub fn model(&self, mode: Mode) -> Model {
-        let Self { nodes, source_rules, unlisted_source, sources_spent, answers_spent } = self.clone();
+        let Self { nodes, lease, source_rules, unlisted_source, sources_spent, answers_spent } = self.clone();
         Model {
             routes: nodes.iter().map(|(node, (epoch, place))| (node.0, place.route(*epoch))).collect(),
             devices: [(THERE.device, true)].into(),
+            lease_is_over: lease == Some(LeaseState::Over),
             source_rules,
             unlisted_source,
             sources_spent,
@@ -158,7 +179,7 @@ pub fn print(cases: &[Case]) -> String {
 
 const HEAD: &str = "\
 # What comes of frames, made by tests/host/. Each case: its name, the modes that it holds in, what the maps hold (the
-# whereabouts of nodes, rules for sources, spent buckets), the frame that comes in, the action, the counters that rise
+# whereabouts of nodes, a lease, rules for sources, spent buckets), the frame that comes in, the action, the counters that rise
 # by one, and the frame that comes out.
 #
 # Bytes are hexadecimal; the last byte before a star is there so many times. The secrets, the port, the time and the
@@ -172,6 +193,9 @@ fn one(case: &Case) -> Result<String, std::fmt::Error> {
     writeln!(text, "modes {}", modes.join(" "))?;
     for (node, (epoch, place)) in &case.world.nodes {
         writeln!(text, "node {} epoch {} {}", node.0, epoch.0, place.word())?;
+    }
+    if let Some(lease) = case.world.lease {
+        writeln!(text, "lease {}", lease.word())?;
     }
     for (prefix, len, rule) in &case.world.source_rules {
         writeln!(text, "source {prefix}/{len} {}", rule_word(*rule))?;
@@ -214,6 +238,7 @@ fn parse(block: &str) -> anyhow::Result<Case> {
                 let place = (NodeEpoch(epoch.parse()?), Whereabouts::parse(place)?);
                 case.world.nodes.insert(NodeId(node.parse()?), place);
             }
+            ["lease", state] => case.world.lease = Some(LeaseState::parse(state)?),
             ["source", "others", rule] => case.world.unlisted_source = parse_rule(rule)?,
             ["source", prefix, rule] => {
                 let (prefix, len) = prefix.split_once('/').context("not a prefix")?;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use xdpfs_wire::payload::{ChunkSum, GetBurst, Pong, SACK_WINDOW, Sack};
 use xdpfs_wire::{
     Accepted, CapabilityKey, ChunkId, ClientId, CookieSecret, EpochSecret, Expiry, Flags, Header, KeyEpoch,
-    KeyEpochs, Opcode, Receipt, ReceiptKey, Reject, Status, TargetNode, is_write, validate_request,
+    KeyEpochs, Opcode, Receipt, ReceiptKey, Reject, Status, TargetNode, check_lease, validate_request,
 };
 
 use crate::datagram::{self, BURST_BYTES_MAX, Peer};
@@ -68,7 +68,7 @@ pub trait Node {
     fn receipt_key(&self) -> ReceiptKey;
     /// A chunk that is durable here.
     fn chunk(&self, chunk: ChunkId) -> Option<ChunkInfo>;
-    /// Whether it may vouch for anything. If not, writes are refused as if it had registered anew.
+    /// Whether it may vouch for anything. If not, writes are answered as if it had registered anew.
     fn takes_writes(&self) -> bool {
         true
     }
@@ -242,12 +242,11 @@ impl NodeEndpoint {
             return self.reject(Reject::TooShort);
         };
         let verdict = validate_request(bytes, payload.len(), &Keys(node), node.now());
-        let verdict = verdict.and_then(|accepted| match node.target().check(&accepted.header) {
-            Ok(()) if is_write(&accepted.header) && !node.takes_writes() => {
-                Err((Reject::StaleNode, Some(accepted)))
-            }
-            Ok(()) => Ok(accepted),
-            Err(reject) => Err((reject, Some(accepted))),
+        let verdict = verdict.and_then(|accepted| {
+            let header = &accepted.header;
+            let meant = node.target().check(header);
+            let meant = meant.and_then(|()| check_lease(header, || node.takes_writes()));
+            meant.map(|()| accepted).map_err(|reject| (reject, Some(accepted)))
         });
         let accepted = match verdict {
             Ok(accepted) => accepted,

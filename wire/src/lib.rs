@@ -29,4 +29,4 @@ pub use opcode::Opcode;
 pub use receipt::{Receipt, ReceiptKey};
 pub use siphash::{SipKey, siphash_2_4};
 pub use status::{Advice, Status};
-pub use validate::{Accepted, KeyEpochs, Reject, TargetNode, is_write, validate_request};
+pub use validate::{Accepted, KeyEpochs, Reject, TargetNode, check_lease, is_write, validate_request};

@@ -99,6 +99,8 @@ rejects! {
     WrongNode = "wrong_node" => Some(Status::WrongNode),
     /// A write meant for an earlier registration of this node.
     StaleNode = "stale_node" => Some(Status::StaleNode),
+    /// A write to a node that may vouch for nothing, since it has not heard from the leader for too long.
+    LeaseOver = "lease_over" => Some(Status::StaleNode),
 }
 
 /// Judges a request by everything that needs no look-up besides the epoch secret. `payload_len` is the number of
@@ -174,6 +176,15 @@ impl TargetNode {
         }
         Ok(())
     }
+}
+
+/// The last step, and a node's own: whether it may vouch for what `header` writes. `holds` is asked for writes only.
+///
+/// # Errors
+/// [`Reject::LeaseOver`].
+#[inline(always)]
+pub fn check_lease(header: &Header, holds: impl FnOnce() -> bool) -> Result<(), Reject> {
+    if is_write(header) && !holds() { Err(Reject::LeaseOver) } else { Ok(()) }
 }
 
 /// Whether `header` asks for something that a receipt may come of.

@@ -182,6 +182,10 @@ const GROUPS: &[Group] = &[
     ),
     one_packet("a request for a node on this host", Case::still("xdp.cost.validate", "validate")),
     one_packet(
+        "a write for a node on this host, which has a lease",
+        Case::still("xdp.cost.validate_write", "validate_write"),
+    ),
+    one_packet(
         "a request for a node behind a device",
         Case::moving("xdp.cost.validate_route", "validate_route"),
     ),

@@ -133,7 +133,7 @@ impl Heartbeats {
             return self.register_again().await;
         }
         self.superseded = 0;
-        self.vitals.state.lease().renew(sent_at, Duration::from_millis(message.lease_ms));
+        self.vitals.state.renew_lease(sent_at, Duration::from_millis(message.lease_ms));
         self.fetches_wanted.send_if_modified(|wanted| {
             let is_new = *wanted != message.exchange_fetches;
             *wanted = message.exchange_fetches;
@@ -169,7 +169,7 @@ impl Heartbeats {
         self.vitals.state.set_clock(registered.leader_time, Duration::ZERO);
         self.vitals.state.replace_registration(registered.registration);
         let (sent_at, lease) = registered.lease;
-        self.vitals.state.lease().renew(sent_at, lease);
+        self.vitals.state.renew_lease(sent_at, lease);
         self.interval = registered.heartbeat_interval;
         Ok(())
     }

@@ -343,6 +343,8 @@ impl Edge {
         let Some(table) = &self.table else { return Ok(()) };
         let wishes = Wishes {
             time: ClusterTime { unix_ms: table.unix_ms, read: table.made },
+            // That would be the edge's, and nodes are well without it.
+            lease_end: None,
             source_rate: self.config.sources.rate,
             source_rules: self.source_rules,
             event_mask: self.event_mask,

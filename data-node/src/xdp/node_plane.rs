@@ -88,6 +88,8 @@ impl Plane {
     /// Tells the program what has changed, what time it is, and which events are to be kept: those of packets whose
     /// counter has none of the bits of the mask.
     pub(super) fn update(&mut self, state: &NodeState, event_mask: u64) -> Result<(), XdpError> {
+        // Read before the registration: what the program lets pass by a renewed lease is never for an earlier one.
+        let lease_end = state.lease().end();
         // Keys before the route, as in user space: whoever knows the node's new epoch may use any of them.
         self.tables.update_key_epochs(&mut self.programs, &state.key_epochs().by_epoch())?;
         let target = state.registration().target;
@@ -97,6 +99,7 @@ impl Plane {
         self.tables.update(&mut self.programs, &wanted)?;
         let wishes = Wishes {
             time: ClusterTime::now(state.clock().now_ms().0),
+            lease_end,
             source_rate: None,
             source_rules: None,
             event_mask,

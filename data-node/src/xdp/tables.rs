@@ -14,13 +14,13 @@ use aya::{
 use xdpfs_plane::{
     Fate, Rate,
     maps::{
-        Address, DEVICES_MAX, KEY_EPOCHS, KeyEpochSlot, NextHop, OwnAddress, ReplyKey, ReplySource, Route,
-        SERVED_MAX, Settings, SourceRule, words,
+        Address, DEVICES_MAX, KEY_EPOCHS, KeyEpochSlot, Lease, NextHop, OwnAddress, ReplyKey, ReplySource,
+        Route, SERVED_MAX, Settings, SourceRule, words,
     },
 };
 use xdpfs_wire::{EpochSecret, KeyEpoch, NodeId, Reject, SipKey};
 
-use crate::source_prefix::SourcePrefix;
+use crate::{lease::Moment, source_prefix::SourcePrefix};
 
 use super::{
     PlaneCounts, SourceConfig, XdpError,
@@ -73,10 +73,12 @@ impl ClusterTime {
     }
 }
 
-/// What `SETTINGS` holds, but for the program's own clock.
+/// What `SETTINGS` and `LEASE` hold, but for the program's own clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wishes {
     pub(super) time: ClusterTime,
+    /// From when on the node on this host takes no writes.
+    pub(super) lease_end: Option<Moment>,
     pub(super) source_rate: Option<u32>,
     pub(super) source_rules: Option<SourceRule>,
     pub(super) event_mask: u64,
@@ -90,6 +92,8 @@ struct Raw<T>(T);
 
 // SAFETY: the type is `repr(C)`, of plain words and without padding.
 unsafe impl Pod for Raw<KeyEpochSlot> {}
+// SAFETY: as above.
+unsafe impl Pod for Raw<Lease> {}
 // SAFETY: as above.
 unsafe impl Pod for Raw<NextHop> {}
 // SAFETY: as above.
@@ -263,9 +267,14 @@ impl fmt::Debug for Tables {
     }
 }
 
-/// Puts the settings in force; the program's clock runs from here.
+/// Puts the settings and the lease in force; the program's clock runs from here.
 pub(super) fn set(programs: &mut Programs, tables: &Tables, wishes: &Wishes) -> Result<(), XdpError> {
-    let Wishes { time, source_rate, source_rules, event_mask, uplink } = *wishes;
+    let Wishes { time, lease_end, source_rate, source_rules, event_mask, uplink } = *wishes;
+    let made_ns = programs.now_ns()?;
+    // Looked at behind the program's clock, so that time that passes in between makes no lease longer.
+    let lease = lease_entry(lease_end, made_ns, Moment::now());
+    let mut map: Array<_, Raw<Lease>> = part_mut(&mut programs.ebpf, "LEASE")?;
+    map.set(0, Raw(lease), 0).map_err(reading("LEASE"))?;
     let now_ms = time.unix_ms + u64::try_from(time.read.elapsed().as_millis()).unwrap_or_default();
     let mut served = [[0; 2]; SERVED_MAX];
     let known = tables.own.iter().filter(|(_, own)| **own == OwnAddress::SERVED);
@@ -275,7 +284,7 @@ pub(super) fn set(programs: &mut Programs, tables: &Tables, wishes: &Wishes) -> 
     let since_second_ns = now_ms % 1000 * 1_000_000;
     let interval_ns = source_rate.map_or(0, |rate| SECOND_NS / u64::from(rate.max(1)));
     let settings = Settings {
-        made_ns: programs.now_ns()?.wrapping_sub(since_second_ns),
+        made_ns: made_ns.wrapping_sub(since_second_ns),
         source_rate: Rate { interval_ns, burst_ns: SOURCE_BURST_NS },
         answer_rate: ANSWER_RATE,
         event_mask,
@@ -287,6 +296,12 @@ pub(super) fn set(programs: &mut Programs, tables: &Tables, wishes: &Wishes) -> 
     };
     let mut map: Array<_, Raw<Settings>> = part_mut(&mut programs.ebpf, "SETTINGS")?;
     map.set(0, Raw(settings), 0).map_err(reading("SETTINGS"))
+}
+
+/// The moment `end` on the program's clock, which says `program_ns` when the node's says `now`.
+fn lease_entry(end: Option<Moment>, program_ns: u64, now: Moment) -> Lease {
+    let on_its_clock = |end: Moment| program_ns.saturating_add(end.nanos()).saturating_sub(now.nanos());
+    end.map_or(Lease::NONE, |end| Lease::until(on_its_clock(end)))
 }
 
 /// The interfaces that `DEVICES` leads to, by entry. Those that have vanished are missing.
@@ -365,4 +380,28 @@ fn part_mut<'a, T: TryFrom<&'a mut Map, Error = MapError>>(
 
 fn reading(part: &'static str) -> impl Fn(MapError) -> XdpError {
     move |source| XdpError::Map { part, source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn lease_ends_as_soon_by_the_programs_clock_as_by_the_nodes() {
+        let at = |seconds| Moment::at(Duration::from_secs(seconds));
+        let check = |end, program_s: u64, now, expect_s: u64| {
+            let entry = lease_entry(Some(end), program_s * SECOND_NS, now);
+            let expect = Lease::until(expect_s * SECOND_NS);
+            assert_eq!(entry, expect, "{end:?} at {now:?}, {program_s} s for the program");
+        };
+        check(at(105), 100, at(100), 105);
+        // The host was suspended.
+        check(at(1105), 100, at(1100), 105);
+        // It is over.
+        check(at(95), 100, at(100), 95);
+        check(at(0), 100, at(1000), 0);
+        assert_eq!(lease_entry(None, 100 * SECOND_NS, at(100)), Lease::NONE);
+    }
 }

@@ -11,6 +11,7 @@ mod admin;
 mod fake_meta;
 mod foreign;
 mod lab;
+mod lease;
 mod program;
 #[path = "../node/refused.rs"]
 mod refused;

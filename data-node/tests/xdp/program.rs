@@ -68,6 +68,16 @@ impl Program {
         tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok()).collect()
     }
 
+    /// It is frozen.
+    pub(crate) fn pause(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+    }
+
+    /// It goes on.
+    pub(crate) fn resume(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+
     pub(crate) fn terminate(mut self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let said = self.said();

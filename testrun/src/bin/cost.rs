@@ -7,7 +7,7 @@ use std::{env, net::Ipv4Addr};
 use anyhow::{Context as _, bail, ensure};
 use xdpfs_plane::{
     Fate, Rate,
-    maps::{Route, Settings, SourceRule},
+    maps::{Lease, Route, Settings, SourceRule},
 };
 use xdpfs_testrun::{
     fixture::{self, NODE, PORT, THERE},
@@ -53,6 +53,11 @@ fn cost(case: &str, repeat: u32) -> anyhow::Result<f64> {
             Fate::Foreign
         }
         "validate" => Fate::Local,
+        "validate_write" | "validate_write_without_lease" => {
+            packet = V4.frame(PORT, &datagram("put_data")?);
+            kernel.lease(if case == "validate_write" { Lease::until(1 << 62) } else { Lease::NONE })?;
+            Fate::Local
+        }
         "validate_route" => {
             kernel.device(THERE.device)?;
             // To where it was sent anyway: the packet that comes out is one that may come in, until its hops are over.

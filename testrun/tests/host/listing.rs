@@ -7,7 +7,7 @@ use xdpfs_plane::{Action, maps::SourceRule};
 use xdpfs_testrun::{
     fixture::{self, NODE, PORT},
     frames::{CLIENT_V4, CLIENT_V6, FRAME_LEN_MAX, NODE_SIDE_V4, V4, V6, WRAPPINGS, Wrapping},
-    table::{Case, Mode, Whereabouts, World},
+    table::{Case, LeaseState, Mode, Whereabouts, World},
 };
 use xdpfs_wire::{NodeEpoch, NodeId, Reject};
 
@@ -37,6 +37,7 @@ pub(crate) fn cases() -> Vec<Case> {
     listing.batches();
     listing.dead_ends();
     listing.nodes();
+    listing.leases();
     listing.sources();
     listing.spent();
     listing.0
@@ -281,6 +282,34 @@ impl Listing {
             let mut given = write("read_from_a_later_registration", &[(3, 700, there)], kind);
             given.frame = kind.1.frame(PORT, &datagram("get_piece"));
             self.add(given, Action::Redirect, &["routed"]);
+        }
+    }
+
+    /// Every good request, for a node on this host with a lease.
+    fn leases(&mut self) {
+        let good = fixture::cases().unwrap().into_iter().filter(|case| case.verdict.is_ok());
+        for (case, (kind, wrapping)) in good.zip(WRAPPINGS.iter().cycle()) {
+            let frame = wrapping.frame(PORT, &case.datagram);
+            if frame.len() > FRAME_LEN_MAX {
+                continue;
+            }
+            let given = |what: &str, place, lease| Given {
+                name: format!("{what}.{}.{}", case.name, dashed(kind)),
+                modes: BOTH,
+                world: World { lease: Some(lease), ..one_node(place) },
+                frame: frame.clone(),
+            };
+            let here = Whereabouts::Here;
+            self.add(given("lease_holds", here, LeaseState::Holds), Action::Pass, &["local"]);
+            let over = given("lease_over", here, LeaseState::Over);
+            if case.name.starts_with("put_") {
+                self.add(over, Action::Answer, &["answered", "lease_over"]);
+                // It is the edge's, if anybody's, and says nothing of the node.
+                let elsewhere = given("lease_over_elsewhere", Whereabouts::There, LeaseState::Over);
+                self.add(elsewhere, Action::Redirect, &["routed"]);
+            } else {
+                self.add(over, Action::Pass, &["local"]);
+            }
         }
     }
 

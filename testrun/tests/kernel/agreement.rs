@@ -10,6 +10,7 @@ use xdpfs_testrun::{
     chance::{Chance, setting},
     fixture::{HERE, THERE},
     kernel::Fixed,
+    table::LeaseState,
 };
 
 use crate::set_up;
@@ -41,7 +42,10 @@ fn agree_on(fixed: Fixed, cases: u64, seed: u64) {
     println!("{fixed:?}: {cases} cases, seed {seed}");
     let routes =
         [(3, HERE), (4, THERE), (5, Route { node_epoch: 7, ..THERE }), (6, Route { device: 6, ..THERE })];
-    let (mut kernel, model) = set_up(fixed, &routes);
+    let (mut kernel, mut model) = set_up(fixed, &routes);
+    let lease = if seed.is_multiple_of(2) { LeaseState::Over } else { LeaseState::Holds };
+    kernel.lease(lease.entry()).unwrap();
+    model.lease_is_over = lease == LeaseState::Over;
     let mut chance = Chance::new(seed);
     let mut out = Vec::new();
     let mut tally = BTreeMap::new();

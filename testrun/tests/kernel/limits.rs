@@ -2,7 +2,7 @@
 
 use xdpfs_plane::{
     Fate,
-    maps::{Settings, SourceRule},
+    maps::{Lease, Settings, SourceRule},
 };
 use xdpfs_testrun::{
     fixture::{HERE, PORT},
@@ -82,4 +82,36 @@ fn capabilities_expire_by_the_kernels_own_clock() {
     assert_eq!(kernel.run(&packet).unwrap().counted, [Fate::Local.label()]);
     kernel.settings_made(QUIET, 1_100_000_000).unwrap();
     assert_eq!(kernel.run(&packet).unwrap().counted, [Fate::Answered.label(), "expired"]);
+}
+
+#[test]
+fn writes_pass_until_the_very_moment_when_the_lease_ends() {
+    const LEFT_NS: u64 = 30_000_000;
+    let [write, read] = ["put_data", "get_piece"].map(|name| V4.frame(PORT, &datagram(name)));
+    let (mut kernel, _) = set_up(Fixed { clock_runs: true, ..Fixed::default() }, &[(3, HERE)]);
+    assert_eq!(kernel.run(&write).unwrap().counted, [Fate::Local.label()], "there is no lease");
+    let end_ns = kernel.now_ns().unwrap() + LEFT_NS;
+    kernel.lease(Lease::until(end_ns)).unwrap();
+    let (mut passed, mut is_over) = (0, false);
+    while !is_over {
+        let before_ns = kernel.now_ns().unwrap();
+        let outcome = kernel.run(&write).unwrap();
+        is_over = outcome.counted != [Fate::Local.label()];
+        if is_over {
+            assert_eq!(outcome.counted, [Fate::Answered.label(), "lease_over"]);
+            let after_ns = kernel.now_ns().unwrap();
+            assert!(after_ns >= end_ns, "{} ns too early", end_ns - after_ns);
+        } else {
+            assert!(before_ns < end_ns, "{} ns too late", before_ns - end_ns);
+            passed += 1;
+        }
+        assert_eq!(kernel.run(&read).unwrap().counted, [Fate::Local.label()], "reads need no lease");
+    }
+    println!("{passed} writes passed before");
+    assert_eq!(kernel.run(&write).unwrap().counted, [Fate::Answered.label(), "lease_over"]);
+    let renewed = Lease::until(kernel.now_ns().unwrap() + 3600 * 1_000_000_000);
+    kernel.lease(renewed).unwrap();
+    assert_eq!(kernel.run(&write).unwrap().counted, [Fate::Local.label()], "it was renewed");
+    kernel.lease(Lease::NONE).unwrap();
+    assert_eq!(kernel.run(&write).unwrap().counted, [Fate::Local.label()], "it never ends");
 }
