@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -18,7 +18,7 @@ use xdpfs_testbed::{
 
 use crate::{
     frames::{Way, destination},
-    support::{holds, options, put, rate, started},
+    support::{holds, options, put, rate, started, way},
 };
 
 /// How long a capability lives, in seconds.
@@ -263,16 +263,4 @@ fn reached(cluster: &Cluster) -> UdpCounts {
         received: sum.received + counts.received,
         lost: sum.lost + counts.lost,
     })
-}
-
-/// From the client to the edge.
-fn way(cluster: &Cluster) -> Way {
-    let lan = cluster.lan();
-    let (client, uplink) = (lan.client_end(0), lan.uplink(0));
-    let IpAddr::V4(edge) = lan.edge_address(0) else { panic!("the network is one of IPv4") };
-    Way {
-        from_mac: client.namespace.mac_of(client.device).unwrap(),
-        to_mac: uplink.namespace.mac_of(uplink.device).unwrap(),
-        to: (edge, 7400),
-    }
 }

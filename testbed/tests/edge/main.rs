@@ -8,6 +8,7 @@
 
 mod crossing;
 mod frames;
+mod frozen;
 mod hostile;
 mod modes;
 mod outages;

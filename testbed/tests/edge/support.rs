@@ -1,8 +1,10 @@
 //! What most tests say to a cluster behind an edge.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use xdpfs_testbed::{Cluster, ClusterOptions, Content, EdgeOptions, IpVersion, LanOptions, Member};
+
+use crate::frames::Way;
 
 /// Longer than any put or get of a test takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -64,4 +66,16 @@ pub(crate) fn holds(cluster: &Cluster, address: &str, content: &Content) -> Dura
 /// Megabytes a second.
 pub(crate) fn rate(content: &Content, took: Duration) -> f64 {
     content.len() as f64 / 1e6 / took.as_secs_f64()
+}
+
+/// From the client to the first edge, in a network of IPv4.
+pub(crate) fn way(cluster: &Cluster) -> Way {
+    let lan = cluster.lan();
+    let (client, uplink) = (lan.client_end(0), lan.uplink(0));
+    let IpAddr::V4(edge) = lan.edge_address(0) else { panic!("the network is one of IPv4") };
+    Way {
+        from_mac: client.namespace.mac_of(client.device).unwrap(),
+        to_mac: uplink.namespace.mac_of(uplink.device).unwrap(),
+        to: (edge, 7400),
+    }
 }
