@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) reports: Arc<Reports>,
     pub(crate) read_times: Arc<ReadTimes>,
-    /// Aborts of puts that were given up.
+    /// Aborts of puts that were given up, and reports of bad replicas.
     pub(crate) cleanups: TaskTracker,
     memory: Arc<Semaphore>,
     memory_units: u32,
@@ -456,9 +456,13 @@ impl ObjectClient for Client {
     }
 
     async fn close(&self) {
+        self.shared.reports.hurry();
         self.shared.cleanups.close();
         if tokio::time::timeout(CLOSE_PATIENCE, self.shared.cleanups.wait()).await.is_err() {
-            debug!(left = self.shared.cleanups.len(), "aborts of puts are left to their leases");
+            debug!(
+                left = self.shared.cleanups.len(),
+                "aborts of puts are left to their leases, and bad replicas to others"
+            );
         }
         self.shared.cleanups.reopen();
     }

@@ -23,7 +23,7 @@ use xdpfs_proto::meta::v1::meta_service_server::MetaServiceServer;
 
 pub(crate) use self::{
     meta::{Answer, FakeMeta},
-    nodes::Behaviour,
+    nodes::{Behaviour, FakeNode},
     state::{BUCKET, State, refuse},
 };
 use crate::{Client, ClientConfig, control::Dialer};

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
 use tracing::debug;
 use xdpfs_proto::meta::v1::{self as proto, leaving_node::Why};
 use xdpfs_wire::{ChunkId, NodeId};
@@ -191,13 +192,18 @@ const REPORTED_MAX: usize = 64;
 const WAITING_MAX: usize = 1024;
 /// Reports are gathered for a moment, and there are no more than one in this time.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a report may take, and how long one that a client waits for which is being closed.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Replicas that could not be read as they should, on their way to the leader.
 ///
-/// Invariant: nobody waits for it, and it costs one request in a second at most, whatever is found.
+/// Invariant: no read waits for it, and it costs one request in a second at most, whatever is found.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     waiting: Mutex<Waiting>,
+    /// The client is being closed: nothing more is gathered.
+    is_last: Notify,
 }
 
 /// A bucket, and the id of the access key under which it was read.
@@ -263,13 +269,20 @@ impl Reports {
             !std::mem::replace(&mut waiting.is_sending, true)
         };
         if begins {
-            tokio::spawn(Self::send_all(Arc::clone(&shared.reports)));
+            shared.cleanups.spawn(Self::send_all(Arc::clone(&shared.reports)));
+        }
+    }
+
+    /// Has what waits sent at once, as far as it fits one request.
+    pub(crate) fn hurry(&self) {
+        if self.waiting().is_sending {
+            self.is_last.notify_one();
         }
     }
 
     async fn send_all(reports: Arc<Self>) {
         loop {
-            tokio::time::sleep(PAUSE).await;
+            let is_last = tokio::time::timeout(PAUSE, reports.is_last.notified()).await.is_ok();
             let taken = {
                 let mut waiting = reports.waiting();
                 let taken = waiting.take();
@@ -285,8 +298,15 @@ impl Reports {
             let replicas = replicas.into_iter().map(replica).collect();
             let request = proto::ReportReplicasRequest { parent, replicas };
             let send = |mut meta: Meta, request| async move { meta.report_replicas(request).await };
-            if let Err(refusal) = control.call(Operation::ReportReplicas, request, send).await {
-                debug!(?refusal, "a report of bad replicas is lost");
+            let report = control.call(Operation::ReportReplicas, request, send);
+            let patience = if is_last { LAST_PATIENCE } else { PATIENCE };
+            if !matches!(tokio::time::timeout(patience, report).await, Ok(Ok(_))) {
+                debug!("a report of bad replicas is lost");
+            }
+            let mut waiting = reports.waiting();
+            waiting.is_sending = waiting.count > 0;
+            if !waiting.is_sending {
+                return;
             }
         }
     }

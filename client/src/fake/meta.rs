@@ -264,7 +264,7 @@ impl MetaService for FakeMeta {
         &self,
         ask: Request<proto::ReportReplicasRequest>,
     ) -> Reply<proto::ReportReplicasResponse> {
-        self.serve(Operation::ReportReplicas, ask, |_, _| Err(Status::unimplemented(""))).await
+        self.serve(Operation::ReportReplicas, ask, State::note_reported).await
     }
 
     async fn begin_copy(&self, ask: Request<proto::BeginCopyRequest>) -> Reply<proto::BeginCopyResponse> {

@@ -1,7 +1,7 @@
 //! What the cluster in memory knows: the rules of the metadata service, as far as puts and gets need them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) outstanding: u64,
     pub(crate) outstanding_most: u64,
     pub(crate) asked: u64,
+    /// Replicas that readers have found wanting.
+    pub(crate) reported: BTreeSet<(ChunkId, u32)>,
     /// Transfers that were refused because their capability had expired.
     pub(crate) expired: u32,
     /// Answers to commits by request id.
@@ -97,6 +99,7 @@ impl State {
             outstanding: 0,
             outstanding_most: 0,
             asked: 0,
+            reported: BTreeSet::new(),
             expired: 0,
             answered: BTreeMap::new(),
             hook: None,
@@ -351,6 +354,18 @@ impl State {
         self.check(&request.destination, request.precondition)?;
         let object = self.store(request.destination, stored.chunks, worded(request.metadata));
         Ok(proto::CopyObjectResponse { object: Some(object) })
+    }
+
+    pub(super) fn note_reported(
+        &mut self,
+        request: proto::ReportReplicasRequest,
+    ) -> Result<proto::ReportReplicasResponse, Status> {
+        for replica in request.replicas {
+            let chunk =
+                <[u8; 16]>::try_from(replica.chunk_id.as_slice()).expect("a chunk id has sixteen bytes");
+            self.reported.insert((ChunkId(u128::from_be_bytes(chunk)), replica.node_id));
+        }
+        Ok(proto::ReportReplicasResponse {})
     }
 
     /// What goes from bucket to bucket, if the test says that servers can do that.

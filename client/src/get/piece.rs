@@ -196,17 +196,21 @@ impl Failure {
         }
     }
 
+    /// Whether the node has other bytes than the manifest says, fewer of them included: no more are asked for than it says.
     const fn is_corruption(&self) -> bool {
         matches!(
             self,
             Self::WrongBytes
-                | Self::Transfer(TransferError::Corrupt | TransferError::Refused(Status::Corrupt))
+                | Self::Transfer(
+                    TransferError::Corrupt | TransferError::Refused(Status::Corrupt | Status::Range)
+                )
         )
     }
 
-    /// Whether the node may not have what the manifest names it for, so that the leader should know.
+    /// Whether the node may not have what the manifest names it for, or can't give it, so that the leader should know.
     const fn is_the_replicas(&self) -> bool {
-        self.is_corruption() || matches!(self, Self::Transfer(TransferError::Refused(Status::NotFound)))
+        self.is_corruption()
+            || matches!(self, Self::Transfer(TransferError::Refused(Status::Internal | Status::NotFound)))
     }
 
     /// Whether the node is to be passed over for other chunks, too.

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     ByteRange, Client, ErrorKind, GetOptions, ObjectClient as _,
     control::Operation,
-    fake::{Answer, BUCKET, Behaviour, FakeCluster, content},
+    fake::{Answer, BUCKET, Behaviour, FakeCluster, FakeNode, content},
 };
 
 const CHUNK: usize = 64 << 10;
@@ -211,6 +211,57 @@ async fn a_missing_replica_is_no_reason_to_suspect_its_node() {
     assert_eq!(client.shared().suspects.ids(), [0_u32; 0]);
 }
 
+/// However the replicas of one node are bad, its reader gets the object from the others, as if nothing were amiss, and says so where
+/// it is the replicas that are bad.
+#[tokio::test(start_paused = true)]
+async fn bad_replicas_are_passed_over_unnoticed_and_reported() {
+    type Spoil = fn(&mut FakeNode);
+    const CHUNKS: usize = 9;
+    let ways: [(&str, Spoil, bool); 10] = [
+        ("missing", |node| node.chunks.clear(), true),
+        ("wrong bytes", |node| node.behaviour = Behaviour::Lies, true),
+        ("quarantined", |node| node.behaviour = Behaviour::Refuses(Status::Corrupt), true),
+        ("short", |node| node.chunks.values_mut().for_each(|held| held.truncate(CHUNK - 1)), true),
+        ("failed disk", |node| node.behaviour = Behaviour::Refuses(Status::Internal), true),
+        ("overload", |node| node.behaviour = Behaviour::Refuses(Status::Busy), false),
+        ("another node's address", |node| node.behaviour = Behaviour::Refuses(Status::WrongNode), false),
+        ("no address", |node| node.is_hidden = true, false),
+        ("dead", |node| node.behaviour = Behaviour::Dead, false),
+        ("fenced or registered anew", |node| node.epoch += 1, false),
+    ];
+    for (what, spoil, is_reported) in ways {
+        let (cluster, bytes) = cluster(CHUNKS * CHUNK);
+        let client = cluster.client();
+        let chunks: Vec<_> = cluster.with(|state| state.node(2).chunks.keys().copied().collect());
+        cluster.with(|state| spoil(state.node(2)));
+        let began = Instant::now();
+        assert!(get_all(&client).await.unwrap() == bytes, "{what}");
+        let took = began.elapsed();
+        let took_max = if what == "dead" { Duration::from_secs(2) } else { Duration::from_millis(100) };
+        assert!(took < took_max, "{what}: {took:?}");
+        // Nobody waits for a report but who closes the client.
+        client.close().await;
+        assert!(began.elapsed() - took < Duration::from_millis(100), "{what}: closing takes its time");
+        let reported = cluster.with(|state| std::mem::take(&mut state.reported));
+        assert_eq!(!reported.is_empty(), is_reported, "{what}: {reported:?}");
+        assert!(reported.iter().all(|(chunk, node)| *node == 2 && chunks.contains(chunk)), "{what}");
+    }
+}
+
+/// A client that reads on gathers what it finds.
+#[tokio::test(start_paused = true)]
+async fn reports_of_a_client_that_stays_are_sent_within_a_second() {
+    let (cluster, bytes) = cluster(9 * CHUNK);
+    cluster.with(|state| state.node(2).chunks.clear());
+    let client = cluster.client();
+    for _ in 0..3 {
+        assert!(get_all(&client).await.unwrap() == bytes);
+        assert!(cluster.with(|state| state.reported.is_empty()));
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        assert_eq!(cluster.with(|state| std::mem::take(&mut state.reported)).len(), 3);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_object_whose_replicas_are_all_gone_is_unavailable_at_once() {
     let (cluster, _) = cluster(3 * CHUNK);
@@ -265,6 +316,28 @@ async fn replicas_that_moved_are_found_again() {
         });
     });
     assert!(get_all(&cluster.client()).await.unwrap() == bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_with_an_old_table_is_corrected_by_one_reply_of_each_node() {
+    let (cluster, bytes) = cluster(CHUNK);
+    (1..=3).for_each(|node| cluster.behave(node, Behaviour::Refuses(Status::WrongNode)));
+    let mut asked = 0;
+    cluster.with(|state| {
+        // From then on the leader's word about the nodes is right.
+        state.on_request(move |operation, state| {
+            asked += u32::from(operation == Operation::GetObject);
+            if asked == 2 {
+                (1..=3).for_each(|node| state.node(node).behaviour = Behaviour::Works);
+            }
+        });
+    });
+    let client = cluster.client();
+    let started = Instant::now();
+    assert!(get_all(&client).await.unwrap() == bytes);
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert_eq!(cluster.meta.count(Operation::GetObject), 2);
+    assert_eq!(client.shared().suspects.ids(), [0_u32; 0]);
 }
 
 #[tokio::test(start_paused = true)]

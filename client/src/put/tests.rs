@@ -250,6 +250,29 @@ async fn a_node_that_registered_anew_is_written_to_under_its_new_registration() 
     assert_eq!(cluster.meta.count(Operation::ExtendPut), 1, "the node said that it has registered anew");
 }
 
+/// Its node has registered anew, or another one has its address: either way one reply says that the table is old.
+#[tokio::test(start_paused = true)]
+async fn a_writer_with_an_old_table_is_corrected_by_one_reply() {
+    for status in [Status::StaleNode, Status::WrongNode] {
+        let cluster = FakeCluster::start(3);
+        cluster.behave(2, Behaviour::Refuses(status));
+        cluster.with(|state| {
+            // From then on the leader's word about the node is right.
+            state.on_request(|operation, state| {
+                if operation == Operation::ExtendPut {
+                    state.node(2).behaviour = Behaviour::Works;
+                }
+            });
+        });
+        let client = cluster.client();
+        let started = Instant::now();
+        let result = put(&client, &content(CHUNK)).await.unwrap();
+        assert!(started.elapsed() < Duration::from_millis(500), "{status:?}: {:?}", started.elapsed());
+        assert_eq!(result.object.durable_replicas, 3, "{status:?}");
+        assert_eq!(cluster.meta.count(Operation::ExtendPut), 1, "{status:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn stale_receipts_are_renewed_without_sending_the_bytes_again() {
     let cluster = FakeCluster::start(3);
