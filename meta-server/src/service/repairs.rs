@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -57,12 +58,22 @@ pub(crate) async fn run(gateway: Arc<Gateway>) {
         let mut driver = Driver::new(&gateway, term);
         tokio::select! {
             () = driver.run() => {}
+            never = watch_clock(&gateway, term) => match never {},
             ended = standing.wait_for(|standing| standing.role != Role::Leader || standing.term != term) => {
                 if ended.is_err() {
                     return;
                 }
             }
         }
+    }
+}
+
+/// Notices when this server was stopped. Not the driver: that waits for its entries, in which time nodes are heard, and a log
+/// that takes long would keep any of them from ever being given up.
+async fn watch_clock(gateway: &Gateway, term: u64) -> Infallible {
+    loop {
+        gateway.liveness().look_at_clock(term, Instant::now());
+        tokio::time::sleep(TICK).await;
     }
 }
 
@@ -133,7 +144,6 @@ impl<'a> Driver<'a> {
         let is_tick = now >= self.tick_at;
         if is_tick {
             self.tick_at = now + TICK;
-            self.gateway.liveness().look_at_clock(self.term, now);
         }
         let (mut nodes, debt, can_repair) = {
             let state = self.gateway.state();
