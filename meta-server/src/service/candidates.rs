@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use xdpfs_wire::NodeId;
+
 use super::Gateway;
 use crate::{
+    liveness::Sight,
     placement::{Bar, Candidate, Location, Topology, Wanted},
     state_machine::{Bucket, DISK, HOST, Node, RACK, State, ZONE},
 };
@@ -29,25 +32,30 @@ pub(super) fn location(node: &Node) -> Location<'_> {
     }
 }
 
+/// All nodes, with the free space that they last spoke of.
+pub(crate) fn candidates(state: &State, sight: impl Fn(NodeId) -> Sight, avoided: &[u32]) -> Vec<Candidate> {
+    let mut topology = Topology::default();
+    let candidates = state.nodes().map(|node| {
+        let sight = sight(node.id);
+        Candidate {
+            node: node.id,
+            position: topology.position(node.id, location(node)),
+            free_bytes: sight.usage.map_or(node.capacity_bytes, |usage| usage.free_bytes),
+            barred: match (node.draining || node.removed, sight.alive && !node.is_fenced()) {
+                (true, _) => Some(Bar::Draining),
+                (false, false) => Some(Bar::Silent),
+                (false, true) => None,
+            },
+            avoid: avoided.contains(&node.id.0.into()),
+        }
+    });
+    candidates.collect()
+}
+
 impl Gateway {
-    /// All nodes, with the free space that they last spoke of.
+    /// The same, as the leader of `term` sees them now.
     pub(super) fn candidates(&self, state: &State, term: u64, avoided: &[u32]) -> Vec<Candidate> {
         let now = Instant::now();
-        let mut topology = Topology::default();
-        let candidates = state.nodes().map(|node| {
-            let sight = self.liveness().sight(term, node.id, now);
-            Candidate {
-                node: node.id,
-                position: topology.position(node.id, location(node)),
-                free_bytes: sight.usage.map_or(node.capacity_bytes, |usage| usage.free_bytes),
-                barred: match (node.draining || node.removed, sight.alive && !node.is_fenced()) {
-                    (true, _) => Some(Bar::Draining),
-                    (false, false) => Some(Bar::Silent),
-                    (false, true) => None,
-                },
-                avoid: avoided.contains(&node.id.0.into()),
-            }
-        });
-        candidates.collect()
+        candidates(state, |node| self.liveness().sight(term, node, now), avoided)
     }
 }

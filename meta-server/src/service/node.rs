@@ -320,10 +320,10 @@ fn parse_deleted(ids: &[Vec<u8>]) -> Result<Vec<ChunkId>, Refusal> {
 
 /// All chunks of a node in a range of ids.
 #[derive(Debug)]
-struct Page {
-    first: ChunkId,
-    last: ChunkId,
-    chunks: Vec<ChunkId>,
+pub(crate) struct Page {
+    pub(crate) first: ChunkId,
+    pub(crate) last: ChunkId,
+    pub(crate) chunks: Vec<ChunkId>,
 }
 
 impl Page {
@@ -343,7 +343,7 @@ impl Page {
         Ok(Self { first, last, chunks })
     }
 
-    fn compare(&self, state: &State, node: NodeId) -> Differences {
+    pub(crate) fn compare(&self, state: &State, node: NodeId) -> Differences {
         let mut differences = Differences::default();
         for chunk in self.chunks.iter().copied() {
             if state.pending_deletes().contains(node, chunk) {
@@ -364,12 +364,12 @@ impl Page {
 
 /// What a node holds besides what manifests say, and what it does not hold.
 #[derive(Debug, Default)]
-struct Differences {
+pub(crate) struct Differences {
     /// Chunks that nothing refers to.
-    unknown: usize,
-    missing: Vec<ChunkId>,
+    pub(crate) unknown: usize,
+    pub(crate) missing: Vec<ChunkId>,
     /// Chunks that manifests name others for.
-    surplus: Vec<ChunkId>,
+    pub(crate) surplus: Vec<ChunkId>,
 }
 
 #[cfg(test)]

@@ -17,11 +17,13 @@ use xdpfs_proto::{
 use xdpfs_wire::{BucketId, ChunkId, NodeId};
 
 use super::{
-    Gateway, Refusal, RequestId, buckets::bucket_not_found, drain::Use, gateway::Call, name, rebalance,
+    Gateway, Refusal, RequestId, buckets::bucket_not_found, candidates::candidates, drain::Use,
+    gateway::Call, name, rebalance,
 };
 use crate::{
     consensus::Role,
     fetches::{Order, Owner},
+    liveness::Sight,
     placement::Bar,
     rebalance::{Hold, Rebalance},
     repair::{Doubt, GivenUp, Limits, News, Nodes, Repair, Why},
@@ -305,42 +307,53 @@ fn object_resource(state: &State, bucket: BucketId, key: &str) -> Option<String>
 }
 
 /// Whether the chunk has all its replicas without the node.
-fn is_surplus(state: &State, nodes: &Nodes, node: NodeId, chunk: ChunkId) -> bool {
+pub(crate) fn is_surplus(state: &State, nodes: &Nodes, node: NodeId, chunk: ChunkId) -> bool {
     let Some(held) = state.chunk(chunk) else { return false };
     let wanted = state.bucket_by_id(chunk.bucket()).map_or(usize::MAX, |bucket| bucket.replicas as usize);
     let stay = held.replicas.iter().filter(|other| nodes.stays(*other)).count();
     !held.replicas.contains(node) && stay >= wanted && !state.pending_deletes().contains(node, chunk)
 }
 
+/// The nodes as repair sees them, by what the leader has heard of them and what it knows of whether they fetch.
+pub(crate) fn seen_nodes(
+    state: &State,
+    repair_after: Duration,
+    sight: impl Fn(NodeId) -> Sight,
+    takes_fetches: impl Fn(NodeId) -> Option<bool>,
+) -> Nodes {
+    let (mut leaving, mut unheard) = (BTreeMap::new(), BTreeSet::new());
+    for node in state.nodes() {
+        let sight = sight(node.id);
+        if !sight.alive || node.removed {
+            unheard.insert(node.id);
+        }
+        let why = match (node.removed, node.draining) {
+            (true, _) => Some(Why::Removed),
+            // Before its registration is over, what it has signed may still get into manifests.
+            _ if !sight.alive && sight.age >= repair_after && node.is_fenced() => Some(Why::Dead),
+            (false, true) => Some(Why::Draining),
+            (false, false) => None,
+        };
+        leaving.extend(why.map(|why| (node.id, why)));
+    }
+    let mut candidates = candidates(state, sight, &[]);
+    // One of an earlier release can't fetch, and can be read from.
+    let mut cannot_fetch = BTreeSet::new();
+    for candidate in &mut candidates {
+        if takes_fetches(candidate.node) == Some(false) {
+            candidate.barred.get_or_insert(Bar::Silent);
+            cannot_fetch.insert(candidate.node);
+        }
+    }
+    Nodes::new(candidates, leaving, unheard).without_fetches_of(cannot_fetch)
+}
+
 impl Gateway {
     /// The nodes as repair sees them now.
     pub(super) fn repair_nodes(&self, state: &State, term: u64, now: Instant) -> Nodes {
-        let (mut leaving, mut unheard) = (BTreeMap::new(), BTreeSet::new());
-        let repair_after = self.config().times.repair_after;
-        for node in state.nodes() {
-            let sight = self.liveness().sight(term, node.id, now);
-            if !sight.alive || node.removed {
-                unheard.insert(node.id);
-            }
-            let why = match (node.removed, node.draining) {
-                (true, _) => Some(Why::Removed),
-                // Before its registration is over, what it has signed may still get into manifests.
-                _ if !sight.alive && sight.age >= repair_after && node.is_fenced() => Some(Why::Dead),
-                (false, true) => Some(Why::Draining),
-                (false, false) => None,
-            };
-            leaving.extend(why.map(|why| (node.id, why)));
-        }
-        let mut candidates = self.candidates(state, term, &[]);
-        // One of an earlier release can't fetch, and can be read from.
-        let mut cannot_fetch = BTreeSet::new();
-        for candidate in &mut candidates {
-            if self.fetches().takes(term, candidate.node) == Some(false) {
-                candidate.barred.get_or_insert(Bar::Silent);
-                cannot_fetch.insert(candidate.node);
-            }
-        }
-        Nodes::new(candidates, leaving, unheard).without_fetches_of(cannot_fetch)
+        let sight = |node| self.liveness().sight(term, node, now);
+        let takes_fetches = |node| self.fetches().takes(term, node);
+        seen_nodes(state, self.config().times.repair_after, sight, takes_fetches)
     }
 
     pub(super) async fn get_repair_status(
