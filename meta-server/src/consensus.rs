@@ -22,7 +22,7 @@ mod state_guard;
 mod stepped;
 
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 
 use std::{
     collections::BTreeMap,

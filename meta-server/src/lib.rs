@@ -36,6 +36,8 @@ pub mod scrubs;
 mod server;
 mod service;
 #[cfg(test)]
+mod simulated_cluster;
+#[cfg(test)]
 mod simulated_network;
 pub mod state_machine;
 pub mod storage;

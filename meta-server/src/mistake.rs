@@ -7,21 +7,23 @@
 use std::cell::Cell;
 
 macro_rules! mistakes {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($list:ident { $($(#[$doc:meta])* $name:ident,)* })*) => {
         /// One of them.
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
         pub(crate) enum Mistake {
-            $($(#[$doc])* $name,)*
+            $($($(#[$doc])* $name,)*)*
         }
 
         #[cfg(test)]
         impl Mistake {
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)*];
+            $(pub(crate) const $list: &'static [Self] = &[$(Self::$name,)*];)*
         }
     };
 }
 
+// Those that the simulation of consensus finds, and those that the simulated cluster finds.
 mistakes! {
+ALL {
     /// Acknowledgements of entries leave before those are durable.
     AcknowledgementsLeaveEarly,
     /// Snapshots hold no answers to repeated requests.
@@ -78,6 +80,21 @@ mistakes! {
     VotesLeaveEarly,
     /// A new server votes before it has learned anything.
     VotesWithoutLearning,
+}
+OF_REPAIR {
+    /// A commit counts receipts of registrations that are over.
+    CountsPastReceipts,
+    /// What puts were promised and did not get is never made.
+    DebtForgotten,
+    /// Nobody looks into replicas that may not be there.
+    DoubtsForgotten,
+    /// The leader ends registrations, and nothing comes of it.
+    FencesEndNothing,
+    /// What a node is to make is not given up when the node is.
+    JobsOfTheDeadStay,
+    /// A replica goes as soon as nothing refers to it.
+    RemovesWithoutGrace,
+}
 }
 
 #[cfg(test)]

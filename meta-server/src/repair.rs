@@ -28,6 +28,7 @@ pub use self::{
 use self::{queue::Queue, rates::Rates};
 use crate::{
     fetches::{End, Fetched, Order, Owner, Part},
+    mistake::{Mistake, is_planted},
     placement::place_beside,
     rebalance::{Move, Progress, still_fits},
     state_machine::{Chunk, ObjectName, REPLICA_CHANGES_MAX, Replicas, State, chunk_id_bytes},
@@ -275,7 +276,7 @@ impl Repair {
     /// Somebody doubts that a node has a chunk.
     pub fn doubt(&mut self, doubt: Doubt, state: &State, nodes: &Nodes) {
         let Doubt { chunk, node, verify } = doubt;
-        if !self.is_under_way(chunk) {
+        if !self.is_under_way(chunk) && !is_planted(Mistake::DoubtsForgotten) {
             self.insert(Task { chunk, doubted: Some(node), verify }, state, nodes);
         }
     }
@@ -368,7 +369,7 @@ impl Repair {
             let is_lost = !nodes.is_heard(job.to)
                 || state.pending_deletes().contains(job.to, chunk)
                 || now.saturating_duration_since(job.began) >= JOB_MAX;
-            if !is_gone && !is_lost {
+            if !is_gone && (!is_lost || is_planted(Mistake::JobsOfTheDeadStay)) {
                 continue;
             }
             self.jobs.remove(&chunk);
@@ -517,7 +518,8 @@ impl Repair {
                 // A node that can't take the chunk again, or one that leaves; or nobody does and one is lacking.
                 let refusing = doubted.filter(|node| is_refusing(*node));
                 let from = refusing.or_else(|| nodes.first_leaving(&chunk.replicas));
-                if from.is_none() && chunk.replicas.len() >= wanted as usize {
+                let is_full = chunk.replicas.len() >= wanted as usize || is_planted(Mistake::DebtForgotten);
+                if from.is_none() && is_full {
                     return Look::Nothing;
                 }
                 let held = nodes.positions(&chunk.replicas, from);

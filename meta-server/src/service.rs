@@ -60,6 +60,12 @@ use self::{
     meta::MetaFrontend,
     node::NodeFrontend,
 };
+#[cfg(test)]
+pub(crate) use self::{
+    candidates::candidates,
+    node::Page,
+    repairs::{is_surplus, seen_nodes},
+};
 pub(crate) use self::{
     gateway::{Gateway, RequestId, new_key},
     health::Health,

@@ -123,7 +123,8 @@ enum Task {
         seconds: u32,
     },
     /// Run the metadata servers in a simulation, by seed: crashes, disks that lose what was not synced, a bad network, pauses
-    /// and wrong clocks, with what must hold looked at after every step. Prints what happened, and the seed of what failed.
+    /// and wrong clocks, with what must hold looked at after every step; and whole clusters, whose data nodes are lost, wiped,
+    /// frozen and cut off. Prints what happened, and the seed of what failed.
     Sim {
         /// How many seeds.
         #[arg(long, default_value_t = 1000)]
@@ -137,6 +138,9 @@ enum Task {
         /// Then see whether mistakes that are planted in the code are found, each from nine seeds on.
         #[arg(long)]
         mutants: bool,
+        /// How many seeds of whole clusters, from the same one on.
+        #[arg(long, default_value_t = 100)]
+        clusters: u64,
     },
     /// The kill loop of the tests, what becomes of data nodes, and, as root, power cuts and the flood of hostile traffic, for
     /// longer; and storms on the chunk protocol.
@@ -183,9 +187,9 @@ fn main() -> anyhow::Result<()> {
         Task::LintInterfaces => interfaces::check(),
         Task::Examples => examples::prepare(),
         Task::Fuzz { seconds } => fuzz::run(seconds),
-        Task::Sim { seeds, from, replicas, mutants } => {
+        Task::Sim { seeds, from, replicas, mutants, clusters } => {
             let replicas = replicas.and_then(|text| text.parse().ok());
-            sim::run(&sim::Options { seeds, from, replicas, mutants })
+            sim::run(&sim::Options { seeds, from, replicas, mutants, clusters })
         }
         Task::Soak { kills, events, cuts, flood, storms, seed } => {
             test::soak(&test::SoakOptions { kills, events, cuts, flood_s: flood, storms, seed })

@@ -14,7 +14,7 @@ mod objects;
 mod operator;
 mod options;
 mod random;
-mod runs;
+pub(crate) mod runs;
 mod scenarios;
 mod server;
 mod totals;

@@ -331,7 +331,8 @@ impl State {
                 node_epoch: NodeEpoch(u16::try_from(receipt.node_epoch).ok()?),
                 mac: receipt.mac,
             };
-            (granted.contains(node.id) && node.vouches_for(&receipt)).then_some(node)
+            let vouches = node.vouches_for(&receipt) || is_planted(Mistake::CountsPastReceipts);
+            (granted.contains(node.id) && vouches).then_some(node)
         });
         let (replicas, domains): (Vec<NodeId>, BTreeSet<String>) =
             vouching.map(|node| (node.id, node.domain())).unzip();

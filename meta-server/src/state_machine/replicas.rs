@@ -13,6 +13,7 @@ use super::{
     parse_chunk_id,
     reject::{NODE_REGISTERED, NODE_REMOVED, NODE_UNKNOWN, Reject},
 };
+use crate::mistake::{Mistake, is_planted};
 
 /// Changes in one entry.
 pub const REPLICA_CHANGES_MAX: usize = 256;
@@ -109,7 +110,9 @@ impl State {
     /// The node removes the chunk once nobody can read it there any more. One that never comes back need not be told.
     pub(super) fn remove_later(&mut self, context: Context, node: NodeId, chunk: ChunkId) {
         if self.nodes.get(&node).is_none_or(|node| !node.removed) {
-            self.pending_deletes.add(node, chunk, context.removable_ms);
+            let removable_ms =
+                if is_planted(Mistake::RemovesWithoutGrace) { 0 } else { context.removable_ms };
+            self.pending_deletes.add(node, chunk, removable_ms);
         }
     }
 
@@ -156,7 +159,9 @@ impl State {
 
     pub(super) fn fence_node(&mut self, fence: &pb::FenceNode) -> outcome::Kind {
         let node = u16::try_from(fence.node_id).ok().and_then(|id| self.nodes.get_mut(&NodeId(id)));
-        if let Some(node) = node.filter(|node| node.epoch == fence.epoch) {
+        let is_due =
+            |node: &&mut super::Node| node.epoch == fence.epoch && !is_planted(Mistake::FencesEndNothing);
+        if let Some(node) = node.filter(is_due) {
             node.end_registration();
         }
         outcome::Kind::Done(pb::Done {})

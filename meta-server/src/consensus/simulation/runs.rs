@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// Runs every seed. Gives what came of each, or why it failed, in the order of the seeds.
-pub(super) fn each<T: Send>(
+pub(crate) fn each<T: Send>(
     seeds: impl Iterator<Item = u64> + Send,
     run: impl Fn(u64) -> T + Sync,
 ) -> Vec<(u64, Result<T, String>)> {
@@ -36,7 +36,7 @@ pub(super) fn each<T: Send>(
 }
 
 /// Does it, and gives what it panicked with. Nothing is printed of that.
-pub(super) fn panic_of(act: impl FnOnce()) -> Option<String> {
+pub(crate) fn panic_of(act: impl FnOnce()) -> Option<String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
