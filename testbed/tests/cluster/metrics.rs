@@ -25,7 +25,7 @@ fn observed() -> Cluster {
     cluster_with(ClusterOptions { env, edges: Some(EdgeOptions::default()), ..ClusterOptions::default() })
 }
 
-fn get(cluster: &Cluster, member: Member, path: &str) -> String {
+pub(crate) fn get(cluster: &Cluster, member: Member, path: &str) -> String {
     let (status, body) = ask(cluster, member, path);
     assert_eq!(status, 200, "{member} {path}: {body}");
     body
@@ -46,7 +46,7 @@ fn ask(cluster: &Cluster, member: Member, path: &str) -> (u16, String) {
 }
 
 /// The sum of a metric's values whose labels hold all of `words`.
-fn sum(text: &str, name: &str, words: &[&str]) -> f64 {
+pub(crate) fn sum(text: &str, name: &str, words: &[&str]) -> f64 {
     let lines = text.lines().filter(|line| {
         let rest = line.strip_prefix(name);
         rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && words.iter().all(|word| line.contains(word))

@@ -6,9 +6,12 @@ use std::{
 };
 
 use serde_json::Value;
-use xdpfs_testbed::{Cluster, Content, Member};
+use xdpfs_testbed::{Cluster, ClusterOptions, Content, Member};
 
-use crate::support::{cluster, done, holds, json, put};
+use crate::{
+    metrics,
+    support::{cluster, cluster_with, done, holds, json, put},
+};
 
 /// A heartbeat and a pass take less than this.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,7 +26,8 @@ fn damage_that_nobody_reads_is_found_and_shown_and_the_object_is_read_from_other
     let node = cluster.all_data_nodes()[0];
     let number = number_of(&cluster, node);
     assert!(cluster.stop(node).expect("it ends"), "it ends well");
-    flip_a_byte(&cluster, node);
+    // In the middle of the object that was put first.
+    flip_bytes(&cluster, node, [600_000]);
     cluster.restart(node).expect("it comes back");
     assert_eq!(number_of(&cluster, node), number);
 
@@ -56,6 +60,45 @@ fn damage_that_nobody_reads_is_found_and_shown_and_the_object_is_read_from_other
     until(&cluster, &number, "it goes on", |scrub| scrub["state"] == "waiting");
 }
 
+#[test]
+fn damage_that_a_reader_meets_is_passed_over_reported_and_mended() {
+    let listen = ("XDPFS_META_HTTP_LISTEN".to_owned(), "127.0.0.1:0".to_owned());
+    let mut cluster = cluster_with(ClusterOptions { env: vec![listen], ..ClusterOptions::default() });
+    done(&cluster, &["mb", "small", "--chunk-size", "65536"]);
+    let content = Content::new(1, 4 << 20);
+    put(&cluster, "small/rotten", &content);
+    // What was written last is looked at by every start.
+    put(&cluster, "data/last", &Content::new(2, 1000));
+    let node = cluster.all_data_nodes()[0];
+    assert!(cluster.stop(node).expect("it ends"), "it ends well");
+    // One in each chunk, and a third of those are read from this node first.
+    flip_bytes(&cluster, node, (100_000..4_000_000).step_by(65_536));
+    cluster.restart(node).expect("it comes back");
+    let reports = |cluster: &Cluster| -> f64 {
+        let told = cluster.all_meta_servers().into_iter().map(|server| {
+            let text = metrics::get(cluster, server, "/metrics");
+            metrics::sum(&text, "xdpfs_meta_requests_total", &["MetaService/ReportReplicas\"", "code=\"OK\""])
+        });
+        told.sum()
+    };
+    // A leader that has only just begun has nothing to say yet.
+    let repaired = |cluster: &Cluster| -> Option<u64> {
+        let told = cluster.cli().run(["--json", "repair", "status"]);
+        let record: Value = serde_json::from_str(told.text().trim()).ok()?;
+        record["chunks_repaired"].as_u64()
+    };
+    assert_eq!(reports(&cluster), 0.0);
+    holds(&cluster, "small/rotten", &content);
+    assert!(reports(&cluster) >= 1.0, "whoever gets an object reports before he ends");
+    let end = Instant::now() + PATIENCE;
+    while repaired(&cluster) < Some(1) {
+        assert!(Instant::now() < end, "nothing is mended\n{}", cluster.log_tails());
+        // There is nothing to wait on but the servers' own word.
+        thread::sleep(Duration::from_millis(100));
+    }
+    holds(&cluster, "small/rotten", &content);
+}
+
 /// As the ready line says: `ready id=N address=..`.
 fn number_of(cluster: &Cluster, node: Member) -> String {
     let line = cluster.ready_line(node);
@@ -63,8 +106,8 @@ fn number_of(cluster: &Cluster, node: Member) -> String {
     number.expect("a ready line has the id").to_owned()
 }
 
-/// In the middle of the object that was put first.
-fn flip_a_byte(cluster: &Cluster, node: Member) {
+/// In the first file of the node's data directory.
+fn flip_bytes(cluster: &Cluster, node: Member, places: impl IntoIterator<Item = usize>) {
     let segments = cluster.data_dir(node).join("segments");
     let mut files: Vec<_> = fs::read_dir(segments)
         .expect("there are segments")
@@ -73,7 +116,7 @@ fn flip_a_byte(cluster: &Cluster, node: Member) {
         .collect();
     files.sort();
     let mut bytes = fs::read(&files[0]).expect("it can be read");
-    bytes[600_000] ^= 0x10;
+    places.into_iter().for_each(|place| bytes[place] ^= 0x10);
     fs::write(&files[0], bytes).expect("it can be written");
 }
 
