@@ -18,7 +18,7 @@ use xdpfs_testbed::{
     load::{BUCKET, CHUNK_SIZE, Kind, Load},
 };
 
-const KILLS: u64 = 36;
+const KILLS: u64 = 24;
 const SEED: u64 = 1;
 /// Kills after which other keys are used, so that no key's history becomes too long to be judged.
 const KILLS_PER_GENERATION: u64 = 12;
