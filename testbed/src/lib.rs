@@ -11,6 +11,7 @@ mod content;
 pub mod faulty_fs;
 pub mod history;
 pub mod keepsake;
+pub mod kept;
 mod lan;
 pub mod load;
 pub mod namespace;

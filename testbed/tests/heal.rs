@@ -6,18 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
+    env, fs, thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use xdpfs_testbed::{
-    Cli, Cluster, ClusterOptions, Content, Member, Rng,
+    Cluster, ClusterOptions, Member, Rng,
+    kept::{self, Kept},
     load::{BUCKET, CHUNK_SIZE, Load},
 };
 
@@ -26,8 +22,6 @@ const SEED: u64 = 1;
 const DATA_NODES: usize = 5;
 /// Objects that are written once and read all the time.
 const KEPT: u64 = 12;
-const KEPT_BUCKET: &str = "kept";
-const KEPT_BYTES: u64 = 400_000;
 /// Of the metadata servers: when a node is silent, when its registration is over, when its chunks are made anew.
 const SILENT_S: u64 = 2;
 const LEASE_S: u64 = 4;
@@ -64,10 +58,10 @@ fn whatever_becomes_of_nodes_every_object_stays_readable_and_gets_all_its_replic
     let (events, seed) = (setting("XDPFS_TEST_EVENTS", EVENTS), setting("XDPFS_TEST_SEED", SEED));
     println!("{events} events, seed {seed}");
     let mut cluster = Cluster::start(options()).expect("the cluster starts");
-    for bucket in [BUCKET, KEPT_BUCKET] {
+    for bucket in [BUCKET, kept::BUCKET] {
         assert_eq!(cluster.cli().run(["mb", bucket, "--chunk-size", CHUNK_SIZE]).code, Some(0));
     }
-    let kept = Kept::put(cluster.cli());
+    let kept = Kept::put(cluster.cli(), KEPT);
     let mut load = Load::start(vec![cluster.cli().clone()], seed);
     let readers = kept.read_all_the_time();
 
@@ -155,7 +149,7 @@ fn strike(cluster: &mut Cluster, blow: Blow, victim: Member, kept: &Kept) -> Dur
                 cluster.cli().invoke(["node", "drain", &number, "--wait"]).within(WHOLE_WITHIN).run();
             assert_eq!(drained.code, Some(0), "{}", drained.stderr);
             assert!(repair(cluster)["chunks_repaired"].as_u64() > Some(repaired_before), "nothing has moved");
-            kept.check_not_on(&number);
+            check_not_on(cluster, kept, &number);
             done(cluster, &["node", "undrain", &number]);
             // What is told is of a moment ago.
             until(cluster, &["repair", "status"], "it stays", |record| !is_leaving(record, &number));
@@ -172,7 +166,7 @@ fn strike(cluster: &mut Cluster, blow: Blow, victim: Member, kept: &Kept) -> Dur
             cluster.kill(victim);
             await_leaving(cluster, &number);
             await_whole(cluster);
-            kept.check_not_on(&number);
+            check_not_on(cluster, kept, &number);
             cluster.restart(victim).expect("it comes back");
             await_alive(cluster, DATA_NODES);
         }
@@ -207,88 +201,17 @@ fn strike(cluster: &mut Cluster, blow: Blow, victim: Member, kept: &Kept) -> Dur
     began.elapsed()
 }
 
-/// Objects that never change, each with its content.
-#[derive(Clone)]
-struct Kept {
-    cli: Cli,
-    objects: Arc<Vec<(String, Content)>>,
-}
-
-impl Kept {
-    fn put(cli: &Cli) -> Self {
-        let objects: Vec<_> = (0..KEPT)
-            .map(|number| (format!("{KEPT_BUCKET}/{number}"), Content::new(1000 + number, KEPT_BYTES)))
-            .collect();
-        for (address, content) in &objects {
-            let put = cli.invoke(["put", "-", address]).stdin(content.clone()).run();
-            assert_eq!(put.code, Some(0), "{}", put.stderr);
-        }
-        Self { cli: cli.clone(), objects: Arc::new(objects) }
-    }
-
-    fn check(&self) {
-        for (address, content) in self.objects.iter() {
-            self.check_one(address, content);
-        }
-    }
-
-    fn check_one(&self, address: &str, content: &Content) {
-        let got = self.cli.run(["cat", address]);
-        assert_eq!(got.code, Some(0), "{address}: {}", got.stderr);
-        assert!(got.stdout == content.to_vec(), "{address} has other bytes");
-    }
-
-    /// No manifest names the node.
-    fn check_not_on(&self, node: &str) {
-        let number: u64 = node.parse().expect("it is a number");
-        for (address, _) in self.objects.iter() {
-            let shown = self.cli.run(["--json", "placement", "explain", address]);
-            assert_eq!(shown.code, Some(0), "{}", shown.stderr);
-            let record: Value = serde_json::from_str(shown.text().trim()).expect("it is JSON");
-            let nodes = record["chunks"].as_array().expect("there are chunks");
-            let named = nodes.iter().flat_map(|chunk| chunk["nodes"].as_array().into_iter().flatten());
-            assert!(
-                named.clone().count() > 0 && named.clone().all(|own| own.as_u64() != Some(number)),
-                "{record}"
-            );
-        }
-    }
-
-    fn read_all_the_time(&self) -> Readers {
-        let (is_over, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (kept, over, count) = (self.clone(), Arc::clone(&is_over), Arc::clone(&reads));
-        let thread = thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                for (address, content) in kept.objects.iter() {
-                    kept.check_one(address, content);
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        });
-        Readers { is_over, reads, thread: Some(thread) }
-    }
-}
-
-/// Somebody who reads what is kept, over and over.
-struct Readers {
-    is_over: Arc<AtomicBool>,
-    reads: Arc<AtomicU64>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Readers {
-    fn stop(mut self) -> u64 {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("what was kept could be read all the time");
-        }
-        self.reads.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Readers {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
+/// No manifest of what is kept names the node.
+fn check_not_on(cluster: &Cluster, kept: &Kept, node: &str) {
+    let number: u64 = node.parse().expect("it is a number");
+    for address in kept.addresses() {
+        let record = json(cluster, &["placement", "explain", address]).expect("it is explained");
+        let nodes = record["chunks"].as_array().expect("there are chunks");
+        let named = nodes.iter().flat_map(|chunk| chunk["nodes"].as_array().into_iter().flatten());
+        assert!(
+            named.clone().count() > 0 && named.clone().all(|own| own.as_u64() != Some(number)),
+            "{record}"
+        );
     }
 }
 

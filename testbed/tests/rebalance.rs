@@ -4,17 +4,14 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use xdpfs_testbed::{
-    Cli, Cluster, ClusterOptions, Content, Member,
+    Cluster, ClusterOptions, Member,
+    kept::{self, Kept},
     load::{BUCKET, CHUNK_SIZE, Load},
 };
 
@@ -22,8 +19,6 @@ const SEED: u64 = 1;
 const DATA_NODES: usize = 3;
 /// Objects that are written once and read all the time.
 const KEPT: u64 = 60;
-const KEPT_BUCKET: &str = "kept";
-const KEPT_BYTES: u64 = 400_000;
 const REPLICAS: usize = 3;
 /// So slow that what happens meanwhile happens in the midst of it.
 const RATE: &str = "1MiB";
@@ -34,10 +29,10 @@ const OFF_MAX: u64 = 15;
 #[test]
 fn node_that_joins_gets_its_share_whatever_happens_meanwhile() {
     let mut cluster = Cluster::start(options()).expect("the cluster starts");
-    for bucket in [BUCKET, KEPT_BUCKET] {
+    for bucket in [BUCKET, kept::BUCKET] {
         assert_eq!(cluster.cli().run(["mb", bucket, "--chunk-size", CHUNK_SIZE]).code, Some(0));
     }
-    let kept = Kept::put(cluster.cli());
+    let kept = Kept::put(cluster.cli(), KEPT);
     let mut load = Load::start(vec![cluster.cli().clone()], SEED);
     let readers = kept.read_all_the_time();
     let is_in = |state: &'static str| move |record: &Value| record["state"] == state;
@@ -85,7 +80,7 @@ fn node_that_joins_gets_its_share_whatever_happens_meanwhile() {
     let summary = load.check().unwrap_or_else(|violation| panic!("seed {SEED}: {violation}"));
     println!("{summary}; {reads} reads of what was kept");
     assert!(reads >= KEPT, "hardly anything was read: {reads}");
-    kept.check_replicas(&number_of(&cluster, newcomer));
+    check_replicas(&cluster, &kept, &number_of(&cluster, newcomer));
     let record = status(&cluster);
     let nodes = record["nodes"].as_array().expect("there are nodes");
     assert_eq!(nodes.len(), DATA_NODES + 1, "{record}");
@@ -110,85 +105,20 @@ fn options() -> ClusterOptions {
     ClusterOptions { data_nodes: DATA_NODES, env, ..ClusterOptions::default() }
 }
 
-/// Objects that never change, each with its content.
-#[derive(Clone)]
-struct Kept {
-    cli: Cli,
-    objects: Arc<Vec<(String, Content)>>,
-}
-
-impl Kept {
-    fn put(cli: &Cli) -> Self {
-        let objects: Vec<_> = (0..KEPT)
-            .map(|number| (format!("{KEPT_BUCKET}/{number}"), Content::new(1000 + number, KEPT_BYTES)))
-            .collect();
-        for (address, content) in &objects {
-            let put = cli.invoke(["put", "-", address]).stdin(content.clone()).run();
-            assert_eq!(put.code, Some(0), "{}", put.stderr);
-        }
-        Self { cli: cli.clone(), objects: Arc::new(objects) }
-    }
-
-    fn check(&self) {
-        for (address, content) in self.objects.iter() {
-            let got = self.cli.run(["cat", address]);
-            assert_eq!(got.code, Some(0), "{address}: {}", got.stderr);
-            assert!(got.stdout == content.to_vec(), "{address} has other bytes");
+/// Every chunk of what is kept has all of its replicas, on distinct nodes, and some lie on this one.
+fn check_replicas(cluster: &Cluster, kept: &Kept, newcomer: &str) {
+    let newcomer: u64 = newcomer.parse().expect("it is a number");
+    let mut on_newcomer = 0;
+    for address in kept.addresses() {
+        let record = json(cluster, &["placement", "explain", address]).expect("it is explained");
+        for chunk in record["chunks"].as_array().expect("there are chunks") {
+            let nodes: BTreeSet<u64> =
+                chunk["nodes"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+            assert_eq!(nodes.len(), REPLICAS, "{address}: {record}");
+            on_newcomer += usize::from(nodes.contains(&newcomer));
         }
     }
-
-    /// Every chunk has all of its replicas, on distinct nodes, and some lie on this one.
-    fn check_replicas(&self, newcomer: &str) {
-        let newcomer: u64 = newcomer.parse().expect("it is a number");
-        let mut on_newcomer = 0;
-        for (address, _) in self.objects.iter() {
-            let shown = self.cli.run(["--json", "placement", "explain", address]);
-            assert_eq!(shown.code, Some(0), "{}", shown.stderr);
-            let record: Value = serde_json::from_str(shown.text().trim()).expect("it is JSON");
-            for chunk in record["chunks"].as_array().expect("there are chunks") {
-                let nodes: BTreeSet<u64> =
-                    chunk["nodes"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-                assert_eq!(nodes.len(), REPLICAS, "{address}: {record}");
-                on_newcomer += usize::from(nodes.contains(&newcomer));
-            }
-        }
-        assert!(on_newcomer > 0, "no chunk of what was kept has moved");
-    }
-
-    fn read_all_the_time(&self) -> Readers {
-        let (is_over, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (kept, over, count) = (self.clone(), Arc::clone(&is_over), Arc::clone(&reads));
-        let thread = thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                kept.check();
-                count.fetch_add(KEPT, Ordering::Relaxed);
-            }
-        });
-        Readers { is_over, reads, thread: Some(thread) }
-    }
-}
-
-/// Somebody who reads what is kept, over and over.
-struct Readers {
-    is_over: Arc<AtomicBool>,
-    reads: Arc<AtomicU64>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Readers {
-    fn stop(mut self) -> u64 {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("what was kept could be read all the time");
-        }
-        self.reads.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Readers {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-    }
+    assert!(on_newcomer > 0, "no chunk of what was kept has moved");
 }
 
 fn json(cluster: &Cluster, args: &[&str]) -> Option<Value> {
