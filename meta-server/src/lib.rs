@@ -41,6 +41,8 @@ mod simulated_cluster;
 mod simulated_network;
 pub mod state_machine;
 pub mod storage;
+#[cfg(test)]
+mod totals;
 
 pub use check::{CheckError, StoreReport, check_store};
 pub use config::{

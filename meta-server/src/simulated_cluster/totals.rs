@@ -1,35 +1,6 @@
 //! What happened in many runs.
 
-use std::fmt;
-
-macro_rules! totals {
-    ($($name:ident: $words:literal,)*) => {
-        /// Counts of all runs.
-        #[derive(Clone, Debug, Default, Eq, PartialEq)]
-        pub(super) struct Totals {
-            $(pub(super) $name: u64,)*
-        }
-
-        impl Totals {
-            pub(super) fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
-            }
-
-            /// What never happened.
-            pub(super) fn missing(&self) -> Vec<&'static str> {
-                let counts = [$((self.$name, $words),)*];
-                counts.into_iter().filter(|(count, _)| *count == 0).map(|(_, words)| words).collect()
-            }
-        }
-
-        impl fmt::Display for Totals {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                $(writeln!(f, "{:>12}  {}", self.$name, $words)?;)*
-                write!(f, "{:>12.2}  simulated hours", self.simulated_ms as f64 / 3.6e6)
-            }
-        }
-    };
-}
+use crate::totals::totals;
 
 totals! {
     simulated_ms: "simulated milliseconds",
@@ -64,4 +35,11 @@ totals! {
     odd_clients: "clients that left a put, or came back to it late",
     stranded: "chunks left behind that nobody refers to",
     heal_ms: "milliseconds until all was whole again, together",
+}
+
+impl Totals {
+    /// What never happened.
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        self.counts().filter(|(count, _)| *count == 0).map(|(_, words)| words).collect()
+    }
 }

@@ -1,31 +1,7 @@
 //! What happened in many runs.
 
-use std::fmt;
-
 use super::cluster::Cluster;
-
-macro_rules! totals {
-    ($($name:ident: $words:literal,)*) => {
-        /// Counts of all runs.
-        #[derive(Clone, Debug, Default, Eq, PartialEq)]
-        pub(super) struct Totals {
-            $(pub(super) $name: u64,)*
-        }
-
-        impl Totals {
-            pub(super) fn add(&mut self, other: &Self) {
-                $(self.$name += other.$name;)*
-            }
-        }
-
-        impl fmt::Display for Totals {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                $(writeln!(f, "{:>12}  {}", self.$name, $words)?;)*
-                write!(f, "{:>12.2}  simulated hours", self.simulated_ms as f64 / 3.6e6)
-            }
-        }
-    };
-}
+use crate::totals::totals;
 
 totals! {
     of_three: "runs that began with three servers",
